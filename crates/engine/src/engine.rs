@@ -1,0 +1,264 @@
+//! A model ready to run, and its forward pass from token ids to hidden states, logits and sentence vectors.
+
+use ounce_kernels::norm::l2_normalise;
+use ounce_kernels::{quant, softmax::softcap};
+use ounce_model::spec::{HeadTransform, PoolingMode, Spec};
+use ounce_model::{Model, Weights};
+use rayon::prelude::*;
+
+use crate::arithmetic::Arithmetic;
+use crate::attention::Span;
+use crate::cache::KvCache;
+use crate::error::{Error, Result};
+use crate::feed_forward::activate;
+use crate::layer::Layer;
+use crate::linear::Linear;
+use crate::norm::{Norm, apply};
+use crate::session::Session;
+
+/// A model ready to run. Weights stay in their file's mapping; several sessions share one engine.
+#[derive(Debug)]
+pub struct Engine {
+    spec: Spec,
+    arithmetic: Arithmetic,
+    tokens: Linear,
+    positions: Option<Vec<f32>>,
+    types: Option<Vec<f32>>,
+    embedding_norm: Option<Norm>,
+    layers: Vec<Layer>,
+    final_norm: Option<Norm>,
+    head: Option<Head>,
+}
+
+#[derive(Debug)]
+struct Head {
+    transform: Option<(Linear, HeadTransform, Option<Norm>)>,
+    /// None where the token embedding serves.
+    weight: Option<Linear>,
+    bias: Option<Vec<f32>>,
+    softcap: Option<f32>,
+}
+
+impl Engine {
+    /// Takes a model's weights and checks the scales of quantized ones.
+    ///
+    /// # Errors
+    /// If a tensor can't be read or holds scales that are not finite.
+    pub fn new(model: &Model) -> Result<Engine> {
+        Engine::with_arithmetic(model, Arithmetic::default())
+    }
+
+    /// As [`Engine::new`], with other products in its inner products.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_arithmetic(model: &Model, arithmetic: Arithmetic) -> Result<Engine> {
+        let (spec, weights) = (&model.spec, &model.weights);
+        check_scales(weights)?;
+        let table = |name: &str, there: bool| if there { weights.f32(name).map(Some) } else { Ok(None) };
+        let head = spec.head.as_ref().map(|head| -> Result<Head> {
+            let transform = match head.transform {
+                Some(spec) => {
+                    let norm = Norm::load(weights, "head.norm", Some(spec.norm))?;
+                    Some((Linear::load(weights, "head.dense")?, spec, norm))
+                }
+                None => None,
+            };
+            let weight = (!head.tied).then(|| weights.get("head.weight")).transpose()?;
+            Ok(Head {
+                transform,
+                weight: weight.map(|weight| Linear::from_tensor(weight, None)),
+                bias: table("head.bias", head.bias)?,
+                softcap: head.softcap,
+            })
+        });
+        let layers = spec.layers.iter().enumerate().map(|(index, layer)| Layer::load(weights, index, layer));
+        Ok(Engine {
+            arithmetic,
+            tokens: Linear::from_tensor(weights.get("embed.tokens.weight")?, None),
+            positions: table("embed.positions.weight", spec.embedding.positions.is_some())?,
+            types: table("embed.types.weight", spec.embedding.token_types > 0)?,
+            embedding_norm: Norm::load(weights, "embed.norm", spec.embedding.norm)?,
+            layers: layers.collect::<Result<_>>()?,
+            final_norm: Norm::load(weights, "final_norm", spec.final_norm)?,
+            head: head.transpose()?,
+            spec: spec.clone(),
+        })
+    }
+
+    /// The model's architecture.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// A new sequence on this model.
+    pub fn session(&self) -> Session<'_> {
+        Session::new(self)
+    }
+
+    /// An empty cache for one sequence.
+    pub(crate) fn new_cache(&self) -> KvCache {
+        let width = |layer: &Layer| layer.attention.as_ref().map_or(0, |attention| attention.spec.kv_width());
+        KvCache::new(self.layers.iter().map(width).collect())
+    }
+
+    /// Runs `ids` behind what `cache` holds and appends them to it; gives hidden states `[ids, hidden]` after
+    /// the last norm. `types` are token types, one an id, or empty for all zero.
+    ///
+    /// # Errors
+    /// If an id or type is out of range, or the model has too few positions.
+    pub(crate) fn hidden(&self, cache: &mut KvCache, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
+        let hidden = self.spec.hidden_size;
+        let span = Span { start: cache.len(), count: ids.len(), causal: self.spec.causal };
+        let mut x = self.embed_tokens(ids, types, span.start)?;
+        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+            layer.forward(&mut x, hidden, span, cache, self.arithmetic);
+        }
+        apply(&self.final_norm, &mut x);
+        cache.advance(ids.len());
+        Ok(x)
+    }
+
+    /// Token, position and type vectors, summed and normed: `[ids, hidden]`.
+    fn embed_tokens(&self, ids: &[u32], types: &[u32], start: usize) -> Result<Vec<f32>> {
+        let hidden = self.spec.hidden_size;
+        let embedding = &self.spec.embedding;
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.spec.vocab_size) {
+            return Err(Error::Token { id, vocab_size: self.spec.vocab_size });
+        }
+        if let Some(positions) = embedding.positions {
+            let limit = positions.count - positions.offset.min(positions.count);
+            if start + ids.len() > limit {
+                return Err(Error::Positions { wanted: start + ids.len(), limit });
+            }
+        }
+        if let Some(&kind) = types.iter().find(|&&kind| kind as usize >= embedding.token_types.max(1)) {
+            let what = format!("token type {kind} is not below the {} this model has", embedding.token_types.max(1));
+            return Err(Error::Option(what));
+        }
+        let mut x = vec![0.0f32; ids.len() * hidden];
+        for (index, (x, &id)) in x.chunks_exact_mut(hidden).zip(ids).enumerate() {
+            self.tokens.row(id as usize, x);
+            x.iter_mut().for_each(|x| *x *= embedding.scale);
+            let mut add = |table: &Option<Vec<f32>>, row: usize| {
+                if let Some(table) = table {
+                    let row = &table[row * hidden..(row + 1) * hidden];
+                    x.iter_mut().zip(row).for_each(|(x, row)| *x += row);
+                }
+            };
+            add(&self.types, types.get(index).map_or(0, |&kind| kind as usize));
+            add(&self.positions, embedding.positions.map_or(0, |it| it.offset) + start + index);
+        }
+        apply(&self.embedding_norm, &mut x);
+        Ok(x)
+    }
+
+    /// Logits `[positions, vocab]` of hidden states `[positions, hidden]`.
+    ///
+    /// # Errors
+    /// If the model has no head.
+    pub(crate) fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>> {
+        let head = self.head.as_ref().ok_or_else(|| {
+            Error::Unsuitable("this model is a bare encoder without logits; use it with ounce embed".to_string())
+        })?;
+        let math = self.arithmetic.linear;
+        let mut transformed = None;
+        if let Some((dense, spec, norm)) = &head.transform {
+            let mut x = dense.forward(hidden, math);
+            activate(spec.activation, &mut x);
+            apply(norm, &mut x);
+            transformed = Some(x);
+        }
+        let matrix = head.weight.as_ref().unwrap_or(&self.tokens);
+        let mut logits = matrix.forward(transformed.as_deref().unwrap_or(hidden), math);
+        if let Some(bias) = &head.bias {
+            for logits in logits.chunks_exact_mut(bias.len()) {
+                logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
+            }
+        }
+        if let Some(cap) = head.softcap {
+            softcap(&mut logits, cap);
+        }
+        if logits.iter().any(|logit| !logit.is_finite()) {
+            return Err(Error::NotFinite);
+        }
+        Ok(logits)
+    }
+
+    /// Hidden states `[ids, hidden]` of one whole text after the last norm; what encoders are for. `types` are
+    /// token types, one an id, or empty.
+    ///
+    /// # Errors
+    /// If an id or type is out of range, or the model has too few positions.
+    pub fn encode(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
+        self.hidden(&mut self.new_cache(), ids, types)
+    }
+
+    /// Logits `[ids, vocab]` of one whole text: what a masked language model is for.
+    ///
+    /// # Errors
+    /// As [`Engine::encode`], and if the model has no head.
+    pub fn masked_logits(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
+        self.logits(&self.encode(ids, types)?)
+    }
+
+    /// The sentence vector of one text, pooled as the model's files say (mean and normalised where they say
+    /// nothing).
+    ///
+    /// # Errors
+    /// As [`Engine::encode`], and for an empty text.
+    pub fn embed(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
+        if ids.is_empty() {
+            return Err(Error::Unsuitable("an empty text has no embedding".to_string()));
+        }
+        let width = self.spec.hidden_size;
+        let hidden = self.encode(ids, types)?;
+        let (mode, normalise) =
+            self.spec.pooling.map_or((PoolingMode::Mean, true), |pooling| (pooling.mode, pooling.normalise));
+        let mut vector = match mode {
+            PoolingMode::Cls => hidden[..width].to_vec(),
+            PoolingMode::Last => hidden[hidden.len() - width..].to_vec(),
+            PoolingMode::Max => {
+                let mut greatest = vec![f32::NEG_INFINITY; width];
+                for x in hidden.chunks_exact(width) {
+                    greatest.iter_mut().zip(x).for_each(|(greatest, x)| *greatest = greatest.max(*x));
+                }
+                greatest
+            }
+            PoolingMode::Mean => {
+                let mut sums = vec![0.0f64; width];
+                for x in hidden.chunks_exact(width) {
+                    sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*x));
+                }
+                sums.iter().map(|sum| (sum / ids.len() as f64) as f32).collect()
+            }
+        };
+        if normalise {
+            l2_normalise(&mut vector);
+        }
+        Ok(vector)
+    }
+}
+
+/// Refuses quantized weights with scales that are NaN or infinite; one such block ruins every result.
+fn check_scales(weights: &Weights) -> Result<()> {
+    let names: Vec<&str> = weights.names().collect();
+    names.par_iter().try_for_each(|name| {
+        if !weights.info(name).is_some_and(|(dtype, _)| dtype.is_block()) {
+            return Ok(());
+        }
+        let tensor = weights.get(name)?;
+        match quant::check_scales(tensor.dtype, &tensor.data) {
+            None => Ok(()),
+            Some(offset) => {
+                let file_name = weights.file_name(name).unwrap_or(name);
+                let what = format!(
+                    "the {} block at byte {offset} has a scale that is not finite; the file is damaged or was \
+                     converted badly",
+                    tensor.dtype
+                );
+                Err(ounce_model::Error::tensor(weights.path(), file_name, what).into())
+            }
+        }
+    })
+}

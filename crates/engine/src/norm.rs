@@ -1,0 +1,62 @@
+//! A norm with its weights.
+
+use ounce_kernels::norm::{layer_norm, rms_norm};
+use ounce_model::Weights;
+use ounce_model::spec::{Norm as NormSpec, NormKind};
+
+use crate::error::Result;
+
+/// A norm with its weights, applied to each vector of a batch.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    spec: NormSpec,
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Norm {
+    /// Takes `{name}.weight` and `{name}.bias`, if `spec` says there is such a norm.
+    pub(crate) fn load(weights: &Weights, name: &str, spec: Option<NormSpec>) -> Result<Option<Norm>> {
+        let Some(spec) = spec else { return Ok(None) };
+        let weight = weights.f32(&format!("{name}.weight"))?;
+        let bias = if spec.bias { Some(weights.f32(&format!("{name}.bias"))?) } else { None };
+        Ok(Some(Norm { spec, weight, bias }))
+    }
+
+    /// Normalises every consecutive vector of the weight's width in `x`.
+    pub(crate) fn apply(&self, x: &mut [f32]) {
+        let offset = if self.spec.plus_one { 1.0 } else { 0.0 };
+        for x in x.chunks_exact_mut(self.weight.len()) {
+            match self.spec.kind {
+                NormKind::Rms => rms_norm(x, &self.weight, offset, self.spec.eps),
+                NormKind::Layer => layer_norm(x, &self.weight, offset, self.bias.as_deref(), self.spec.eps),
+            }
+        }
+    }
+}
+
+/// The three norms of one half of a layer.
+#[derive(Debug)]
+pub(crate) struct Norms {
+    pub before: Option<Norm>,
+    pub after: Option<Norm>,
+    pub residual: Option<Norm>,
+}
+
+impl Norms {
+    /// Takes `{name}.before_norm`, `.after_norm` and `.residual_norm` as far as `spec` has them.
+    pub(crate) fn load(weights: &Weights, name: &str, spec: &ounce_model::spec::Norms) -> Result<Norms> {
+        Ok(Norms {
+            before: Norm::load(weights, &format!("{name}.before_norm"), spec.before)?,
+            after: Norm::load(weights, &format!("{name}.after_norm"), spec.after)?,
+            residual: Norm::load(weights, &format!("{name}.residual_norm"), spec.residual)?,
+        })
+    }
+}
+
+/// Applies a norm that may be absent.
+pub(crate) fn apply(norm: &Option<Norm>, x: &mut [f32]) {
+    if let Some(norm) = norm {
+        norm.apply(x);
+    }
+}

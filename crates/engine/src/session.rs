@@ -1,0 +1,120 @@
+//! One sequence on an engine: its KV cache and the tokens it holds.
+
+use crate::cache::KvCache;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// Positions of a long prompt that are run at once; bounds the memory of a prefill.
+const PREFILL_CHUNK: usize = 256;
+
+/// One sequence: tokens go in, logits come out.
+#[derive(Debug)]
+pub struct Session<'e> {
+    engine: &'e Engine,
+    cache: KvCache,
+    tokens: Vec<u32>,
+}
+
+impl<'e> Session<'e> {
+    pub(crate) fn new(engine: &'e Engine) -> Session<'e> {
+        Session { engine, cache: engine.new_cache(), tokens: Vec::new() }
+    }
+
+    /// The engine it runs on.
+    pub fn engine(&self) -> &'e Engine {
+        self.engine
+    }
+
+    /// The tokens held so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Bytes of the KV cache.
+    pub fn cache_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
+    /// Forgets all tokens from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.cache.truncate(len);
+        self.tokens.truncate(len);
+    }
+
+    /// Appends tokens and gives the logits after the last one, `[vocab]`. A long prompt is run in chunks;
+    /// `progress` is told the tokens done after each.
+    ///
+    /// # Errors
+    /// If there are no tokens, the model is an encoder, or an id is out of range.
+    pub fn feed(&mut self, ids: &[u32], mut progress: impl FnMut(usize)) -> Result<Vec<f32>> {
+        self.check(ids)?;
+        let width = self.engine.spec().hidden_size;
+        let mut last = Vec::new();
+        let mut done = 0;
+        for chunk in self.chunks(ids) {
+            let hidden = self.run(chunk)?;
+            last = hidden[hidden.len() - width..].to_vec();
+            done += chunk.len();
+            progress(done);
+        }
+        self.engine.logits(&last)
+    }
+
+    /// Appends tokens and hands `each` the logits after every one of them, `[chunk, vocab]`, in order.
+    ///
+    /// # Errors
+    /// As [`Session::feed`], and what `each` returns.
+    pub fn feed_all(&mut self, ids: &[u32], mut each: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        self.check(ids)?;
+        for chunk in self.chunks(ids) {
+            let hidden = self.run(chunk)?;
+            each(&self.engine.logits(&hidden)?)?;
+        }
+        Ok(())
+    }
+
+    /// Appends tokens and gives the logits after every one of them, `[ids, vocab]`.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        self.feed_all(ids, |logits| {
+            all.extend_from_slice(logits);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    fn check(&self, ids: &[u32]) -> Result<()> {
+        if !self.engine.spec().causal {
+            return Err(Error::Unsuitable(
+                "this model is an encoder and writes no text; use ounce embed or ounce logits".to_string(),
+            ));
+        }
+        if ids.is_empty() {
+            return Err(Error::Unsuitable("there are no tokens to run; give a prompt".to_string()));
+        }
+        Ok(())
+    }
+
+    /// Chunks of a prompt. Rotations that depend on the sequence's length must see it whole.
+    fn chunks<'t>(&self, ids: &'t [u32]) -> std::slice::Chunks<'t, u32> {
+        let whole = self.engine.spec().layers.iter().any(|layer| {
+            let rope = layer.attention.as_ref().and_then(|attention| attention.rope.as_ref());
+            rope.is_some_and(ounce_model::rope::Rope::depends_on_length)
+        });
+        ids.chunks(if whole { ids.len() } else { PREFILL_CHUNK })
+    }
+
+    /// Runs a chunk; on an error nothing of it stays in the cache.
+    fn run(&mut self, chunk: &[u32]) -> Result<Vec<f32>> {
+        let before = self.cache.len();
+        let hidden = self.engine.hidden(&mut self.cache, chunk, &[]);
+        match &hidden {
+            Ok(_) => self.tokens.extend_from_slice(chunk),
+            Err(_) => self.cache.truncate(before),
+        }
+        hidden
+    }
+}

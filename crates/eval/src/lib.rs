@@ -1,0 +1,3 @@
+//! Measures a model: perplexity, and the evidence types of the catalogue.
+
+pub mod method;

@@ -1,0 +1,202 @@
+//! The element types and block formats in which weights are stored, and their sizes.
+//!
+//! A *block format* stores a fixed number of consecutive values of one row in a fixed number of bytes.
+//! Plain types are blocks of one value. Sizes and numbers follow the GGUF specification (ggml's type ids).
+
+use std::fmt;
+
+/// How the values of a stored tensor are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)] // the variants are the formats' own names
+pub enum DType {
+    F64,
+    F32,
+    F16,
+    BF16,
+    F8E4M3,
+    F8E5M2,
+    I64,
+    I32,
+    I16,
+    I8,
+    U8,
+    Bool,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+    IQ4NL,
+    IQ4XS,
+    MXFP4,
+}
+
+/// One row of the table of formats.
+struct Facts {
+    dtype: DType,
+    name: &'static str,
+    block_len: usize,
+    block_bytes: usize,
+    ggml: Option<u32>,
+    safetensors: Option<&'static str>,
+}
+
+const fn plain(
+    dtype: DType,
+    name: &'static str,
+    bytes: usize,
+    ggml: Option<u32>,
+    safetensors: &'static str,
+) -> Facts {
+    Facts { dtype, name, block_len: 1, block_bytes: bytes, ggml, safetensors: Some(safetensors) }
+}
+
+const fn block(
+    dtype: DType,
+    name: &'static str,
+    block_len: usize,
+    block_bytes: usize,
+    ggml: u32,
+) -> Facts {
+    Facts { dtype, name, block_len, block_bytes, ggml: Some(ggml), safetensors: None }
+}
+
+/// Every format, in the order of the enum.
+const TABLE: [Facts; 25] = [
+    plain(DType::F64, "F64", 8, Some(28), "F64"),
+    plain(DType::F32, "F32", 4, Some(0), "F32"),
+    plain(DType::F16, "F16", 2, Some(1), "F16"),
+    plain(DType::BF16, "BF16", 2, Some(30), "BF16"),
+    plain(DType::F8E4M3, "F8_E4M3", 1, None, "F8_E4M3"),
+    plain(DType::F8E5M2, "F8_E5M2", 1, None, "F8_E5M2"),
+    plain(DType::I64, "I64", 8, Some(27), "I64"),
+    plain(DType::I32, "I32", 4, Some(26), "I32"),
+    plain(DType::I16, "I16", 2, Some(25), "I16"),
+    plain(DType::I8, "I8", 1, Some(24), "I8"),
+    plain(DType::U8, "U8", 1, None, "U8"),
+    plain(DType::Bool, "BOOL", 1, None, "BOOL"),
+    block(DType::Q4_0, "Q4_0", 32, 18, 2),
+    block(DType::Q4_1, "Q4_1", 32, 20, 3),
+    block(DType::Q5_0, "Q5_0", 32, 22, 6),
+    block(DType::Q5_1, "Q5_1", 32, 24, 7),
+    block(DType::Q8_0, "Q8_0", 32, 34, 8),
+    block(DType::Q2K, "Q2_K", 256, 84, 10),
+    block(DType::Q3K, "Q3_K", 256, 110, 11),
+    block(DType::Q4K, "Q4_K", 256, 144, 12),
+    block(DType::Q5K, "Q5_K", 256, 176, 13),
+    block(DType::Q6K, "Q6_K", 256, 210, 14),
+    block(DType::IQ4NL, "IQ4_NL", 32, 18, 20),
+    block(DType::IQ4XS, "IQ4_XS", 256, 136, 23),
+    block(DType::MXFP4, "MXFP4", 32, 17, 39),
+];
+
+impl DType {
+    /// Every format there is.
+    pub fn all() -> impl Iterator<Item = DType> {
+        TABLE.iter().map(|facts| facts.dtype)
+    }
+
+    fn facts(self) -> &'static Facts {
+        &TABLE[self as usize]
+    }
+
+    /// The format's usual name, as GGUF tools print it (`Q4_K`, `BF16`).
+    pub fn name(self) -> &'static str {
+        self.facts().name
+    }
+
+    /// The format of a given name; case, `-` and `_` do not matter (`q4_k`, `Q4K`).
+    pub fn parse(name: &str) -> Option<DType> {
+        let squash = |s: &str| s.replace(['_', '-'], "").to_ascii_uppercase();
+        let wanted = squash(name);
+        TABLE.iter().find(|facts| squash(facts.name) == wanted).map(|facts| facts.dtype)
+    }
+
+    /// Values in one block; 1 for plain types.
+    pub fn block_len(self) -> usize {
+        self.facts().block_len
+    }
+
+    /// Bytes of one block; the size of one value for plain types.
+    pub fn block_bytes(self) -> usize {
+        self.facts().block_bytes
+    }
+
+    /// Average bits for one value.
+    pub fn bits_per_value(self) -> f64 {
+        self.block_bytes() as f64 * 8.0 / self.block_len() as f64
+    }
+
+    /// Whether several values share a scale.
+    pub fn is_block(self) -> bool {
+        self.block_len() > 1
+    }
+
+    /// Whether a weight can be read from this format (integers and booleans are bookkeeping, not weights).
+    pub fn is_weight(self) -> bool {
+        !matches!(self, DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool)
+    }
+
+    /// Bytes that `values` consecutive values of one row take; `None` if they are no whole number of
+    /// blocks or the size overflows.
+    pub fn bytes_for(self, values: usize) -> Option<usize> {
+        if values % self.block_len() != 0 {
+            return None;
+        }
+        (values / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    /// The format's id in GGUF files, if it has one.
+    pub fn ggml_id(self) -> Option<u32> {
+        self.facts().ggml
+    }
+
+    /// The format with this GGUF id, if ounce reads it.
+    pub fn from_ggml_id(id: u32) -> Option<DType> {
+        TABLE.iter().find(|facts| facts.ggml == Some(id)).map(|facts| facts.dtype)
+    }
+
+    /// The format's name in safetensors headers, if it has one.
+    pub fn safetensors_name(self) -> Option<&'static str> {
+        self.facts().safetensors
+    }
+
+    /// The format with this safetensors name, if ounce reads it.
+    pub fn from_safetensors_name(name: &str) -> Option<DType> {
+        TABLE.iter().find(|facts| facts.safetensors == Some(name)).map(|facts| facts.dtype)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_is_in_enum_order_and_names_round_trip() {
+        for (index, dtype) in DType::all().enumerate() {
+            assert_eq!(dtype as usize, index, "{dtype}");
+            assert_eq!(DType::parse(&dtype.name().to_lowercase()), Some(dtype));
+            if let Some(id) = dtype.ggml_id() {
+                assert_eq!(DType::from_ggml_id(id), Some(dtype));
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_for_rejects_partial_blocks_and_overflow() {
+        assert_eq!(DType::Q4K.bytes_for(512), Some(288));
+        assert_eq!(DType::Q4K.bytes_for(300), None);
+        assert_eq!(DType::F32.bytes_for(usize::MAX), None);
+    }
+}

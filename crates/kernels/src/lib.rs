@@ -1,0 +1,16 @@
+//! Arithmetic on slices. Slices go in, slices come out; nothing here knows what a model is.
+//!
+//! - [`dtype`]: every element type and block format a weight can be stored in, with its sizes.
+//! - [`quant`]: one file per block format: decode to f32 and, where ounce writes the format, encode from f32.
+//! - [`matmul`]: inner products. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
+
+pub mod activation;
+pub mod dtype;
+pub mod lmul;
+pub mod matmul;
+pub mod norm;
+pub mod quant;
+pub mod rope;
+pub mod softmax;
+
+pub use dtype::DType;

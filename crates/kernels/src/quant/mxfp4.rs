@@ -1,0 +1,32 @@
+//! MXFP4 (OCP microscaling) as ggml lays it out: 32 values of 4-bit E2M1 floats with one power-of-two scale.
+//! Decoded only.
+//!
+//! 17 bytes: E8M0 exponent `e`, then 16 bytes whose low halves are values 0..16 and high halves 16..32;
+//! `x = 2^(e - 127) E2M1(q)`. The standard makes `e` = 255 a NaN; like ggml, decoding treats it as a number, and
+//! `quant::check_scales` reports it. Hugging Face's packing of the same numbers (neighbours share a byte) is
+//! another one.
+
+/// Bytes of a block.
+pub(super) const BYTES: usize = 17;
+
+/// Twice the E2M1 numbers, which makes them whole; the scale below is halved in return. Code 8 is plain zero.
+const DOUBLED: [f32; 16] =
+    [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+
+/// 2^(e - 128). The two smallest are subnormal in `f32` and exact nevertheless.
+fn half_scale(e: u8) -> f32 {
+    match e {
+        0 | 1 => f32::from_bits(0x0020_0000 << e),
+        _ => f32::from_bits((u32::from(e) - 1) << 23),
+    }
+}
+
+pub(super) fn decode(block: &[u8; BYTES], out: &mut [f32; 32]) {
+    let scale = half_scale(block[0]);
+    // The table is scaled once: 16 products in place of 32, each the same as the one it replaces.
+    let table = DOUBLED.map(|x| scale * x);
+    for (j, byte) in block[1..].iter().enumerate() {
+        out[j] = table[usize::from(byte & 15)];
+        out[j + 16] = table[usize::from(byte >> 4)];
+    }
+}

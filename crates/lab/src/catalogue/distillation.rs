@@ -1,0 +1,44 @@
+//! A small model learns from a large one.
+
+use ounce_eval::method::{Family, Method};
+
+const FAMILY: Family = Family::Distillation;
+
+pub(super) const PLANNED: &[Method] = &[
+    Method::planned(
+        25,
+        "EchoAtt",
+        FAMILY,
+        "EchoAtt: Attend, Copy, then Adjust for More Efficient Large Language Models",
+        Some("2409.14595"),
+        "Layers that attend alike are found and made to share one attention matrix, then the model relearns from its own original.",
+        "TinyLLaMA-1.1B runs 15 % and trains 25 % faster with about 4 % fewer parameters and better zero-shot scores.",
+    ),
+    Method::planned(
+        37,
+        "TAID",
+        FAMILY,
+        "TAID: Temporally Adaptive Interpolated Distillation for Efficient Knowledge Transfer in Language Models",
+        Some("2501.16937"),
+        "A loss whose target wanders from student to teacher at its own pace lets a very small model learn from a far larger one.",
+        "Better than forward, reverse, skewed and adaptive KL in tuning and pretraining, and proven against mode collapse.",
+    ),
+    Method::planned(
+        83,
+        "CEMA",
+        FAMILY,
+        "Towards Robust and Efficient Cloud-Edge Elastic Model Adaptation via Selective Entropy Distillation",
+        Some("2402.17316"),
+        "Deployed models follow changing inputs: devices send few samples up, a server adapts, and only normalisation parameters come back.",
+        "Better than test-time adaptation on ImageNet-C and ImageNet-R with far fewer uploaded samples.",
+    ),
+    Method::planned(
+        91,
+        "AGD",
+        FAMILY,
+        "Efficient Distillation of Classifier-Free Guidance using Adapters",
+        Some("2503.07274"),
+        "Small adapters give a guided diffusion model in one pass per step instead of two, with the guidance dial kept.",
+        "FID as good as or better than with guidance at half the evaluations, training 2 % of extra parameters.",
+    ),
+];

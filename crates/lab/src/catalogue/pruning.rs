@@ -1,0 +1,80 @@
+//! Fewer weights.
+
+use ounce_eval::method::{Family, Method};
+
+const FAMILY: Family = Family::Pruning;
+
+pub(super) const PLANNED: &[Method] = &[
+    Method::planned(
+        2,
+        "Beta-Rank",
+        FAMILY,
+        "Beta-Rank: A Robust Convolutional Filter Pruning Method For Imbalanced Medical Image Analysis",
+        Some("2304.07461"),
+        "Whole filters of a convolutional net are removed without the rare classes of a small, uneven data set being forgotten.",
+        "58 % (IDRiD) and 45 % (ISIC) of the FLOPs of ResNet-110 removed at accuracy equal to or above the unpruned net.",
+    ),
+    Method::planned(
+        8,
+        "PST",
+        FAMILY,
+        "Parameter-Efficient Sparsity for Large Language Models Fine-Tuning",
+        Some("2205.11005"),
+        "A model is fine-tuned and made up to 90 % sparse in the same run, while only a few small matrices are trained.",
+        "1.5 % trainable parameters match full sparse training of BERT-base at 50 % and 90 % sparsity.",
+    ),
+    Method::planned(
+        15,
+        "Compresso",
+        FAMILY,
+        "Compresso: Structured Pruning with Collaborative Prompting Learns Compact Large Language Models",
+        Some("2310.05015"),
+        "Training itself picks which heads, neurons and channels go, down to a chosen sparsity, and the file that is left is really smaller.",
+        "LLaMA-7B cut to 5.4B keeps its quality and beats one-shot pruning by up to 11.43 % in reading comprehension.",
+    ),
+    Method::planned(
+        24,
+        "AmoebaLLM",
+        FAMILY,
+        "AmoebaLLM: Constructing Any-Shape Large Language Models for Efficient and Instant Deployment",
+        Some("2411.10606"),
+        "After one fine-tuning run, models of many depths and widths can be cut out at once to fit the speed and memory of each device.",
+        "The best accuracy at a given cost among shrunken LLaMA-2-7B and Vicuna-7B models, derived without further training.",
+    ),
+    Method::planned(
+        43,
+        "Pruning Stable Diffusion",
+        FAMILY,
+        "Efficient Pruning of Text-to-Image Models: Insights from Pruning Stable Diffusion",
+        Some("2411.15113"),
+        "A sweep prunes each part of a model of several parts by several criteria and shows where quality suddenly falls.",
+        "Stable Diffusion 2 stands 38.5 % sparsity (text encoder 47.5 %, generator 35 %), and plain magnitude beats cleverer criteria.",
+    ),
+    Method::planned(
+        66,
+        "Gradual magnitude pruning",
+        FAMILY,
+        "To prune, or not to prune: exploring the efficacy of pruning for model compression",
+        Some("1710.01878"),
+        "A schedule in any training run raises sparsity step by step, and a dense model of equal bytes is trained beside it for comparison.",
+        "Large sparse models beat small dense ones of equal memory, with up to ten times fewer weights that are not zero.",
+    ),
+    Method::planned(
+        122,
+        "Dynamic sparse learning",
+        FAMILY,
+        "Dynamic Sparse Learning: A Novel Paradigm for Efficient Recommendation",
+        Some("2402.02855"),
+        "A recommender's embeddings keep within a fixed number of stored weights from the first training step, by pruning and regrowing as it learns.",
+        "Ranking quality comparable with distillation, searched sizes and pruning on six data sets at far lower training and inference cost.",
+    ),
+    Method::planned(
+        126,
+        "EfficientLLM",
+        FAMILY,
+        "EfficientLLM: Scalable Pruning-Aware Pretraining for Architecture-Agnostic Edge Language Models",
+        Some("2502.06663"),
+        "Pretraining continues from a larger checkpoint while structure is pruned away, until the model has the wanted size and a shape that was found, not drawn.",
+        "Models of 100M to 1B parameters beat MobileLLM, SmolLM, Qwen2.5-0.5B, OLMo-1B and Llama3.2-1B on common-sense tasks.",
+    ),
+];

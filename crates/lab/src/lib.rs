@@ -1,0 +1,3 @@
+//! The catalogue of methods, fixtures, demonstrations and the evidence store.
+
+pub mod stories;

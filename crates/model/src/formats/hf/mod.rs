@@ -1,0 +1,9 @@
+//! Hugging Face model folders: `config.json`, safetensors, tokenizer, chat template, generation settings, and
+//! sentence-transformers' files. Nothing in a folder is run; pickle weights are refused.
+
+mod pooling;
+mod read;
+mod write;
+
+pub use read::{open_embedded, open_model};
+pub use write::write_model;

@@ -1,0 +1,33 @@
+//! File formats: one folder or file each. Each checks everything it reads before it allocates.
+
+pub mod gguf;
+pub mod gguf_model;
+pub mod hf;
+pub mod llama2c;
+pub mod safetensors;
+
+use std::path::Path;
+
+use ounce_kernels::DType;
+
+/// What a writer is told of a model's new file.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WriteOptions {
+    /// Format of the matrices; none keeps each as it is where the target has that format.
+    pub dtype: Option<DType>,
+    /// Largest weight file in bytes before it is split; none never splits.
+    pub shard_bytes: Option<u64>,
+    /// Whether something already there is replaced.
+    pub overwrite: bool,
+}
+
+/// Told the bytes done and the bytes in all while a model is written; an error stops the writing.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> crate::Result<()>;
+
+/// Refuses a target that exists, unless it may be replaced.
+pub(crate) fn check_target(path: &Path, overwrite: bool) -> crate::Result<()> {
+    if !overwrite && path.symlink_metadata().is_ok() {
+        return Err(crate::Error::format(path, "exists already; choose another name or add --force"));
+    }
+    Ok(())
+}

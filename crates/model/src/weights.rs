@@ -1,0 +1,240 @@
+//! Named tensors, memory-mapped and read lazily: opening touches headers only, a tensor's bytes are paged
+//! in when it is used. [`Weights`] speaks ounce's names; [`TensorSource`] is a file or set of files with its
+//! own names; the rules of [`crate::names`] connect the two.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ounce_kernels::{DType, quant};
+
+use crate::storage::Bytes;
+use crate::{Error, Result};
+
+/// A stored tensor: format, row-major shape and bytes. Rows (the last dimension) are whole blocks.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// How values are stored.
+    pub dtype: DType,
+    /// Row-major shape; the last number is the row length.
+    pub shape: Vec<usize>,
+    /// The values, row after row.
+    pub data: Bytes,
+}
+
+/// Number of values of a shape; `None` if it does not fit.
+pub fn values_of(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n))
+}
+
+/// Bytes of a tensor whose rows are stored in `dtype`; `None` if rows are no whole blocks or it overflows.
+pub fn bytes_of(dtype: DType, shape: &[usize]) -> Option<usize> {
+    let (&row, rows) = shape.split_last().unwrap_or((&1, &[]));
+    dtype.bytes_for(row)?.checked_mul(values_of(rows)?)
+}
+
+impl Tensor {
+    /// A tensor of f32 values.
+    pub fn from_f32(shape: &[usize], values: &[f32]) -> Tensor {
+        assert_eq!(values_of(shape), Some(values.len()), "one value per place");
+        let data = Bytes::from(bytemuck::cast_slice::<f32, u8>(values).to_vec());
+        Tensor { dtype: DType::F32, shape: shape.to_vec(), data }
+    }
+
+    /// Length of a row; 1 for scalars.
+    pub fn row_len(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Number of rows; 1 for vectors.
+    pub fn rows(&self) -> usize {
+        self.shape.iter().rev().skip(1).product()
+    }
+
+    /// Number of values.
+    pub fn values(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Bytes of one row.
+    pub fn row_bytes(&self) -> usize {
+        self.row_len() / self.dtype.block_len() * self.dtype.block_bytes()
+    }
+
+    /// The bytes of row `index`.
+    pub fn row(&self, index: usize) -> &[u8] {
+        let bytes = self.row_bytes();
+        &self.data[index * bytes..(index + 1) * bytes]
+    }
+
+    /// The values as f32 without a copy, if they are stored so, aligned, on a little-endian machine.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        if self.dtype != DType::F32 || cfg!(target_endian = "big") {
+            return None;
+        }
+        bytemuck::try_cast_slice(&self.data).ok()
+    }
+
+    /// Decodes row `index` into `out`, which has the row's length.
+    pub fn decode_row(&self, index: usize, out: &mut [f32]) -> Result<(), quant::QuantError> {
+        quant::decode(self.dtype, self.row(index), out)
+    }
+
+    /// All values as f32.
+    pub fn to_f32(&self) -> Result<Vec<f32>, quant::QuantError> {
+        let mut out = vec![0.0; self.values()];
+        quant::decode(self.dtype, &self.data, &mut out)?;
+        Ok(out)
+    }
+
+    /// The same bytes under another shape with as many values and the same row length, or a vector's.
+    pub(crate) fn reshaped(mut self, shape: &[usize]) -> Tensor {
+        debug_assert_eq!(values_of(shape), values_of(&self.shape));
+        self.shape = shape.to_vec();
+        self
+    }
+}
+
+/// Tensors under a file format's own names.
+pub trait TensorSource: Send + Sync {
+    /// The file or folder, for messages.
+    fn path(&self) -> &Path;
+    /// Every tensor's name, in file order.
+    fn names(&self) -> Vec<&str>;
+    /// Format and shape of a tensor, without reading it.
+    fn info(&self, name: &str) -> Option<(DType, &[usize])>;
+    /// A tensor; its bytes are shared with the file's mapping.
+    fn tensor(&self, name: &str) -> Result<Tensor>;
+}
+
+/// Tensors held in memory, under any names.
+#[derive(Debug, Default)]
+pub struct MemorySource {
+    path: PathBuf,
+    order: Vec<String>,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl MemorySource {
+    /// An empty set; `path` is used in messages.
+    pub fn new(path: impl AsRef<Path>) -> MemorySource {
+        MemorySource { path: path.as_ref().to_path_buf(), ..MemorySource::default() }
+    }
+
+    /// Adds or replaces a tensor.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
+        let name = name.into();
+        if self.tensors.insert(name.clone(), tensor).is_none() {
+            self.order.push(name);
+        }
+    }
+}
+
+impl TensorSource for MemorySource {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.order.iter().map(String::as_str).collect()
+    }
+
+    fn info(&self, name: &str) -> Option<(DType, &[usize])> {
+        self.tensors.get(name).map(|tensor| (tensor.dtype, tensor.shape.as_slice()))
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        let tensor = self.tensors.get(name);
+        tensor.cloned().ok_or_else(|| Error::tensor(&self.path, name, "is missing"))
+    }
+}
+
+/// Where one of ounce's tensors lies in a source.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The source's name for the tensor that holds it.
+    pub file_name: String,
+    /// How to take it out.
+    pub take: crate::names::Take,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// A model's weights under ounce's names.
+#[derive(Clone)]
+pub struct Weights {
+    source: Arc<dyn TensorSource>,
+    places: Arc<HashMap<String, Place>>,
+    order: Arc<Vec<String>>,
+    unused: Arc<Vec<String>>,
+}
+
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Weights({} tensors in {})", self.order.len(), self.source.path().display())
+    }
+}
+
+impl Weights {
+    pub(crate) fn new(
+        source: Arc<dyn TensorSource>,
+        places: Vec<(String, Place)>,
+        unused: Vec<String>,
+    ) -> Weights {
+        let order = places.iter().map(|(name, _)| name.clone()).collect();
+        let places = places.into_iter().collect();
+        Weights { source, places: Arc::new(places), order: Arc::new(order), unused: Arc::new(unused) }
+    }
+
+    /// Where the tensors lie, for messages.
+    pub fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    /// ounce's names, in the order of use.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.order.iter().map(String::as_str)
+    }
+
+    /// Tensors of the source that the model has no use for.
+    pub fn unused(&self) -> &[String] {
+        &self.unused
+    }
+
+    /// Whether there is such a tensor.
+    pub fn contains(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// Stored format and shape of a tensor, without reading it.
+    pub fn info(&self, name: &str) -> Option<(DType, &[usize])> {
+        let place = self.places.get(name)?;
+        let (dtype, _) = self.source.info(&place.file_name)?;
+        Some((dtype, &place.shape))
+    }
+
+    /// The source's name of the tensor that holds `name`.
+    pub fn file_name(&self, name: &str) -> Option<&str> {
+        self.places.get(name).map(|place| place.file_name.as_str())
+    }
+
+    /// A tensor. Its bytes are shared with the file where the layout allows, else gathered.
+    ///
+    /// # Errors
+    /// If there is no such tensor or its bytes can't be taken out of the file's layout.
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        let place = self.places.get(name);
+        let place = place.ok_or_else(|| Error::tensor(self.path(), name, "is missing from the model"))?;
+        let stored = self.source.tensor(&place.file_name)?;
+        place.take.apply(stored, &place.shape).map_err(|what| Error::tensor(self.path(), &place.file_name, what))
+    }
+
+    /// A tensor's values as f32.
+    ///
+    /// # Errors
+    /// As [`Weights::get`], and if the values can't be decoded.
+    pub fn f32(&self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.get(name)?;
+        tensor.to_f32().map_err(|error| Error::tensor(self.path(), name, error.to_string()))
+    }
+}

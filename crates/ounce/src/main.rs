@@ -1,0 +1,3 @@
+//! The ounce command.
+
+fn main() {}

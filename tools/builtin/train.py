@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""Trains ounce's built-in model: a byte-level BPE tokenizer and a small Llama, on generated stories.
+
+Goes in: text from the story generator. Comes out: an ordinary Hugging Face folder (bf16) in crates/lab/assets/builtin.
+
+    pip install torch transformers tokenizers safetensors
+    cargo build --release -p ounce-lab --example stories
+    ./target/release/examples/stories --seed 1    --bytes 80000000 > train.txt
+    ./target/release/examples/stories --seed 1000 --bytes 400000   > held-out.txt
+    python tools/builtin/train.py --train train.txt --held-out held-out.txt --minutes 35
+
+Seeds below 1000 are for training, the others are held out. The schedule follows the wall clock (warm-up, constant,
+linear decay over the last quarter), so a slower machine trains on fewer tokens and still ends with a decayed rate.
+Texts are packed into one stream. A text begins with <|endoftext|>, which is both the BOS and the EOS token; three in
+ten instead follow the text before them after a blank line, so that plain text with several stories is known, too.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+END = "<|endoftext|>"
+CONTEXT = 512
+BATCH = 8
+PEAK_RATE = 3e-3
+WARMUP_STEPS = 100
+DECAY_SHARE = 0.25
+EXPORT_EVERY_SECONDS = 240
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", required=True, help="text with stories separated by blank lines")
+    parser.add_argument("--held-out", required=True, help="the same, from a held-out seed")
+    parser.add_argument("--out", default="crates/lab/assets/builtin", help="folder that is written")
+    parser.add_argument("--minutes", type=float, default=35.0, help="wall time of the training loop")
+    parser.add_argument("--threads", type=int, default=1, help="more than one only helps on an otherwise idle machine")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args()
+
+
+def train_tokenizer(text, vocabulary=1024):
+    """Byte-level BPE; every byte has a token, so any text can be encoded."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(text[:4_000_000].split("\n\n"), trainer)
+    # The tokenizer itself puts BOS before a text, as Llama's does.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", pair=f"{END} $A {END} $B", special_tokens=[(END, 0)]
+    )
+    return tokenizer
+
+
+def pack(text, tokenizer, seed):
+    """One stream of token ids; see the header for what stands between texts."""
+    chance = random.Random(seed)
+    documents, stream = [], []
+    for story in text.split("\n\n"):
+        if documents and chance.random() < 0.3:
+            documents[-1] += "\n\n" + story
+        else:
+            documents.append(story)
+    for encoded in tokenizer.encode_batch(documents, add_special_tokens=False):
+        stream.append(0)
+        stream.extend(encoded.ids)
+    return np.array(stream, dtype=np.uint16)
+
+
+def build(vocabulary):
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=512,
+        rope_theta=10000.0,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        attention_bias=False,
+        mlp_bias=False,
+        initializer_range=0.05,
+    )
+    config._attn_implementation = "sdpa"
+    return LlamaForCausalLM(config)
+
+
+def held_out_loss(model, stories, tokenizer):
+    """Mean cross-entropy in nats per token, and per byte, of each story after BOS, with the BOS not predicted."""
+    model.eval()
+    nats, tokens, size = 0.0, 0, 0
+    with torch.no_grad():
+        for story in stories:
+            ids = torch.tensor([tokenizer.encode(story).ids[:512]])
+            logits = model(ids).logits[0, :-1].float()
+            nats += F.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
+            tokens += ids.shape[1] - 1
+            size += len(story.encode())
+    model.train()
+    return nats / tokens, nats / size, tokens
+
+
+def export(model, tokenizer, folder, facts):
+    """Writes the folder file by file, each under a temporary name first."""
+    os.makedirs(folder, exist_ok=True)
+    half = {name: value.detach().to(torch.bfloat16).clone() for name, value in model.state_dict().items()}
+    half.pop("lm_head.weight", None)  # tied to the embedding
+    from safetensors.torch import save_file
+
+    path = os.path.join(folder, "model.safetensors")
+    save_file(half, path + ".new", metadata={"format": "pt"})
+    os.replace(path + ".new", path)
+    path = os.path.join(folder, "tokenizer.json")
+    tokenizer.save(path + ".new", pretty=False)
+    os.replace(path + ".new", path)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 0,
+        "dtype": "bfloat16",
+        "eos_token_id": 0,
+        "head_dim": 32,
+        "hidden_act": "silu",
+        "hidden_size": 128,
+        "initializer_range": 0.05,
+        "intermediate_size": 352,
+        "max_position_embeddings": 512,
+        "mlp_bias": False,
+        "model_type": "llama",
+        "num_attention_heads": 4,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        "vocab_size": tokenizer.get_vocab_size(),
+    }
+    special = {"bos_token": END, "eos_token": END, "add_bos_token": True, "clean_up_tokenization_spaces": False}
+    special |= {"model_max_length": 512, "tokenizer_class": "PreTrainedTokenizerFast"}
+    generation = {"bos_token_id": 0, "eos_token_id": 0, "do_sample": True, "temperature": 0.7, "max_length": 512}
+    for name, value in [
+        ("config.json", config),
+        ("tokenizer_config.json", special),
+        ("generation_config.json", generation),
+        ("training.json", facts),
+    ]:
+        path = os.path.join(folder, name)
+        with open(path + ".new", "w") as file:
+            file.write(json.dumps(value, indent=2) + "\n")
+        os.replace(path + ".new", path)
+
+
+def rate_at(step, elapsed):
+    """Learning rate after a share `elapsed` of the time: warm-up by steps, constant, linear decay to 2 %."""
+    rate = PEAK_RATE * min(1.0, (step + 1) / WARMUP_STEPS)
+    if elapsed > 1 - DECAY_SHARE:
+        rate *= max(0.02, (1 - elapsed) / DECAY_SHARE)
+    return rate
+
+
+def main():
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    with open(options.train) as file:
+        text = file.read()
+    with open(options.held_out) as file:
+        held_out = file.read().split("\n\n")[:300]
+    tokenizer = train_tokenizer(text)
+    stream = pack(text, tokenizer, options.seed)
+    print(f"{len(text)} bytes, {len(stream)} tokens, {len(text) / len(stream):.2f} bytes per token", flush=True)
+
+    model = build(tokenizer.get_vocab_size())
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters} parameters", flush=True)
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), eps=1e-9)
+
+    generator = np.random.default_rng(options.seed)
+    windows = len(stream) // CONTEXT - 1
+    order, position = generator.permutation(windows), 0
+    start = exported = time.time()
+    step, smooth = 0, math.log(1024)
+    while True:
+        elapsed = (time.time() - start) / (options.minutes * 60)
+        if elapsed >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, elapsed)
+        if position + BATCH > windows:
+            order, position = generator.permutation(windows), 0
+        rows = [stream[w * CONTEXT : w * CONTEXT + CONTEXT + 1] for w in order[position : position + BATCH]]
+        position += BATCH
+        batch = torch.from_numpy(np.stack(rows).astype(np.int64))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(batch[:, :-1], use_cache=False).logits.float()
+        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), batch[:, 1:].reshape(-1))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        smooth += 0.05 * (loss.item() - smooth)
+        if step % 100 == 0:
+            pace = step * BATCH * CONTEXT / (time.time() - start)
+            print(f"step {step} loss {smooth:.4f} {pace:.0f} tokens/s {elapsed:.1%}", flush=True)
+        if time.time() - exported > EXPORT_EVERY_SECONDS:
+            export(model, tokenizer, options.out, {"steps": step, "finished": False})
+            exported = time.time()
+
+    # Measured on the weights as they are stored, rounded to bf16.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16).float()
+    per_token, per_byte, counted = held_out_loss(model, held_out, tokenizer)
+    facts = {
+        "finished": True,
+        "parameters": parameters,
+        "steps": step,
+        "training_tokens": step * BATCH * CONTEXT,
+        "minutes": options.minutes,
+        "threads": options.threads,
+        "seed": options.seed,
+        "held_out_stories": len(held_out),
+        "held_out_tokens": counted,
+        "held_out_nats_per_token": per_token,
+        "held_out_perplexity": math.exp(per_token),
+        "held_out_bits_per_byte": per_byte / math.log(2),
+    }
+    export(model, tokenizer, options.out, facts)
+    print(json.dumps(facts, indent=2), flush=True)
+
+
+if __name__ == "__main__":
+    main()
