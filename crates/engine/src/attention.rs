@@ -64,22 +64,12 @@ impl Attention {
         apply_qk_norms(&self.key_norms, &mut keys, self.spec.kv_heads, head_dim);
         cache.values.extend(self.value.forward(x, math.linear));
         let length = span.start + span.count;
-        let mut turned = Vec::new();
         if let Some(rope) = &self.spec.rope {
             rotate(rope, &mut queries, self.spec.query_width(), head_dim, span.start, length);
-            if rope.depends_on_length() {
-                cache.keys.extend_from_slice(&keys);
-                turned.clone_from(&cache.keys);
-                rotate(rope, &mut turned, self.spec.kv_width(), head_dim, 0, length);
-            } else {
-                rotate(rope, &mut keys, self.spec.kv_width(), head_dim, span.start, length);
-                cache.keys.extend_from_slice(&keys);
-            }
-        } else {
-            cache.keys.extend_from_slice(&keys);
+            rotate(rope, &mut keys, self.spec.kv_width(), head_dim, span.start, length);
         }
-        let keys = if turned.is_empty() { &cache.keys } else { &turned };
-        let mixed = self.mix(&queries, keys, &cache.values, span, math.attention);
+        cache.keys.extend_from_slice(&keys);
+        let mixed = self.mix(&queries, &cache.keys, &cache.values, span, math.attention);
         self.output.forward(&mixed, math.linear)
     }
 

@@ -1,6 +1,5 @@
 //! KV cache: keys and values of every position so far, f32. Layout: per layer `[position][kv head][dim]`.
-//! Knows nothing of tokens or text. Keys of layers whose rotation changes with the sequence's length
-//! (dynamic scaling, LongRoPE) are kept unrotated.
+//! Keys are kept rotated. Knows nothing of tokens or text.
 
 /// Keys and values of one layer.
 #[derive(Debug, Clone, Default)]

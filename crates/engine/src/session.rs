@@ -1,5 +1,7 @@
 //! One sequence on an engine: its KV cache and the tokens it holds.
 
+use ounce_model::rope::Rope;
+
 use crate::cache::KvCache;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -100,21 +102,35 @@ impl<'e> Session<'e> {
 
     /// Chunks of a prompt. Rotations that depend on the sequence's length must see it whole.
     fn chunks<'t>(&self, ids: &'t [u32]) -> std::slice::Chunks<'t, u32> {
-        let whole = self.engine.spec().layers.iter().any(|layer| {
-            let rope = layer.attention.as_ref().and_then(|attention| attention.rope.as_ref());
-            rope.is_some_and(ounce_model::rope::Rope::depends_on_length)
-        });
+        let whole = self.ropes().any(Rope::depends_on_length);
         ids.chunks(if whole { ids.len() } else { PREFILL_CHUNK })
     }
 
-    /// Runs a chunk; on an error nothing of it stays in the cache.
+    /// Runs a chunk and gives its hidden states; on an error nothing of it stays in the cache. Where the longer
+    /// sequence turns by other frequencies, all of it is run again: a text gives the same logits whether it
+    /// comes at once or token by token.
     fn run(&mut self, chunk: &[u32]) -> Result<Vec<f32>> {
-        let before = self.cache.len();
-        let hidden = self.engine.hidden(&mut self.cache, chunk, &[]);
-        match &hidden {
-            Ok(_) => self.tokens.extend_from_slice(chunk),
-            Err(_) => self.cache.truncate(before),
+        let before = self.tokens.len();
+        self.tokens.extend_from_slice(chunk);
+        let again = before > 0 && self.ropes().any(|rope| rope.changes_between(before, self.tokens.len()));
+        if again {
+            self.cache.truncate(0);
         }
-        hidden
+        let hidden = self.engine.hidden(&mut self.cache, if again { &self.tokens } else { chunk }, &[]);
+        match hidden {
+            Ok(mut hidden) => {
+                let width = self.engine.spec().hidden_size;
+                Ok(hidden.split_off(hidden.len() - chunk.len() * width))
+            }
+            Err(error) => {
+                self.cache.truncate(if again { 0 } else { before });
+                self.tokens.truncate(self.cache.len());
+                Err(error)
+            }
+        }
+    }
+
+    fn ropes(&self) -> impl Iterator<Item = &'e Rope> {
+        self.engine.spec().layers.iter().filter_map(|layer| layer.attention.as_ref()?.rope.as_ref())
     }
 }

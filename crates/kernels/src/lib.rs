@@ -3,6 +3,7 @@
 //! - [`dtype`]: every element type and block format a weight can be stored in, with its sizes.
 //! - [`quant`]: one file per block format: decode to f32 and, where ounce writes the format, encode from f32.
 //! - [`matmul`]: inner products. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
+//! - [`lmul`]: products by integer addition, emulated, and the fp8 rounding they are compared with.
 
 pub mod activation;
 pub mod dtype;

@@ -1,5 +1,7 @@
 //! Every stored format against files made by other tools; bit for bit. `tests/golden/quant.py` made them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use ounce_kernels::DType;

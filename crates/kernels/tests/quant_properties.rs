@@ -2,6 +2,8 @@
 //!
 //! The bounds are those in the formats' own files (`src/quant/`).
 
+#![allow(clippy::unwrap_used)]
+
 use ounce_kernels::DType;
 use ounce_kernels::quant::{QuantError, can_encode, check_scales, decode, decode_rows, encode, encode_rows};
 use proptest::prelude::*;

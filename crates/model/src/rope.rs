@@ -94,10 +94,19 @@ impl Rope {
         Rope { dims, theta, scaling: RopeScaling::None }
     }
 
-    /// Whether the frequencies of early positions change as the sequence grows; such keys are kept
-    /// unrotated in the cache.
+    /// Whether the frequencies depend on the sequence's length at all.
     pub fn depends_on_length(&self) -> bool {
         matches!(self.scaling, RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. })
+    }
+
+    /// Whether a sequence that grows from `old` to `new` positions turns all of them by new frequencies, so that
+    /// nothing computed for the old ones holds any more.
+    pub fn changes_between(&self, old: usize, new: usize) -> bool {
+        match self.scaling {
+            RopeScaling::Dynamic { original, .. } => old.max(original) != new.max(original),
+            RopeScaling::LongRope { original, .. } => (old > original) != (new > original),
+            _ => false,
+        }
     }
 
     /// The frequencies for a sequence of `length` positions.
@@ -202,5 +211,6 @@ mod tests {
             Rope { dims: 16, theta: 1e4, scaling: RopeScaling::Dynamic { factor: 2.0, original: 32 } };
         assert_eq!(rope.frequencies(8), rope.frequencies(32));
         assert!(rope.frequencies(64).radians[7] < rope.frequencies(32).radians[7]);
+        assert!(rope.changes_between(40, 41) && !rope.changes_between(8, 32));
     }
 }

@@ -183,6 +183,7 @@ impl Write for AtomicFile {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -151,7 +151,7 @@ fn what_is_written_reads_back_the_same_whatever_the_layout_it_came_from() {
 }
 
 fn values(source: &dyn TensorSource, name: &str) -> Vec<f32> {
-    source.tensor(name).and_then(|it| Ok(it.to_f32().expect("a number format"))).expect("it is there")
+    source.tensor(name).map(|it| it.to_f32().expect("a number format")).expect("it is there")
 }
 
 #[test]

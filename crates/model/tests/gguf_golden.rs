@@ -1,5 +1,7 @@
 //! GGUF files made by the `gguf` Python package (`tests/golden/gguf_container.py`): read, and written again.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use ounce_kernels::DType;

@@ -1,5 +1,7 @@
 //! Writing GGUF: what was declared comes back, in pieces or at once; mistakes are refused and leave nothing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use ounce_kernels::DType;

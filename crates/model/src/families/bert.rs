@@ -17,7 +17,7 @@ pub static BERT: Family = Family {
     spec,
     names: Names {
         prefixes: &["bert.", ""],
-        rules: &[ENCODER, EARLY_NORMS, HEAD],
+        rules: &[ENCODER, HEAD, EARLY_NORMS],
         ignore: &["position_ids"],
     },
 };

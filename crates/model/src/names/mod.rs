@@ -54,7 +54,7 @@ pub enum Suffix {
 /// A format's table for one family.
 #[derive(Debug, Clone, Copy)]
 pub struct Names {
-    /// What `{p}` may stand for; the first is written.
+    /// What `{p}` may stand for; the first is written, or none for a model without a head.
     pub prefixes: &'static [&'static str],
     /// The rules; of several that match a tensor the first whose file name exists is read, and the very
     /// first is written.

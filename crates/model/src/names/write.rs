@@ -38,7 +38,9 @@ pub fn plan(spec: &Spec, names: &Names) -> Result<Vec<FileTensor>> {
     let tensors = spec.tensors();
     let shapes: HashMap<&str, &[usize]> =
         tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
-    let prefix = names.prefixes.first().copied().unwrap_or("");
+    // A model without a head is saved as the bare module, whose names carry no prefix.
+    let bare = spec.head.is_none() && names.prefixes.contains(&"");
+    let prefix = if bare { "" } else { names.prefixes.first().copied().unwrap_or("") };
     let mut planned = HashSet::new();
     let mut list = Vec::new();
     for tensor in &tensors {

@@ -1,16 +1,9 @@
 //! The spelling of bytes in vocabularies: the byte-level alphabet of GPT-2, byte tokens of SentencePiece, and text
 //! cut in the middle of a character.
 
-/// The character byte-level vocabularies write for `byte`: itself where it can be seen, else one from U+0100 on.
-pub(crate) fn byte_to_char(byte: u8) -> char {
-    if is_visible(byte) {
-        return char::from(byte);
-    }
-    let hidden_before = (0..byte).filter(|b| !is_visible(*b)).count() as u32;
-    char::from_u32(0x100 + hidden_before).unwrap_or(char::REPLACEMENT_CHARACTER)
-}
-
-/// The inverse of [`byte_to_char`]; `None` for characters outside the alphabet.
+/// The byte a character of the byte-level alphabet stands for; `None` for characters outside it.
+///
+/// A visible byte is written as itself, the others as the characters from U+0100 on, in order.
 pub(crate) fn char_to_byte(c: char) -> Option<u8> {
     let code = u32::from(c);
     match u8::try_from(code) {
@@ -91,6 +84,15 @@ pub(crate) fn readable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The character byte-level vocabularies write for `byte`: itself where it can be seen, else one from U+0100 on.
+    fn byte_to_char(byte: u8) -> char {
+        if is_visible(byte) {
+            return char::from(byte);
+        }
+        let hidden_before = (0..byte).filter(|b| !is_visible(*b)).count() as u32;
+        char::from_u32(0x100 + hidden_before).unwrap_or(char::REPLACEMENT_CHARACTER)
+    }
 
     #[test]
     fn every_byte_has_its_own_character() {

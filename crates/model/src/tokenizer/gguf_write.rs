@@ -80,8 +80,7 @@ impl GgufVocab {
                 }
                 (Some(piece), None) => (piece, TokenType::Normal),
             };
-            let is_special = matches!(kind, TokenType::Control | TokenType::Unknown | TokenType::Unused);
-            self.tokens.push(self.spelling(&token, is_special));
+            self.tokens.push(self.spelling(&token));
             types.push(kind as i32);
         }
         self.token_types = Some(types);

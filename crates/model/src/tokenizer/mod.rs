@@ -14,6 +14,7 @@ mod build;
 mod bytes;
 mod derive;
 pub mod gguf;
+mod gguf_build;
 mod gguf_write;
 pub mod llama2c;
 pub mod load;

@@ -241,7 +241,7 @@ pub trait FromValue<'a>: Sized {
     fn from_value(value: &'a Value) -> Option<Self>;
 }
 
-/// `FromValue` from one kind, and `From` the other way.
+/// `FromValue` from a single kind.
 macro_rules! taken_from {
     ($wanted:literal, $type:ty, $pattern:pat => $taken:expr) => {
         impl<'a> FromValue<'a> for $type {
