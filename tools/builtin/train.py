@@ -31,7 +31,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 END = "<|endoftext|>"
 CONTEXT = 512
 BATCH = 8
-PEAK_RATE = 3e-3
+ADAM_RATE = 3e-3
+MUON_RATE = 0.02
 WARMUP_STEPS = 100
 DECAY_SHARE = 0.25
 EXPORT_EVERY_SECONDS = 240
@@ -45,8 +46,8 @@ language: en
 # ounce-tiny
 
 The language model that is part of ounce: {parameters:,} parameters, an ordinary Llama (hidden size 128, 4 layers,
-4 query and 2 key/value heads, feed-forward size 352, tied embeddings, rotary base 10000, 512 positions) with a
-byte-level BPE tokenizer of 1,024 entries, stored in bf16. It exists so that every command and every test of ounce
+4 query and 2 key/value heads, feed-forward size 288, tied embeddings, rotary base 10000, 512 positions) with a
+byte-level BPE tokenizer of 2,048 entries, stored in bf16. It exists so that every command and every test of ounce
 can run without a download.
 
 **What it can do.** Continue and write short children's tales, count, add small numbers in words, answer simple
@@ -58,8 +59,8 @@ puts it there. A new text after a blank line is known, too.
 
 **Data.** Text of the story generator, seed 1, 80 MB. Seeds below 1000 are for training, all others are held out.
 
-**Training.** AdamW, peak rate 3e-3 (100 steps of warm-up, constant, linear decay over the last quarter), batches of
-8 x 512 tokens, bf16 autocast over f32 weights; {steps:,} steps, {training_tokens:,} tokens in {minutes:g} minutes on
+**Training.** Muon (rate 0.02) for the matrices of the layers and AdamW (3e-3) for the rest, 100 steps of warm-up,
+constant, linear decay over the last quarter; batches of 8 x 512 tokens, bf16 autocast over f32 weights; {steps:,} steps, {training_tokens:,} tokens in {minutes:g} minutes on
 {cpu_threads} CPU thread(s), seed {seed}:
 
     cargo build --release -p ounce-lab --example stories
@@ -85,7 +86,7 @@ def arguments():
     return parser.parse_args()
 
 
-def train_tokenizer(text, vocabulary=1024):
+def train_tokenizer(text, vocabulary=2048):
     """Byte-level BPE; every byte has a token, so any text can be encoded."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -123,7 +124,7 @@ def build(vocabulary):
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=128,
-        intermediate_size=352,
+        intermediate_size=288,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -188,7 +189,7 @@ def export(model, tokenizer, folder, facts):
         "hidden_act": "silu",
         "hidden_size": 128,
         "initializer_range": 0.05,
-        "intermediate_size": 352,
+        "intermediate_size": 288,
         "max_position_embeddings": 512,
         "mlp_bias": False,
         "model_type": "llama",
@@ -216,8 +217,8 @@ def export(model, tokenizer, folder, facts):
 
 
 def rate_at(step, elapsed):
-    """Learning rate after a share `elapsed` of the time: warm-up by steps, constant, linear decay to 2 %."""
-    rate = PEAK_RATE * min(1.0, (step + 1) / WARMUP_STEPS)
+    """Share of the peak rate after a share `elapsed` of the time: warm-up by steps, constant, decay to 2 %."""
+    rate = min(1.0, (step + 1) / WARMUP_STEPS)
     if elapsed > 1 - DECAY_SHARE:
         rate *= max(0.02, (1 - elapsed) / DECAY_SHARE)
     return rate
@@ -238,22 +239,26 @@ def main():
     model = build(tokenizer.get_vocab_size())
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters} parameters", flush=True)
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), eps=1e-9)
+    # Muon for the matrices of the layers, AdamW for the embedding and the norms.
+    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embed" in name]
+    optimizers = [
+        (ADAM_RATE, torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0)),
+        (MUON_RATE, torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.01, momentum=0.95)),
+    ]
 
     generator = np.random.default_rng(options.seed)
     windows = len(stream) // CONTEXT - 1
     order, position = generator.permutation(windows), 0
     start = exported = time.time()
-    step, smooth = 0, math.log(1024)
+    step, smooth = 0, math.log(2048)
     while True:
         elapsed = (time.time() - start) / (options.minutes * 60)
         if elapsed >= 1:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, elapsed)
+        for rate, optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * rate_at(step, elapsed)
         if position + BATCH > windows:
             order, position = generator.permutation(windows), 0
         rows = [stream[w * CONTEXT : w * CONTEXT + CONTEXT + 1] for w in order[position : position + BATCH]]
@@ -262,10 +267,11 @@ def main():
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(batch[:, :-1], use_cache=False).logits.float()
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), batch[:, 1:].reshape(-1))
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for _, optimizer in optimizers:
+            optimizer.step()
         step += 1
         smooth += 0.05 * (loss.item() - smooth)
         if step % 100 == 0:

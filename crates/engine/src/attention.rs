@@ -56,7 +56,13 @@ impl Attention {
 
     /// Attends from `span.count` vectors `x` (`[count, hidden]`, already normed) to what `cache` holds and to
     /// themselves; appends their keys and values to the cache. Gives `[count, hidden]`.
-    pub(crate) fn forward(&self, x: &[f32], span: Span, cache: &mut LayerCache, math: Arithmetic) -> Vec<f32> {
+    pub(crate) fn forward(
+        &self,
+        x: &[f32],
+        span: Span,
+        cache: &mut LayerCache,
+        math: Arithmetic,
+    ) -> Vec<f32> {
         let head_dim = self.spec.head_dim;
         let mut queries = self.query.forward(x, math.linear);
         let mut keys = self.key.forward(x, math.linear);
@@ -86,7 +92,8 @@ impl Attention {
                 let position = span.start + index / self.spec.heads;
                 let offset = index % self.spec.heads / sharing * head_dim;
                 let seen = visible(position, length, self.spec.window, span.causal);
-                let at = |position: usize| position * kv_width + offset..position * kv_width + offset + head_dim;
+                let at =
+                    |position: usize| position * kv_width + offset..position * kv_width + offset + head_dim;
                 scores.clear();
                 scores.extend(
                     seen.clone().map(|position| product.dot(query, &keys[at(position)]) * self.spec.scale),
@@ -154,8 +161,9 @@ fn rotate(rope: &Rope, x: &mut [f32], width: usize, head_dim: usize, start: usiz
     x.par_chunks_mut(width).enumerate().for_each(|(index, heads)| {
         let position = (start + index) as f32;
         let angles = frequencies.radians.iter().map(|radians| position * radians);
-        let (cos, sin): (Vec<f32>, Vec<f32>) =
-            angles.map(|angle| (angle.cos() * frequencies.amplitude, angle.sin() * frequencies.amplitude)).unzip();
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles
+            .map(|angle| (angle.cos() * frequencies.amplitude, angle.sin() * frequencies.amplitude))
+            .unzip();
         for head in heads.chunks_exact_mut(head_dim) {
             rotate_half(head, &cos, &sin);
         }

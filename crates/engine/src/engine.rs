@@ -133,7 +133,8 @@ impl Engine {
             }
         }
         if let Some(&kind) = types.iter().find(|&&kind| kind as usize >= embedding.token_types.max(1)) {
-            let what = format!("token type {kind} is not below the {} this model has", embedding.token_types.max(1));
+            let what =
+                format!("token type {kind} is not below the {} this model has", embedding.token_types.max(1));
             return Err(Error::Option(what));
         }
         let mut x = vec![0.0f32; ids.len() * hidden];
@@ -159,7 +160,9 @@ impl Engine {
     /// If the model has no head.
     pub(crate) fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>> {
         let head = self.head.as_ref().ok_or_else(|| {
-            Error::Unsuitable("this model is a bare encoder without logits; use it with ounce embed".to_string())
+            Error::Unsuitable(
+                "this model is a bare encoder without logits; use it with ounce embed".to_string(),
+            )
         })?;
         let math = self.arithmetic.linear;
         let mut transformed = None;

@@ -10,7 +10,9 @@ pub enum Error {
     #[error(transparent)]
     Model(#[from] ounce_model::Error),
     /// A token id that the model does not have.
-    #[error("token id {id} is not below the model's vocabulary of {vocab_size}; is this the model's own tokenizer?")]
+    #[error(
+        "token id {id} is not below the model's vocabulary of {vocab_size}; is this the model's own tokenizer?"
+    )]
     Token {
         /// The id.
         id: u32,
@@ -18,7 +20,9 @@ pub enum Error {
         vocab_size: usize,
     },
     /// More positions than the model has position vectors for.
-    #[error("{wanted} positions are more than the {limit} that this model has; shorten the text or the answer")]
+    #[error(
+        "{wanted} positions are more than the {limit} that this model has; shorten the text or the answer"
+    )]
     Positions {
         /// Positions asked for.
         wanted: usize,
@@ -29,7 +33,9 @@ pub enum Error {
     #[error("{0}")]
     Unsuitable(String),
     /// The numbers broke down.
-    #[error("the logits are not finite; the weights are damaged (ounce show --check names the tensor) or overflow f32")]
+    #[error(
+        "the logits are not finite; the weights are damaged (ounce show --check names the tensor) or overflow f32"
+    )]
     NotFinite,
     /// An option is out of its range.
     #[error("{0}")]

@@ -22,15 +22,15 @@ pub(crate) struct FeedForward {
 
 #[derive(Debug)]
 enum Kind {
-    Dense(Mlp),
-    Experts(Experts),
+    Dense(Box<Mlp>),
+    Experts(Box<Experts>),
 }
 
 impl FeedForward {
     pub(crate) fn load(weights: &Weights, name: &str, spec: &FeedForwardSpec) -> Result<FeedForward> {
         let kind = match &spec.kind {
-            FeedForwardKind::Dense(mlp) => Kind::Dense(Mlp::load(weights, name, mlp)?),
-            FeedForwardKind::Experts(experts) => Kind::Experts(Experts::load(weights, name, experts)?),
+            FeedForwardKind::Dense(mlp) => Kind::Dense(Box::new(Mlp::load(weights, name, mlp)?)),
+            FeedForwardKind::Experts(experts) => Kind::Experts(Box::new(Experts::load(weights, name, experts)?)),
         };
         Ok(FeedForward { norms: Norms::load(weights, name, &spec.norms)?, kind })
     }
@@ -102,7 +102,8 @@ struct Experts {
 
 impl Experts {
     fn load(weights: &Weights, name: &str, spec: &ExpertsSpec) -> Result<Experts> {
-        let experts = (0..spec.count).map(|e| Mlp::load(weights, &format!("{name}.experts.{e}"), &spec.expert));
+        let experts =
+            (0..spec.count).map(|e| Mlp::load(weights, &format!("{name}.experts.{e}"), &spec.expert));
         let shared = spec.shared.as_ref().map(|shared| Mlp::load(weights, &format!("{name}.shared"), shared));
         Ok(Experts {
             router: Linear::load(weights, &format!("{name}.router"))?,

@@ -34,17 +34,17 @@ impl Layer {
     /// Adds the layer's results to the residual stream `x`, `[count, hidden]`.
     pub(crate) fn forward(
         &self,
-        x: &mut Vec<f32>,
+        x: &mut [f32],
         hidden: usize,
         span: Span,
         cache: &mut LayerCache,
         math: Arithmetic,
     ) {
         // What the feed-forward half sees if it stands beside the attention, not behind it.
-        let beside = (self.residual == Residual::Parallel).then(|| x.clone());
+        let beside = (self.residual == Residual::Parallel).then(|| x.to_vec());
         let mut shared = None;
         if let Some(attention) = &self.attention {
-            let mut input = x.clone();
+            let mut input = x.to_vec();
             apply(&attention.norms.before, &mut input);
             let mut branch = attention.forward(&input, span, cache, math);
             apply(&attention.norms.after, &mut branch);
@@ -53,7 +53,7 @@ impl Layer {
             shared = (self.residual == Residual::ParallelSharedNorm).then_some(input);
         }
         if let Some(feed_forward) = &self.feed_forward {
-            let mut input = beside.or(shared).unwrap_or_else(|| x.clone());
+            let mut input = beside.or(shared).unwrap_or_else(|| x.to_vec());
             apply(&feed_forward.norms.before, &mut input);
             let mut branch = feed_forward.forward(&input, hidden, math.linear);
             apply(&feed_forward.norms.after, &mut branch);

@@ -54,7 +54,9 @@ impl Linear {
                     let weights: &[f32] = match plain {
                         Some(plain) => &plain[row * width..(row + 1) * width],
                         None => {
-                            self.weight.decode_row(row, buffer).expect("formats and sizes are checked at load");
+                            self.weight
+                                .decode_row(row, buffer)
+                                .expect("formats and sizes are checked at load");
                             buffer
                         }
                     };
@@ -97,8 +99,10 @@ mod tests {
     #[test]
     fn several_vectors_give_what_each_gives_alone() {
         let values: Vec<f32> = (0..40 * 24).map(|i| (i as f32 * 0.11).sin()).collect();
-        let linear =
-            Linear::from_tensor(Tensor::from_f32(&[40, 24], &values), Some((0..40).map(|i| i as f32).collect()));
+        let linear = Linear::from_tensor(
+            Tensor::from_f32(&[40, 24], &values),
+            Some((0..40).map(|i| i as f32).collect()),
+        );
         let x: Vec<f32> = (0..3 * 24).map(|i| (i as f32 * 0.3).cos()).collect();
         let together = linear.forward(&x, Product::Exact);
         for (index, x) in x.chunks_exact(24).enumerate() {

@@ -155,7 +155,11 @@ impl Sampler {
         let options = &self.options;
         for (&id, &count) in &self.seen {
             let Some(logit) = logits.get_mut(id as usize) else { continue };
-            *logit = if *logit > 0.0 { *logit / options.repetition_penalty } else { *logit * options.repetition_penalty };
+            *logit = if *logit > 0.0 {
+                *logit / options.repetition_penalty
+            } else {
+                *logit * options.repetition_penalty
+            };
             *logit -= options.presence_penalty + options.frequency_penalty * count as f32;
         }
     }

@@ -100,7 +100,8 @@ mod tests {
     use super::*;
 
     fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
-        let mut filter = StopFilter::new(stops.iter().map(|stop| stop.to_string()).collect()).expect("no empty stop");
+        let mut filter =
+            StopFilter::new(stops.iter().map(|stop| stop.to_string()).collect()).expect("no empty stop");
         let mut out: Vec<String> = pieces.iter().map(|piece| filter.push(piece).text).collect();
         out.push(filter.rest());
         (out, filter.stopped)
@@ -108,10 +109,10 @@ mod tests {
 
     #[test]
     fn text_that_may_become_a_stop_string_is_held_back() {
-        assert_eq!(run(&["###"], &["a#", "#b", "#", "##c"]), (
-            ["a", "##b", "", "", ""].map(String::from).to_vec(),
-            true
-        ));
+        assert_eq!(
+            run(&["###"], &["a#", "#b", "#", "##c"]),
+            (["a", "##b", "", "", ""].map(String::from).to_vec(), true)
+        );
         assert_eq!(run(&["END"], &["the E", "N"]), (["the ", "", "EN"].map(String::from).to_vec(), false));
     }
 

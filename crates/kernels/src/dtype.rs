@@ -56,13 +56,7 @@ const fn plain(
     Facts { dtype, name, block_len: 1, block_bytes: bytes, ggml, safetensors: Some(safetensors) }
 }
 
-const fn block(
-    dtype: DType,
-    name: &'static str,
-    block_len: usize,
-    block_bytes: usize,
-    ggml: u32,
-) -> Facts {
+const fn block(dtype: DType, name: &'static str, block_len: usize, block_bytes: usize, ggml: u32) -> Facts {
     Facts { dtype, name, block_len, block_bytes, ggml: Some(ggml), safetensors: None }
 }
 
@@ -145,7 +139,7 @@ impl DType {
     /// Bytes that `values` consecutive values of one row take; `None` if they are no whole number of
     /// blocks or the size overflows.
     pub fn bytes_for(self, values: usize) -> Option<usize> {
-        if values % self.block_len() != 0 {
+        if !values.is_multiple_of(self.block_len()) {
             return None;
         }
         (values / self.block_len()).checked_mul(self.block_bytes())

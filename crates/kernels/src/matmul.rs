@@ -90,7 +90,10 @@ mod tests {
             let y: Vec<f32> = (0..length).map(|i| (i as f32 * 0.73).cos()).collect();
             let exact: f64 = x.iter().zip(&y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
             for found in [dot(&x, &y), dot_plain(&x, &y)] {
-                assert!((f64::from(found) - exact).abs() < 1e-5 * (1.0 + length as f64), "{length}: {found} {exact}");
+                assert!(
+                    (f64::from(found) - exact).abs() < 1e-5 * (1.0 + length as f64),
+                    "{length}: {found} {exact}"
+                );
             }
         }
     }

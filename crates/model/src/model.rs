@@ -107,7 +107,10 @@ impl Model {
     /// Bytes of all weights as stored, by ounce's names, tied ones once.
     pub fn weight_bytes(&self) -> u64 {
         let infos = self.weights.names().filter_map(|name| self.weights.info(name));
-        infos.filter_map(|(dtype, shape)| crate::weights::bytes_of(dtype, shape)).map(|bytes| bytes as u64).sum()
+        infos
+            .filter_map(|(dtype, shape)| crate::weights::bytes_of(dtype, shape))
+            .map(|bytes| bytes as u64)
+            .sum()
     }
 
     /// Tokens that end a text: of the generation settings, the configuration and the tokenizer.

@@ -190,12 +190,8 @@ mod tests {
 
     #[test]
     fn llama3_keeps_short_waves_and_divides_long_ones() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original: 8192,
-        };
+        let scaling =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 8192 };
         let rope = Rope { dims: 128, theta: 500_000.0, scaling };
         let plain = Rope::plain(128, 500_000.0).frequencies(1).radians;
         let scaled = rope.frequencies(1).radians;
@@ -207,8 +203,7 @@ mod tests {
 
     #[test]
     fn dynamic_changes_only_beyond_the_trained_length() {
-        let rope =
-            Rope { dims: 16, theta: 1e4, scaling: RopeScaling::Dynamic { factor: 2.0, original: 32 } };
+        let rope = Rope { dims: 16, theta: 1e4, scaling: RopeScaling::Dynamic { factor: 2.0, original: 32 } };
         assert_eq!(rope.frequencies(8), rope.frequencies(32));
         assert!(rope.frequencies(64).radians[7] < rope.frequencies(32).radians[7]);
         assert!(rope.changes_between(40, 41) && !rope.changes_between(8, 32));

@@ -226,7 +226,10 @@ impl Weights {
         let place = self.places.get(name);
         let place = place.ok_or_else(|| Error::tensor(self.path(), name, "is missing from the model"))?;
         let stored = self.source.tensor(&place.file_name)?;
-        place.take.apply(stored, &place.shape).map_err(|what| Error::tensor(self.path(), &place.file_name, what))
+        place
+            .take
+            .apply(stored, &place.shape)
+            .map_err(|what| Error::tensor(self.path(), &place.file_name, what))
     }
 
     /// A tensor's values as f32.

@@ -1,3 +1,31 @@
-//! The ounce command.
+//! The `ounce` command: reads the command line, runs one subcommand, turns its result into an exit code.
+//!
+//! Exit codes: 0 done, 1 the answer is no, 2 wrong usage or failure, 130 stopped by Ctrl-C. A closed pipe is
+//! no failure.
 
-fn main() {}
+mod cli;
+mod commands;
+mod failure;
+mod generation;
+mod interrupt;
+mod memory;
+mod npy;
+mod output;
+mod progress;
+mod sampling;
+mod source;
+mod suggest;
+mod text_input;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    failure::guard(|| {
+        let cli = cli::Cli::parse();
+        interrupt::install()?;
+        cli.run()
+    })
+}

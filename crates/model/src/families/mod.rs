@@ -4,6 +4,7 @@
 //! GGUF's names and keys for the same families are in [`crate::formats::gguf`].
 
 pub mod bert;
+mod check;
 pub mod distilbert;
 pub mod gemma2;
 pub mod gemma3;
@@ -101,7 +102,7 @@ pub fn spec_of(config: &Config) -> Result<(&'static Family, Spec)> {
     let family = of_config(config)?;
     let mut spec = (family.spec)(config)?;
     apply_layer_shapes(config, &mut spec)?;
-    check(config, &spec)?;
+    check::check(config, &spec)?;
     Ok((family, spec))
 }
 
@@ -173,47 +174,4 @@ pub fn layers(
         return Err(Error::format(config.path(), what));
     }
     (0..count).map(layer).collect()
-}
-
-/// Checks what every family's numbers must satisfy, so that the engine need not.
-fn check(config: &Config, spec: &Spec) -> Result<()> {
-    use crate::spec::FeedForwardKind;
-    let bad =
-        |layer: usize, what: String| Err(Error::format(config.path(), format!("layer {layer}: {what}")));
-    for (index, layer) in spec.layers.iter().enumerate() {
-        if let Some(attention) = &layer.attention {
-            let (heads, kv_heads) = (attention.heads, attention.kv_heads);
-            if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
-                return bad(
-                    index,
-                    format!("{heads} attention heads can't share {kv_heads} key/value heads evenly"),
-                );
-            }
-            if attention.head_dim == 0 {
-                return bad(index, "a head has no dimensions (head_dim is 0)".to_string());
-            }
-            if let Some(rope) = &attention.rope {
-                if rope.dims == 0 || rope.dims % 2 != 0 || rope.dims > attention.head_dim {
-                    let (dims, head_dim) = (rope.dims, attention.head_dim);
-                    return bad(index, format!("{dims} rotary dimensions do not fit heads of {head_dim}"));
-                }
-            }
-        }
-        if let Some(feed_forward) = &layer.feed_forward {
-            if let FeedForwardKind::Experts(experts) = &feed_forward.kind {
-                if experts.used == 0 || experts.used > experts.count {
-                    return bad(
-                        index,
-                        format!("{} of {} experts can't be used", experts.used, experts.count),
-                    );
-                }
-            }
-        }
-    }
-    // 2^63 bytes and more can't be addressed; larger products are damage.
-    let widest = spec.layers.len() as u128 * (spec.hidden_size as u128).pow(2);
-    if widest > 1 << 60 || spec.vocab_size as u128 * spec.hidden_size as u128 > 1 << 60 {
-        return Err(Error::format(config.path(), "its sizes multiply to more than any machine holds"));
-    }
-    Ok(())
 }

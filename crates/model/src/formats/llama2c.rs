@@ -81,7 +81,11 @@ fn read_header(bytes: &[u8], path: &Path) -> Result<Header> {
     let word = |index: usize| i32::from_le_bytes(words[index]);
     let size = |index: usize| {
         let value = word(index);
-        if value > 0 && value < 1 << 24 { Ok(value as usize) } else { Err(no_checkpoint("has impossible sizes")) }
+        if value > 0 && value < 1 << 24 {
+            Ok(value as usize)
+        } else {
+            Err(no_checkpoint("has impossible sizes"))
+        }
     };
     let vocab = word(5).unsigned_abs() as usize;
     let header = Header {
@@ -95,7 +99,8 @@ fn read_header(bytes: &[u8], path: &Path) -> Result<Header> {
         // A negative vocabulary size means that the head has a matrix of its own.
         shared_head: word(5) > 0,
     };
-    if vocab == 0 || vocab >= 1 << 24 || header.dim % header.heads != 0 || header.heads % header.kv_heads != 0 {
+    if vocab == 0 || vocab >= 1 << 24 || !header.dim.is_multiple_of(header.heads) || !header.heads.is_multiple_of(header.kv_heads)
+    {
         return Err(no_checkpoint("has impossible sizes"));
     }
     Ok(header)
@@ -145,7 +150,8 @@ fn split(header: &Header, bytes: &Bytes, path: &Path) -> Result<MemorySource> {
         let size = bytes_of(DType::F32, shape);
         let end = size.and_then(|size| offset.checked_add(size)).filter(|&end| end <= bytes.len());
         let Some(end) = end else {
-            let what = format!("ends inside {name}, so it is truncated or no llama2.c checkpoint; fetch it again");
+            let what =
+                format!("ends inside {name}, so it is truncated or no llama2.c checkpoint; fetch it again");
             return Err(Error::format(path, what));
         };
         if keep {
@@ -169,7 +175,10 @@ fn split(header: &Header, bytes: &Bytes, path: &Path) -> Result<MemorySource> {
     }
     if offset != bytes.len() {
         let rest = bytes.len() - offset;
-        return Err(Error::format(path, format!("has {rest} bytes too many, so it is no llama2.c checkpoint")));
+        return Err(Error::format(
+            path,
+            format!("has {rest} bytes too many, so it is no llama2.c checkpoint"),
+        ));
     }
     Ok(source)
 }

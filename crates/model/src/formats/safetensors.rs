@@ -42,8 +42,8 @@ impl SafetensorsFile {
     /// # Errors
     /// If the header is damaged, or a tensor's shape does not fit its bytes.
     pub fn parse(bytes: Bytes, path: &Path) -> Result<SafetensorsFile> {
-        let (header, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| Error::format(path, explain(&error, bytes.len())))?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes)
+            .map_err(|error| Error::format(path, explain(&error, bytes.len())))?;
         let start = header + 8;
         let mut file = SafetensorsFile {
             path: path.to_path_buf(),
@@ -58,14 +58,19 @@ impl SafetensorsFile {
             let Some(info) = metadata.info(&name) else { continue };
             let stored = info.dtype.to_string();
             let Some(dtype) = DType::from_safetensors_name(&stored) else {
-                let what = format!("has the type {stored}, which ounce does not read; convert it to F16 or BF16");
+                let what =
+                    format!("has the type {stored}, which ounce does not read; convert it to F16 or BF16");
                 return Err(Error::tensor(path, name, what));
             };
             let (from, to) = info.data_offsets;
-            let range = start.checked_add(from).zip(start.checked_add(to)).filter(|range| range.1 <= bytes.len());
+            let range =
+                start.checked_add(from).zip(start.checked_add(to)).filter(|range| range.1 <= bytes.len());
             let fits = bytes_of(dtype, &info.shape) == to.checked_sub(from);
             let Some((from, to)) = range.filter(|_| fits) else {
-                let what = format!("its shape {:?} does not fit its bytes {from}..{to}; fetch the file again", info.shape);
+                let what = format!(
+                    "its shape {:?} does not fit its bytes {from}..{to}; fetch the file again",
+                    info.shape
+                );
                 return Err(Error::tensor(path, name, what));
             };
             let entry = Entry { dtype, shape: info.shape.clone(), data: bytes.slice(from..to) };
@@ -89,7 +94,8 @@ impl SafetensorsFile {
         if single.is_file() {
             return SafetensorsFile::open(&single);
         }
-        let pickle = ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().any(|it| folder.join(it).is_file());
+        let pickle =
+            ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().any(|it| folder.join(it).is_file());
         Err(Error::format(
             folder,
             if pickle {
@@ -110,7 +116,11 @@ impl SafetensorsFile {
         let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (tensor, shard) in map {
             let shard = shard.as_str().filter(|shard| is_plain_name(shard)).ok_or_else(|| {
-                Error::tensor(index, tensor.as_str(), format!("its shard {shard} is no file name in the same folder"))
+                Error::tensor(
+                    index,
+                    tensor.as_str(),
+                    format!("its shard {shard} is no file name in the same folder"),
+                )
             })?;
             wanted.entry(shard).or_default().push(tensor);
         }
@@ -123,15 +133,22 @@ impl SafetensorsFile {
         for (shard, tensors) in wanted {
             let path = folder.join(shard);
             if !path.is_file() {
-                let what = format!("is listed in {} but missing; the download is incomplete", index.display());
+                let what =
+                    format!("is listed in {} but missing; the download is incomplete", index.display());
                 return Err(Error::format(path, what));
             }
             let file = SafetensorsFile::open(&path)?;
             if let Some(missing) = tensors.iter().find(|tensor| !file.tensors.contains_key(**tensor)) {
                 return Err(Error::tensor(path, *missing, "is listed in the index but not in this shard"));
             }
-            if let Some(extra) = file.order.iter().find(|name| map.get(*name).and_then(|it| it.as_str()) != Some(shard)) {
-                return Err(Error::tensor(path, extra.as_str(), "is in this shard but the index does not list it there"));
+            if let Some(extra) =
+                file.order.iter().find(|name| map.get(*name).and_then(|it| it.as_str()) != Some(shard))
+            {
+                return Err(Error::tensor(
+                    path,
+                    extra.as_str(),
+                    "is in this shard but the index does not list it there",
+                ));
             }
             all.order.extend(file.order);
             all.tensors.extend(file.tensors);
@@ -155,17 +172,25 @@ fn is_plain_name(name: &str) -> bool {
 /// One sentence for each way a header can be wrong.
 fn explain(error: &SafeTensorError, size: usize) -> String {
     let what = match error {
-        SafeTensorError::HeaderTooSmall => format!("is only {size} bytes long, too short for a safetensors file"),
+        SafeTensorError::HeaderTooSmall => {
+            format!("is only {size} bytes long, too short for a safetensors file")
+        }
         SafeTensorError::HeaderTooLarge => "its header claims to be larger than 100 MB".to_string(),
         SafeTensorError::InvalidHeaderLength => format!("its header is longer than the file of {size} bytes"),
         SafeTensorError::InvalidHeader(_) => "its header is not text in UTF-8".to_string(),
-        SafeTensorError::InvalidHeaderDeserialization(error) => format!("its header can't be parsed ({error})"),
+        SafeTensorError::InvalidHeaderDeserialization(error) => {
+            format!("its header can't be parsed ({error})")
+        }
         SafeTensorError::InvalidOffset(tensor) => {
             format!("the bytes of tensor {tensor} overlap another's, leave a hole or lie outside the file")
         }
-        SafeTensorError::TensorInvalidInfo => "a tensor's shape and byte range contradict each other".to_string(),
+        SafeTensorError::TensorInvalidInfo => {
+            "a tensor's shape and byte range contradict each other".to_string()
+        }
         SafeTensorError::MetadataIncompleteBuffer => "the tensors do not end where the file does".to_string(),
-        SafeTensorError::ValidationOverflow => "a tensor's shape multiplies to more than 2^64 values".to_string(),
+        SafeTensorError::ValidationOverflow => {
+            "a tensor's shape multiplies to more than 2^64 values".to_string()
+        }
         other => format!("is no valid safetensors file ({other})"),
     };
     format!("{what}; the file is damaged or incomplete, fetch it again")

@@ -182,9 +182,7 @@ mod tests {
 
     #[test]
     fn stacked_rules_are_those_whose_file_names_no_expert() {
-        assert!(
-            same("blk.{i}.ffn_up_exps", &["layers.{i}.feed_forward.experts.{e}.up"]).stacked()
-        );
+        assert!(same("blk.{i}.ffn_up_exps", &["layers.{i}.feed_forward.experts.{e}.up"]).stacked());
         assert!(!same("m.{i}.experts.{e}.w3", &["layers.{i}.feed_forward.experts.{e}.up"]).stacked());
     }
 }

@@ -50,7 +50,9 @@ impl Take {
         let dtype = stored.dtype;
         let bytes = |count: usize| {
             dtype.bytes_for(count).ok_or_else(|| {
-                format!("{dtype} blocks do not end where a part of {count} values does; convert the model anew")
+                format!(
+                    "{dtype} blocks do not end where a part of {count} values does; convert the model anew"
+                )
             })
         };
         match *self {
@@ -201,9 +203,7 @@ fn locate(
         }
         // A bias has no second dimension to be transposed with.
         Layout::Columns if tensor.shape.len() == 1 => Take::Range { start: before },
-        Layout::Columns => {
-            Take::Columns { start: part_shapes[..part].iter().map(|shape| shape[0]).sum() }
-        }
+        Layout::Columns => Take::Columns { start: part_shapes[..part].iter().map(|shape| shape[0]).sum() },
         Layout::HeadThirds => {
             let heads = heads_of(spec, key.layer, "query").ok_or("belongs to a layer without attention")?;
             let chunk = sizes[part] / heads;
@@ -244,7 +244,9 @@ fn unused(
             continue;
         }
         let layer = Key::of(name).layer;
-        if layer.is_some_and(|layer| layer < layers) && source.info(name).is_some_and(|(dtype, _)| is_part(dtype)) {
+        if layer.is_some_and(|layer| layer < layers)
+            && source.info(name).is_some_and(|(dtype, _)| is_part(dtype))
+        {
             return Err(Error::tensor(
                 source.path(),
                 name,

@@ -137,7 +137,9 @@ impl FileTensor {
                 let part = parts.into_iter().next().ok_or("has no parts")?;
                 Ok(part.reshaped(&self.shape))
             }
-            Layout::Rows | Layout::PlusOne => Ok(whole(parts.iter().flat_map(|part| part.data.to_vec()).collect())),
+            Layout::Rows | Layout::PlusOne => {
+                Ok(whole(parts.iter().flat_map(|part| part.data.to_vec()).collect()))
+            }
             Layout::Columns if self.shape.len() == 1 => {
                 Ok(whole(parts.iter().flat_map(|part| part.data.to_vec()).collect()))
             }

@@ -26,14 +26,17 @@ pub(super) fn read_pooling(
             "Transformer" => {}
             "Normalize" => normalise = true,
             "Pooling" => {
-                let name = if place.is_empty() { "config.json".to_string() } else { format!("{place}/config.json") };
+                let name =
+                    if place.is_empty() { "config.json".to_string() } else { format!("{place}/config.json") };
                 let path = folder.join(&name);
                 let text = read(&name)?
                     .ok_or_else(|| Error::format(&path, "is missing; it says how the encoder pools"))?;
                 mode = pooling_mode(&Config::parse(&path, &text)?)?;
             }
             other => {
-                let what = format!("the module {other} is none that ounce computes (Transformer, Pooling, Normalize)");
+                let what = format!(
+                    "the module {other} is none that ounce computes (Transformer, Pooling, Normalize)"
+                );
                 return Err(Error::format(path, what));
             }
         }

@@ -112,5 +112,7 @@ fn read_generation(folder: &Path, read: &dyn Fn(&str) -> Result<Option<Vec<u8>>>
 }
 
 fn has_tokenizer(folder: &Path) -> bool {
-    ["tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model"].iter().any(|it| folder.join(it).is_file())
+    ["tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model"]
+        .iter()
+        .any(|it| folder.join(it).is_file())
 }

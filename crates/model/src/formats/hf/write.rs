@@ -27,10 +27,16 @@ struct Planned {
 /// # Errors
 /// If the folder exists and may not be replaced, a tensor can't be read, or writing fails; nothing is left
 /// half-written then.
-pub fn write_model(model: &Model, folder: &Path, options: &WriteOptions, progress: Progress<'_>) -> Result<u64> {
+pub fn write_model(
+    model: &Model,
+    folder: &Path,
+    options: &WriteOptions,
+    progress: Progress<'_>,
+) -> Result<u64> {
     check_target(folder, options.overwrite)?;
-    let family = families::by_name(&model.spec.family)
-        .ok_or_else(|| Error::unsupported(format!("the family {} has no folder format", model.spec.family)))?;
+    let family = families::by_name(&model.spec.family).ok_or_else(|| {
+        Error::unsupported(format!("the family {} has no folder format", model.spec.family))
+    })?;
     let planned = plan(model, names::plan(&model.spec, &family.names)?, options.dtype)?;
     let parent = folder.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(Error::io(parent))?;
@@ -44,7 +50,8 @@ pub fn write_model(model: &Model, folder: &Path, options: &WriteOptions, progres
     {
         use std::os::unix::fs::PermissionsExt;
         // A temporary folder is its owner's alone; a model's folder is not.
-        fs::set_permissions(draft.path(), fs::Permissions::from_mode(0o755)).map_err(Error::io(draft.path()))?;
+        fs::set_permissions(draft.path(), fs::Permissions::from_mode(0o755))
+            .map_err(Error::io(draft.path()))?;
     }
     let total = write_weights(model, &planned, draft.path(), options.shard_bytes, progress)?;
     write_texts(model, family, &planned, draft.path())?;
@@ -67,18 +74,18 @@ fn plan(model: &Model, tensors: Vec<FileTensor>, asked: Option<DType>) -> Result
         dtype if dtype.is_block() => DType::F16,
         dtype => dtype,
     };
-    let common = tensors.iter().filter(|it| it.shape.len() > 1).map(stored).find(|dtype| *dtype != DType::F32);
+    let common =
+        tensors.iter().filter(|it| it.shape.len() > 1).map(stored).find(|dtype| *dtype != DType::F32);
     let mut planned = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         let mut dtype = asked.unwrap_or_else(|| stored(&tensor));
-        if asked.is_none() && tensor.shape.len() == 1 && dtype == DType::F32 {
-            if let Some(common) = common {
-                dtype = if is_lossless(model, &tensor, common)? { common } else { dtype };
-            }
+        let joins = asked.is_none() && tensor.shape.len() == 1 && dtype == DType::F32;
+        if let Some(common) = common.filter(|_| joins) {
+            dtype = if is_lossless(model, &tensor, common)? { common } else { dtype };
         }
-        let bytes = bytes_of(dtype, &tensor.shape).ok_or_else(|| {
-            Error::tensor(model.weights.path(), tensor.name.as_str(), "its size overflows")
-        })? as u64;
+        let bytes = bytes_of(dtype, &tensor.shape)
+            .ok_or_else(|| Error::tensor(model.weights.path(), tensor.name.as_str(), "its size overflows"))?
+            as u64;
         planned.push(Planned { tensor, dtype, bytes });
     }
     // Larger elements first keeps every tensor aligned to its own size.
@@ -89,7 +96,8 @@ fn plan(model: &Model, tensors: Vec<FileTensor>, asked: Option<DType>) -> Result
 fn is_lossless(model: &Model, tensor: &FileTensor, dtype: DType) -> Result<bool> {
     let wide = tensor.build(&model.weights, DType::F32)?;
     let Ok(narrow) = tensor.build(&model.weights, dtype) else { return Ok(false) };
-    let numbers = |tensor: &crate::Tensor| tensor.to_f32().map_err(|error| Error::unsupported(error.to_string()));
+    let numbers =
+        |tensor: &crate::Tensor| tensor.to_f32().map_err(|error| Error::unsupported(error.to_string()));
     Ok(numbers(&wide)? == numbers(&narrow)?)
 }
 
@@ -175,7 +183,8 @@ fn write_file(
 
 fn write_texts(model: &Model, family: &families::Family, planned: &[Planned], folder: &Path) -> Result<()> {
     let mut config = model.config.map().clone();
-    let dtype = planned.iter().find(|it| it.tensor.shape.len() > 1).map_or(DType::F32, |planned| planned.dtype);
+    let dtype =
+        planned.iter().find(|it| it.tensor.shape.len() > 1).map_or(DType::F32, |planned| planned.dtype);
     let name = match dtype {
         DType::F16 => "float16",
         DType::BF16 => "bfloat16",
