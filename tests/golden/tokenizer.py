@@ -3,6 +3,7 @@
     pip install tokenizers==0.23.3 sentencepiece==0.2.3
     python tests/golden/tokenizer.py                 writes the lines and ids to tests/golden/tokenizer/
     python tests/golden/tokenizer.py --train         also trains the tokenizers again (not reproducible to the token)
+    python tests/golden/tokenizer.py --full FOLDER   also encodes with full-size vocabularies (files named below)
     python tests/golden/tokenizer.py --llama-cpp     also compares with llama.cpp (gguf 0.19, llama-cpp-python 0.3.36)
 
 Every kind of tokenizer is trained, small, on the lines of tokenizer_lines.py, and the same lines are encoded:
@@ -11,9 +12,11 @@ Every kind of tokenizer is trained, small, on the lines of tokenizer_lines.py, a
     NAME.json      tokenizer.json of the tokenizer
     NAME.ids       for each line: u16 count, then the ids as u16 (little-endian), with special tokens added
     NAME.model     SentencePiece's own file, where there is one; ids in NAME.sp.ids come from the sentencepiece package
+    full-*.ids     ids of GPT-2 (gpt2_tokenizer.json.gz) and Llama 2 (llama2_tokenizer.model), which aren't stored here
 """
 
 import argparse
+import gzip
 import io
 import json
 import struct
@@ -136,6 +139,7 @@ def train():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--full", type=Path)
     parser.add_argument("--llama-cpp", action="store_true")
     arguments = parser.parse_args()
     OUT.mkdir(exist_ok=True)
@@ -159,6 +163,11 @@ def main():
         print(f"{name}: tokenizers and sentencepiece differ on {len(different)} lines")
         for i in different[:12]:
             print("   ", repr(text[i]), plain[i][:12], ours[i][:12])
+    if arguments.full:
+        gpt2 = Tokenizer.from_str(gzip.open(arguments.full / "gpt2_tokenizer.json.gz").read().decode())
+        llama2 = sentencepiece.SentencePieceProcessor(model_file=str(arguments.full / "llama2_tokenizer.model"))
+        write_ids(OUT / "full-gpt2.ids", [gpt2.encode(line).ids for line in text])
+        write_ids(OUT / "full-llama2.ids", [llama2.encode(line) for line in text])
     if arguments.llama_cpp:
         from tokenizer_llama_cpp import compare
         with tempfile.TemporaryDirectory() as folder:

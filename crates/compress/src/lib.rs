@@ -1,1 +1,13 @@
-//! Techniques that make a model smaller or cheaper, one file a method.
+//! Techniques that make a model smaller or cheaper, one file a method, grouped by what they change.
+//!
+//! - [`quantize`]: fewer bits a number, or cheaper arithmetic on them.
+//!
+//! A technique comes with options, the change itself, tests, and a demonstration that measures it against a baseline.
+//! [`METHODS`] lists them for the catalogue.
+
+pub mod quantize;
+
+use ounce_eval::method::Method;
+
+/// The working methods of this crate.
+pub const METHODS: &[Method] = &[quantize::l_mul::METHOD];

@@ -1,3 +1,4 @@
 //! Measures a model: perplexity, and the evidence types of the catalogue.
 
 pub mod method;
+pub mod perplexity;

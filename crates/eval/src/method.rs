@@ -4,6 +4,7 @@
 //! keeps the [`Evidence`]. A technique reaches fixtures only through the small trait [`Lab`], so it doesn't depend on
 //! the crate that holds them. Nothing here knows a particular method.
 
+use ounce_model::Model;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -150,6 +151,12 @@ pub trait Lab {
     /// Generated English text, stories separated by blank lines, about `bytes` bytes long.
     fn text(&self, kind: Text, bytes: usize) -> String;
 
+    /// A model to work on, opened.
+    ///
+    /// # Errors
+    /// If its files are damaged.
+    fn model(&self, fixture: Fixture) -> ounce_model::Result<Model>;
+
     /// Reports how far the demonstration is: `done` goes from 0 to 1.
     fn progress(&self, message: &str, done: f64);
 }
@@ -161,6 +168,13 @@ pub enum Text {
     Train,
     /// Text that no model has learnt from; for measuring.
     HeldOut,
+}
+
+/// Which model a demonstration asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fixture {
+    /// The small language model that is part of the program; it was trained on [`Text::Train`].
+    Builtin,
 }
 
 /// What a demonstration measured.
@@ -243,6 +257,17 @@ impl Row {
     /// The value of that name.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.iter().find(|value| value.name == name).map(|value| value.value)
+    }
+}
+
+impl DemonstrationError {
+    /// Names the step of a demonstration that failed; for `map_err`.
+    pub fn step<E>(method: u16, step: &str) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let step = step.to_owned();
+        move |source| DemonstrationError::Step { method, step, source: source.into() }
     }
 }
 

@@ -2,14 +2,19 @@
 //!
 //! - [`dtype`]: every element type and block format a weight can be stored in, with its sizes.
 //! - [`quant`]: one file per block format: decode to f32 and, where ounce writes the format, encode from f32.
+//! - [`isa`], [`pool`]: the instruction set and the threads in use.
+//! - [`packed`]: products of quantized weights with int8 activations.
 //! - [`matmul`]: inner products. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
 //! - [`lmul`]: products by integer addition, emulated, and the fp8 rounding they are compared with.
 
 pub mod activation;
 pub mod dtype;
+pub mod isa;
 pub mod lmul;
 pub mod matmul;
 pub mod norm;
+pub mod packed;
+pub mod pool;
 pub mod quant;
 pub mod rope;
 pub mod softmax;

@@ -1,7 +1,9 @@
 //! The workbench: gives demonstrations their fixtures, runs them and measures what they cost.
 
-use crate::stories;
-use ounce_eval::method::{Cost, DemonstrationError, Evidence, Lab, Method, Text};
+use crate::{builtin, stories};
+use ounce_eval::method::{Cost, DemonstrationError, Evidence, Fixture, Lab, Method, Text};
+use ounce_model::Model;
+use ounce_model::formats::hf;
 use std::time::Instant;
 
 /// The usual [`Lab`]: generated text, and progress handed to a function.
@@ -48,13 +50,19 @@ impl<F: Fn(&str, f64)> Lab for Workbench<F> {
         }
     }
 
+    fn model(&self, fixture: Fixture) -> ounce_model::Result<Model> {
+        match fixture {
+            Fixture::Builtin => hf::open_embedded(builtin::ORIGIN, builtin::FILES),
+        }
+    }
+
     fn progress(&self, message: &str, done: f64) {
         (self.on_progress)(message, done.clamp(0.0, 1.0));
     }
 }
 
 /// The process's largest resident memory so far, where the system keeps it in `/proc`.
-fn peak_resident_bytes() -> Option<u64> {
+pub fn peak_resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
@@ -78,14 +86,16 @@ mod tests {
     }
 
     fn method(number: u16) -> Method {
-        let planned = Method::planned(number, "name", Family::Quantization, "paper", None, "gives.", "claim.");
+        let planned =
+            Method::planned(number, "name", Family::Quantization, "paper", None, "gives.", "claim.");
         Method { command: Some("ounce demo"), demonstrate: Some(demonstrate), ..planned }
     }
 
     #[test]
     fn a_demonstration_is_run_and_its_cost_measured() {
         let seen = RefCell::new(Vec::new());
-        let bench = Workbench::new(3, |message: &str, done| seen.borrow_mut().push((message.to_owned(), done)));
+        let bench =
+            Workbench::new(3, |message: &str, done| seen.borrow_mut().push((message.to_owned(), done)));
         let evidence = bench.run(&method(20)).expect("runs").expect("is not planned");
         assert!(evidence.holds() && evidence.seed == 3 && evidence.cost.seconds > 0.0);
         assert_eq!(*seen.borrow(), [("halfway".to_owned(), 0.5), ("too far".to_owned(), 1.0)]);
@@ -98,6 +108,14 @@ mod tests {
         assert_eq!(bench.run(&planned).expect("nothing to run"), None);
         let error = bench.run(&method(21)).expect_err("evidence of another method");
         assert!(error.to_string().contains("method 21"), "{error}");
+    }
+
+    #[test]
+    fn the_built_in_model_opens_with_its_tokenizer() {
+        let model = Workbench::new(1, |_: &str, _| {}).model(Fixture::Builtin).expect("opens");
+        let tokenizer = model.tokenizer.as_ref().expect("has a tokenizer");
+        assert_eq!(tokenizer.vocab_size(), model.spec.vocab_size);
+        assert_eq!(tokenizer.encode("", true).expect("encodes"), [0], "a text begins with BOS");
     }
 
     #[test]

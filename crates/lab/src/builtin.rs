@@ -6,6 +6,9 @@
 /// The model's name.
 pub const NAME: &str = "ounce-tiny";
 
+/// What stands where another model has its path.
+pub const ORIGIN: &str = "<ounce-tiny>";
+
 /// Its files: name and content.
 pub const FILES: &[(&str, &[u8])] = &[
     ("config.json", include_bytes!("../assets/builtin/config.json")),
@@ -30,7 +33,8 @@ mod tests {
         let weights = file("model.safetensors").expect("weights");
         assert!(weights.len() <= 1_900_000, "{} bytes", weights.len());
         for (name, content) in FILES.iter().filter(|(name, _)| name.ends_with(".json")) {
-            serde_json::from_slice::<serde_json::Value>(content).unwrap_or_else(|error| panic!("{name}: {error}"));
+            serde_json::from_slice::<serde_json::Value>(content)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         assert!(file("nothing").is_none());
     }
@@ -42,6 +46,6 @@ mod tests {
         assert_eq!(config["model_type"], "llama");
         assert_eq!(config["bos_token_id"], 0);
         assert_eq!(config["eos_token_id"], 0);
-        assert_eq!(config["vocab_size"], 1024);
+        assert_eq!(config["vocab_size"], 2048);
     }
 }

@@ -8,12 +8,14 @@
 //! - [`families`]: one file per model family: `config.json` to spec, tensor names.
 //! - [`formats`]: Hugging Face folders, safetensors, GGUF, llama2.c.
 //! - [`tokenizer`], [`chat`]: text to ids and back; messages to text.
+//! - [`hub`]: references such as `org/name`, found in the cache that Hugging Face tools share.
 
 pub mod chat;
 pub mod config;
 pub mod error;
 pub mod families;
 pub mod formats;
+pub mod hub;
 pub mod model;
 pub mod names;
 pub mod rope;

@@ -35,10 +35,17 @@ pub fn bytes_of(dtype: DType, shape: &[usize]) -> Option<usize> {
 
 impl Tensor {
     /// A tensor of f32 values.
+    ///
+    /// # Panics
+    /// If `shape` has not as many places as there are values.
     pub fn from_f32(shape: &[usize], values: &[f32]) -> Tensor {
         assert_eq!(values_of(shape), Some(values.len()), "one value per place");
-        let data = Bytes::from(bytemuck::cast_slice::<f32, u8>(values).to_vec());
-        Tensor { dtype: DType::F32, shape: shape.to_vec(), data }
+        let data = if cfg!(target_endian = "little") {
+            bytemuck::cast_slice::<f32, u8>(values).to_vec()
+        } else {
+            values.iter().flat_map(|value| value.to_le_bytes()).collect()
+        };
+        Tensor { dtype: DType::F32, shape: shape.to_vec(), data: Bytes::from(data) }
     }
 
     /// Length of a row; 1 for scalars.
@@ -62,6 +69,9 @@ impl Tensor {
     }
 
     /// The bytes of row `index`.
+    ///
+    /// # Panics
+    /// If there is no such row.
     pub fn row(&self, index: usize) -> &[u8] {
         let bytes = self.row_bytes();
         &self.data[index * bytes..(index + 1) * bytes]
@@ -76,22 +86,29 @@ impl Tensor {
     }
 
     /// Decodes row `index` into `out`, which has the row's length.
+    ///
+    /// # Errors
+    /// If the format holds no weights.
+    ///
+    /// # Panics
+    /// If there is no such row.
     pub fn decode_row(&self, index: usize, out: &mut [f32]) -> Result<(), quant::QuantError> {
         quant::decode(self.dtype, self.row(index), out)
     }
 
     /// All values as f32.
+    ///
+    /// # Errors
+    /// If the format holds no weights, or the bytes are not those of the shape.
     pub fn to_f32(&self) -> Result<Vec<f32>, quant::QuantError> {
         let mut out = vec![0.0; self.values()];
         quant::decode(self.dtype, &self.data, &mut out)?;
         Ok(out)
     }
 
-    /// The same bytes under another shape with as many values and the same row length, or a vector's.
-    pub(crate) fn reshaped(mut self, shape: &[usize]) -> Tensor {
-        debug_assert_eq!(values_of(shape), values_of(&self.shape));
-        self.shape = shape.to_vec();
-        self
+    /// Whether the bytes are exactly those of the shape, each row whole blocks.
+    pub(crate) fn is_whole(&self) -> bool {
+        bytes_of(self.dtype, &self.shape) == Some(self.data.len())
     }
 }
 
@@ -104,6 +121,9 @@ pub trait TensorSource: Send + Sync {
     /// Format and shape of a tensor, without reading it.
     fn info(&self, name: &str) -> Option<(DType, &[usize])>;
     /// A tensor; its bytes are shared with the file's mapping.
+    ///
+    /// # Errors
+    /// If there is no such tensor.
     fn tensor(&self, name: &str) -> Result<Tensor>;
 }
 

@@ -55,7 +55,10 @@ fn report(error: &anyhow::Error) -> ExitCode {
     let stopped = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<Interrupted>()
             || matches!(cause.downcast_ref(), Some(ounce_model::Error::Interrupted))
-            || matches!(cause.downcast_ref(), Some(ounce_engine::Error::Model(ounce_model::Error::Interrupted)))
+            || matches!(
+                cause.downcast_ref(),
+                Some(ounce_engine::Error::Model(ounce_model::Error::Interrupted))
+            )
     };
     note(&format!("error: {}", sentence(error)));
     ExitCode::from(if error.chain().any(stopped) { INTERRUPTED } else { 2 })

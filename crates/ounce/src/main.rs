@@ -3,12 +3,13 @@
 //! Exit codes: 0 done, 1 the answer is no, 2 wrong usage or failure, 130 stopped by Ctrl-C. A closed pipe is
 //! no failure.
 
+mod chat;
 mod cli;
 mod commands;
 mod failure;
 mod generation;
+mod inspect;
 mod interrupt;
-mod memory;
 mod npy;
 mod output;
 mod progress;
@@ -17,6 +18,7 @@ mod source;
 mod suggest;
 mod text_input;
 mod units;
+mod user_data;
 
 use std::process::ExitCode;
 

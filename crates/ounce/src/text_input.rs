@@ -59,6 +59,8 @@ fn utf8(bytes: Vec<u8>, what: &str) -> anyhow::Result<String> {
 pub fn ids(text: &str) -> Result<Vec<u32>, String> {
     let parts = text.split([',', ' ']).filter(|part| !part.is_empty());
     parts
-        .map(|part| part.parse().map_err(|_| format!("{part:?} is no token id; write numbers, such as 1,2,3")))
+        .map(|part| {
+            part.parse().map_err(|_| format!("{part:?} is no token id; write numbers, such as 1,2,3"))
+        })
         .collect()
 }

@@ -47,7 +47,8 @@ pub fn seconds(time: Duration) -> String {
 /// # Errors
 /// A sentence that says what is accepted.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no size; write bytes, or a number with K, M, G or T, such as 2G or 512MiB");
+    let wrong =
+        || format!("{text:?} is no size; write bytes, or a number with K, M, G or T, such as 2G or 512MiB");
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let number: f64 = number.parse().map_err(|_| wrong())?;
@@ -71,7 +72,8 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_digits() {
-        let sizes = [(0, "0 B"), (1023, "1023 B"), (1536, "1.50 KiB"), (5 << 30, "5.00 GiB"), (1048575, "1.00 MiB")];
+        let sizes =
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.50 KiB"), (5 << 30, "5.00 GiB"), (1048575, "1.00 MiB")];
         for (value, text) in sizes {
             assert_eq!(bytes(value), text);
         }
@@ -82,7 +84,8 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_their_unit() {
-        let good = [("2G", 2 << 30), ("512MiB", 512 << 20), ("1.5k", 1536), ("5GB", 5_000_000_000), ("77", 77)];
+        let good =
+            [("2G", 2 << 30), ("512MiB", 512 << 20), ("1.5k", 1536), ("5GB", 5_000_000_000), ("77", 77)];
         for (text, size) in good {
             assert_eq!(parse_size(text), Ok(size), "{text}");
         }

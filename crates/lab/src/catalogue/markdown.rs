@@ -80,14 +80,18 @@ mod tests {
             std::fs::write(&path, &page).expect("page can be written");
         }
         let found = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(found == page, "docs/catalogue.md is out of date; run OUNCE_BLESS=1 cargo test -p ounce-lab catalogue");
+        assert!(
+            found == page,
+            "docs/catalogue.md is out of date; run OUNCE_BLESS=1 cargo test -p ounce-lab catalogue"
+        );
     }
 
     #[test]
     fn every_row_has_the_columns_of_its_head() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let page = render(&Store::new(folder.path())).expect("an empty store is fine");
-        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| |")).collect();
+        let rows: Vec<&str> =
+            page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| |")).collect();
         assert_eq!(rows.len(), usize::from(METHOD_COUNT));
         for row in rows {
             assert_eq!(row.replace("\\|", "").matches('|').count(), 7, "{row}");

@@ -63,7 +63,7 @@ pub fn method(number: u16) -> Option<&'static Method> {
 }
 
 /// Methods in which every word of `words` occurs, the best match first, and by number among equals. Words are
-/// compared without regard to case and may be the beginning of a word; an empty search finds nothing.
+/// compared without regard to case and to their endings; an empty search finds nothing.
 pub fn search(words: &str) -> Vec<&'static Method> {
     let wanted: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
     if wanted.is_empty() {
@@ -90,11 +90,14 @@ fn score(method: &Method, wanted: &[String]) -> Option<u32> {
         (3, method.gives),
         (1, method.claim),
     ];
-    wanted.iter().map(|word| fields.iter().filter_map(|&(weight, text)| weigh(text, word, weight)).max()).sum()
+    wanted
+        .iter()
+        .map(|word| fields.iter().filter_map(|&(weight, text)| weigh(text, word, weight)).max())
+        .sum()
 }
 
-/// Three times the field's weight for a whole word, once for a word that begins so. Numbers and arXiv identifiers
-/// (weight 100) only match whole.
+/// Three times the field's weight for a whole word, once for one that begins as the wanted word does before its
+/// ending ("prune" finds "pruning"). Numbers and arXiv identifiers (weight 100) only match whole.
 fn weigh(field: &str, word: &str, weight: u32) -> Option<u32> {
     let field = field.to_lowercase();
     if field == word {
@@ -103,10 +106,12 @@ fn weigh(field: &str, word: &str, weight: u32) -> Option<u32> {
     if weight >= 100 {
         return None;
     }
+    let stem =
+        ["ing", "e", "s"].iter().find_map(|ending| word.strip_suffix(ending)).filter(|stem| stem.len() >= 4);
     field
         .split(|c: char| !c.is_alphanumeric() && c != '-')
-        .filter(|part| part.starts_with(word))
-        .map(|part| if part.len() == word.len() { 3 * weight } else { weight })
+        .filter(|part| part.starts_with(stem.unwrap_or(word)))
+        .map(|part| if part == word { 3 * weight } else { weight })
         .max()
 }
 
@@ -125,15 +130,21 @@ mod tests {
     fn every_method_is_described() {
         for method in methods() {
             let number = method.number;
-            for (field, text) in
-                [("name", method.name), ("paper", method.paper), ("gives", method.gives), ("claim", method.claim)]
-            {
+            for (field, text) in [
+                ("name", method.name),
+                ("paper", method.paper),
+                ("gives", method.gives),
+                ("claim", method.claim),
+            ] {
                 assert!(!text.trim().is_empty(), "method {number}: {field} is empty");
                 assert!(text.trim() == text && !text.contains("  "), "method {number}: spaces in {field}");
             }
             let gives = method.gives;
             assert!(gives.chars().count() <= 200, "method {number}: gives has more than 200 characters");
-            assert!(gives.ends_with('.') && !gives.contains(". "), "method {number}: gives isn't one sentence");
+            assert!(
+                gives.ends_with('.') && !gives.contains(". "),
+                "method {number}: gives isn't one sentence"
+            );
             assert!(method.claim.ends_with('.'), "method {number}: claim isn't a sentence");
         }
     }
@@ -164,7 +175,11 @@ mod tests {
         for method in methods() {
             let working = method.state() == State::Working;
             assert_eq!(method.command.is_some(), working, "method {}", method.number);
-            assert!(method.command.is_none_or(|command| command.starts_with("ounce ")), "method {}", method.number);
+            assert!(
+                method.command.is_none_or(|command| command.starts_with("ounce ")),
+                "method {}",
+                method.number
+            );
         }
     }
 

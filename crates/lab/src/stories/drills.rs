@@ -1,7 +1,8 @@
 //! Short texts that aren't tales: counting, sums in words, lists, opposites, sounds, comparisons, questions.
 
+use super::people::{BOYS, GIRLS};
 use super::template::{below, chance, pick};
-use super::words::{BOYS, COUNTED, GIRLS, NUMBERS};
+use super::things::{COUNTED, NUMBERS};
 use rand_chacha::ChaCha8Rng;
 
 const DAYS: &[&str] = &["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
@@ -65,7 +66,10 @@ fn counting(rng: &mut ChaCha8Rng) -> String {
         ("up", "on")
     };
     let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
-    format!("Let us count {word} from {first} to {last}: {}. Now we count {order} no more.", numbers.join(", "))
+    format!(
+        "Let us count {word} from {first} to {last}: {}. Now we count {order} no more.",
+        numbers.join(", ")
+    )
 }
 
 fn sums(rng: &mut ChaCha8Rng) -> String {

@@ -12,9 +12,10 @@
 
 mod cast;
 mod drills;
+mod people;
 mod plots;
 mod template;
-mod words;
+mod things;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

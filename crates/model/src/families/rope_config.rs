@@ -119,6 +119,14 @@ fn read_scaling(config: &Config, scaling: &Config, dims: usize) -> Result<RopeSc
                 attention_factor: scaling.number_or("attention_factor", default)?,
             }
         }
+        // ounce's own word, for GGUF files whose divisors are no published method's.
+        "ounce_divisors" => {
+            let divisors = scaling.numbers_opt("divisors")?.unwrap_or_default();
+            if divisors.len() != dims / 2 || !divisors.iter().all(|&divisor| divisor > 0.0) {
+                return Err(scaling.error("divisors", format!("should list {} positive divisors", dims / 2)));
+            }
+            RopeScaling::Divisors { divisors }
+        }
         other => {
             return Err(config.error(
                 "rope_scaling",

@@ -7,6 +7,8 @@
 mod read;
 mod write;
 
+use std::collections::HashSet;
+
 use crate::spec::{FeedForwardKind, QkScope, Spec};
 
 pub use read::{Take, resolve};
@@ -61,6 +63,17 @@ pub struct Names {
     pub rules: &'static [&'static [Rule]],
     /// Ends of names that files carry and no computation needs.
     pub ignore: &'static [&'static str],
+}
+
+impl Names {
+    /// What stands in front of the layer's number, in every spelling (`model.layers.`, `layers.`).
+    fn layer_stems(&self) -> HashSet<String> {
+        let files = self.rules.iter().copied().flatten().filter_map(|rule| rule.file.split_once("{i}"));
+        files
+            .flat_map(|(stem, _)| self.prefixes.iter().map(move |prefix| stem.replace("{p}", prefix)))
+            .filter(|stem| !stem.is_empty())
+            .collect()
+    }
 }
 
 /// A rule for one tensor stored as it is.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use ounce_kernels::{DType, quant};
+use ounce_kernels::DType;
 
 use super::{Key, Layout, Names, Rule, heads_of, stack_len};
 use crate::spec::Spec;
@@ -24,6 +24,8 @@ pub enum Take {
     Columns {
         /// The first column.
         start: usize,
+        /// Columns of the stored matrix.
+        of: usize,
     },
     /// Every `stride` values, `chunk` of them, from `start`.
     Chunks {
@@ -46,8 +48,11 @@ pub enum Take {
 impl Take {
     /// Takes a tensor of `shape` out of `stored`; an error says what does not fit.
     pub(crate) fn apply(&self, stored: Tensor, shape: &[usize]) -> Result<Tensor, String> {
-        let values = values_of(shape).ok_or("its shape overflows")?;
+        if !stored.is_whole() {
+            return Err(format!("has {} bytes, which its shape does not have", stored.data.len()));
+        }
         let dtype = stored.dtype;
+        let values = values_of(shape).ok_or("its shape overflows")?;
         let bytes = |count: usize| {
             dtype.bytes_for(count).ok_or_else(|| {
                 format!(
@@ -55,44 +60,49 @@ impl Take {
                 )
             })
         };
-        match *self {
-            Take::Range { start: 0 } if stored.values() == values => Ok(stored.reshaped(shape)),
+        let short = || format!("ends before a part of shape {shape:?} does");
+        let data = match *self {
             Take::Range { start } => {
                 let from = bytes(start)?;
-                let data = stored.data.slice(from..from + bytes(values)?);
-                Ok(Tensor { dtype, shape: shape.to_vec(), data })
+                let to = from.checked_add(bytes(values)?).ok_or_else(short)?;
+                stored.data.try_slice(from..to).ok_or_else(short)?
             }
             Take::Chunks { chunk, stride, start } => {
                 let (chunk, stride, start) = (bytes(chunk)?, bytes(stride)?, bytes(start)?);
-                let mut data = Vec::with_capacity(bytes(values)?);
-                for from in (start..stored.data.len()).step_by(stride) {
-                    data.extend_from_slice(&stored.data[from..from + chunk]);
+                let mut data = Vec::with_capacity(bytes(values)?.min(stored.data.len()));
+                for from in stored.data.get(start..).unwrap_or_default().chunks(stride.max(1)) {
+                    data.extend_from_slice(from.get(..chunk).ok_or_else(short)?);
                 }
-                Ok(Tensor { dtype, shape: shape.to_vec(), data: Bytes::from(data) })
+                Bytes::from(data)
             }
-            Take::Columns { start } => {
+            Take::Columns { start, of } => {
                 let size = bytes(1)?;
-                let stored_columns = stored.row_len();
-                let (rows, columns) = (shape[0], shape[1]);
-                let mut data = Vec::with_capacity(bytes(values)?);
+                let &[rows, columns] = shape else { return Err("is no matrix".to_string()) };
+                let mut data = Vec::with_capacity(bytes(values)?.min(stored.data.len()));
                 for row in 0..rows {
                     for column in 0..columns {
-                        let at = (column * stored_columns + start + row) * size;
-                        data.extend_from_slice(&stored.data[at..at + size]);
+                        let at = (column * of + start + row) * size;
+                        data.extend_from_slice(stored.data.get(at..at + size).ok_or_else(short)?);
                     }
                 }
-                Ok(Tensor { dtype, shape: shape.to_vec(), data: Bytes::from(data) })
+                Bytes::from(data)
             }
             Take::HalfSplit { heads } => {
                 let order = |row: usize, half: usize| 2 * (row % half) + row / half;
-                permute_heads(&stored, shape, heads, order)
+                permute_heads(&stored, shape, heads, order)?
             }
             Take::MinusOne => {
-                let mut numbers = vec![0.0; values];
-                quant::decode(dtype, &stored.data, &mut numbers).map_err(|error| error.to_string())?;
+                let mut numbers = stored.to_f32().map_err(|error| error.to_string())?;
                 numbers.iter_mut().for_each(|number| *number -= 1.0);
-                Ok(Tensor::from_f32(shape, &numbers))
+                let stored = Tensor::from_f32(&stored.shape, &numbers);
+                return Take::Range { start: 0 }.apply(stored, shape);
             }
+        };
+        let taken = Tensor { dtype, shape: shape.to_vec(), data };
+        if taken.is_whole() {
+            Ok(taken)
+        } else {
+            Err(format!("{dtype} blocks do not end with rows of {shape:?}"))
         }
     }
 }
@@ -103,8 +113,11 @@ pub(super) fn permute_heads(
     shape: &[usize],
     heads: usize,
     order: impl Fn(usize, usize) -> usize,
-) -> Result<Tensor, String> {
-    let rows = shape[0];
+) -> Result<Bytes, String> {
+    let rows = shape.first().copied().unwrap_or(0);
+    if heads == 0 || rows == 0 || !rows.is_multiple_of(2 * heads) {
+        return Err(format!("has {rows} rows, which {heads} heads of paired dimensions can't share evenly"));
+    }
     let head_dim = rows / heads;
     let row_bytes = stored.data.len() / rows;
     let mut data = Vec::with_capacity(stored.data.len());
@@ -113,7 +126,7 @@ pub(super) fn permute_heads(
         let from = (head * head_dim + order(within, head_dim / 2)) * row_bytes;
         data.extend_from_slice(&stored.data[from..from + row_bytes]);
     }
-    Ok(Tensor { dtype: stored.dtype, shape: shape.to_vec(), data: Bytes::from(data) })
+    Ok(Bytes::from(data))
 }
 
 /// Finds every tensor of `spec` in `source` and checks shapes and formats; reads no tensor.
@@ -159,7 +172,7 @@ pub fn resolve(spec: &Spec, names: &Names, source: Arc<dyn TensorSource>) -> Res
         let place = Place { file_name: file_name.clone(), take, shape: tensor.shape.clone() };
         places.push((tensor.name.clone(), place));
     }
-    let unused = unused(names, source.as_ref(), &used, spec.layers.len())?;
+    let unused = unused(names, source.as_ref(), &used, spec)?;
     Ok(Weights::new(source, places, unused))
 }
 
@@ -175,7 +188,10 @@ fn locate(
 ) -> Result<Take, String> {
     let (dtype, found) = source.info(file_name).ok_or("is missing")?;
     if !dtype.is_weight() {
-        return Err(format!("holds {dtype} values, which are no weights; is the model quantized elsewhere?"));
+        return Err(format!(
+            "holds {dtype} values, which are no weights; a model quantized by another tool is not read, take the \
+             original or a GGUF"
+        ));
     }
     let part_shapes: Vec<&[usize]> = rule
         .ours
@@ -191,7 +207,15 @@ fn locate(
     let expected = file_shape(rule.layout, &part_shapes, stack);
     let squeeze = |shape: &[usize]| shape.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
     if squeeze(&expected) != squeeze(found) {
-        return Err(format!("has shape {found:?}, but the configuration asks for {expected:?}"));
+        let from = match key.template.as_str() {
+            "embed.tokens" | "head" => " (vocab_size and hidden_size)",
+            "embed.positions" => " (the number of positions and hidden_size)",
+            _ => "",
+        };
+        return Err(format!(
+            "has shape {found:?}, but the configuration{from} asks for {expected:?}; take configuration and weights \
+             from the same model"
+        ));
     }
     let part = rule.ours.iter().position(|ours| *ours == key.template).ok_or("is no part of its rule")?;
     let sizes: Vec<usize> = part_shapes.iter().map(|shape| shape.iter().product()).collect();
@@ -203,8 +227,14 @@ fn locate(
         }
         // A bias has no second dimension to be transposed with.
         Layout::Columns if tensor.shape.len() == 1 => Take::Range { start: before },
-        Layout::Columns => Take::Columns { start: part_shapes[..part].iter().map(|shape| shape[0]).sum() },
+        Layout::Columns => {
+            let columns = |parts: &[&[usize]]| parts.iter().map(|shape| shape[0]).sum();
+            Take::Columns { start: columns(&part_shapes[..part]), of: columns(&part_shapes) }
+        }
         Layout::HeadThirds => {
+            if sizes.iter().any(|size| *size != sizes[0]) {
+                return Err(UNEVEN_THIRDS.to_string());
+            }
             let heads = heads_of(spec, key.layer, "query").ok_or("belongs to a layer without attention")?;
             let chunk = sizes[part] / heads;
             Take::Chunks { chunk, stride: chunk * rule.ours.len(), start: chunk * part }
@@ -216,6 +246,10 @@ fn locate(
         Layout::PlusOne => Take::MinusOne,
     })
 }
+
+/// Why rows that alternate by head can't hold grouped heads.
+pub(super) const UNEVEN_THIRDS: &str = "holds query, key and value head by head, which needs as many key/value heads as query heads; \
+     correct the configuration";
 
 /// The shape of the file's tensor that holds parts of these shapes.
 pub(super) fn file_shape(layout: Layout, parts: &[&[usize]], stack: Option<usize>) -> Vec<usize> {
@@ -236,27 +270,39 @@ fn unused(
     names: &Names,
     source: &dyn TensorSource,
     used: &HashSet<String>,
-    layers: usize,
+    spec: &Spec,
 ) -> Result<Vec<String>> {
+    let stems = names.layer_stems();
     let mut unused = Vec::new();
     for name in source.names() {
         if used.contains(name) || names.ignore.iter().any(|end| name.ends_with(end)) {
             continue;
         }
-        let layer = Key::of(name).layer;
-        if layer.is_some_and(|layer| layer < layers)
-            && source.info(name).is_some_and(|(dtype, _)| is_part(dtype))
-        {
-            return Err(Error::tensor(
-                source.path(),
-                name,
-                "is a weight of a layer that this family does not have; the result would be wrong without it, \
-                 so the model is refused",
-            ));
+        let layer =
+            layer_of(name, &stems).filter(|_| source.info(name).is_some_and(|(dtype, _)| is_part(dtype)));
+        if let Some(layer) = layer {
+            let what = if layer < spec.layers.len() {
+                "is a weight of a layer that this family does not have; the result would be wrong without it, so \
+                 the model is refused"
+                    .to_string()
+            } else {
+                format!(
+                    "belongs to layer {layer}, but the configuration has only {} layers (counted from 0); take \
+                     configuration and weights from the same model",
+                    spec.layers.len()
+                )
+            };
+            return Err(Error::tensor(source.path(), name, what));
         }
         unused.push(name.to_string());
     }
     Ok(unused)
+}
+
+/// The layer that a file's tensor belongs to by its name: the number after one of the table's stems.
+fn layer_of(name: &str, stems: &HashSet<String>) -> Option<usize> {
+    let rest = stems.iter().find_map(|stem| name.strip_prefix(stem.as_str()))?;
+    rest.split('.').next()?.parse().ok()
 }
 
 fn is_part(dtype: DType) -> bool {

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use ounce_kernels::{DType, quant};
 
-use super::read::{file_shape, permute_heads};
+use super::read::{UNEVEN_THIRDS, file_shape, permute_heads};
 use super::{Key, Layout, Names, Rule, heads_of, stack_len};
 use crate::spec::Spec;
 use crate::storage::Bytes;
-use crate::weights::{Tensor, Weights};
+use crate::weights::{Tensor, Weights, bytes_of};
 use crate::{Error, Result};
 
 /// A tensor of the file to be written.
@@ -103,10 +103,13 @@ impl FileTensor {
     /// Puts the tensor together in `dtype`; bytes are copied where nothing needs to be computed.
     ///
     /// # Errors
-    /// If a part can't be read, or ounce does not write `dtype`.
+    /// If a part can't be read, ounce does not write `dtype`, or rows are no whole blocks of it.
     pub fn build(&self, weights: &Weights, dtype: DType) -> Result<Tensor> {
-        let parts: Vec<Tensor> = self.parts.iter().map(|part| weights.get(part)).collect::<Result<_>>()?;
         let bad = |what: String| Error::tensor(weights.path(), self.name.as_str(), what);
+        if bytes_of(dtype, &self.shape).is_none() {
+            return Err(bad(format!("its rows of {:?} are no whole {dtype} blocks; choose F16", self.shape)));
+        }
+        let parts: Vec<Tensor> = self.parts.iter().map(|part| weights.get(part)).collect::<Result<_>>()?;
         if parts.iter().all(|part| part.dtype == dtype) && self.copies(dtype) {
             return self.join(parts).map_err(bad);
         }
@@ -124,28 +127,23 @@ impl FileTensor {
         }
         let values = joined.to_f32().map_err(|error| bad(error.to_string()))?;
         let mut data = Vec::new();
-        quant::encode(dtype, &values, &mut data).map_err(|error| bad(error.to_string()))?;
+        quant::encode_rows(dtype, &values, joined.row_len(), &mut data)
+            .map_err(|error| bad(error.to_string()))?;
         Ok(Tensor { dtype, shape: self.shape.clone(), data: Bytes::from(data) })
     }
 
     /// Joins parts of one format by the layout.
     fn join(&self, parts: Vec<Tensor>) -> Result<Tensor, String> {
-        let dtype = parts[0].dtype;
-        let whole = |data: Vec<u8>| Tensor { dtype, shape: self.shape.clone(), data: Bytes::from(data) };
-        match self.layout {
-            Layout::Rows | Layout::PlusOne if parts.len() == 1 => {
-                let part = parts.into_iter().next().ok_or("has no parts")?;
-                Ok(part.reshaped(&self.shape))
+        let first = parts.first().ok_or("has no parts")?;
+        let dtype = first.dtype;
+        let room = || Vec::with_capacity(parts.iter().map(|part| part.data.len()).sum());
+        let data = match self.layout {
+            Layout::Interleaved => {
+                permute_heads(first, &self.shape, self.heads, |row, half| row / 2 + (row % 2) * half)?
             }
-            Layout::Rows | Layout::PlusOne => {
-                Ok(whole(parts.iter().flat_map(|part| part.data.to_vec()).collect()))
-            }
-            Layout::Columns if self.shape.len() == 1 => {
-                Ok(whole(parts.iter().flat_map(|part| part.data.to_vec()).collect()))
-            }
-            Layout::Columns => {
+            Layout::Columns if self.shape.len() > 1 => {
                 let size = dtype.block_bytes();
-                let mut data = Vec::with_capacity(parts.iter().map(|part| part.data.len()).sum());
+                let mut data = room();
                 for row in 0..self.shape[0] {
                     for part in &parts {
                         let stride = part.row_len();
@@ -155,21 +153,29 @@ impl FileTensor {
                         }
                     }
                 }
-                Ok(whole(data))
+                Bytes::from(data)
             }
             Layout::HeadThirds => {
-                let mut data = Vec::with_capacity(parts.iter().map(|part| part.data.len()).sum());
+                let chunk = first.data.len() / self.heads;
+                if parts.iter().any(|part| part.data.len() != chunk * self.heads) {
+                    return Err(UNEVEN_THIRDS.to_string());
+                }
+                let mut data = room();
                 for head in 0..self.heads {
                     for part in &parts {
-                        let chunk = part.data.len() / self.heads;
                         data.extend_from_slice(&part.data[head * chunk..(head + 1) * chunk]);
                     }
                 }
-                Ok(whole(data))
+                Bytes::from(data)
             }
-            Layout::Interleaved => {
-                permute_heads(&parts[0], &self.shape, self.heads, |row, half| row / 2 + (row % 2) * half)
+            Layout::Rows | Layout::PlusOne | Layout::Columns if parts.len() == 1 => first.data.clone(),
+            Layout::Rows | Layout::PlusOne | Layout::Columns => {
+                let mut data = room();
+                parts.iter().for_each(|part| data.extend_from_slice(&part.data));
+                Bytes::from(data)
             }
-        }
+        };
+        let joined = Tensor { dtype, shape: self.shape.clone(), data };
+        if joined.is_whole() { Ok(joined) } else { Err("its parts do not add up to its shape".to_string()) }
     }
 }

@@ -84,14 +84,11 @@ pub(crate) fn sequence(key: &str, mut parts: Vec<Value>) -> Value {
 
 /// Splits as `pre` says, then spells bytes in the byte-level alphabet.
 pub(crate) fn byte_level_pre_tokenizer(pre: &Pre) -> Value {
-    let mut steps: Vec<Value> = pre
-        .patterns
-        .iter()
-        .map(|pattern| {
-            json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
-        })
-        .collect();
+    let (on_text, on_bytes) = pre.patterns.split_at(pre.patterns.len() - pre.after_bytes);
+    let split = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    let mut steps: Vec<Value> = on_text.iter().map(split).collect();
     steps.push(byte_level());
+    steps.extend(on_bytes.iter().map(split));
     sequence("pretokenizers", steps)
 }
 

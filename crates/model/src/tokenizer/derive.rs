@@ -7,6 +7,10 @@ use std::collections::HashMap;
 
 use super::gguf::TokenType;
 
+/// Longer tokens are not made by merging: no vocabulary has them, and trying all splits of such a token takes time that
+/// grows with its square.
+const LONGEST: usize = 512;
+
 /// The merges of a vocabulary with scores, best first. Only normal tokens come from merges; both halves may be anything
 /// with a text.
 pub(crate) fn merges_from_scores(
@@ -19,7 +23,8 @@ pub(crate) fn merges_from_scores(
         tokens.iter().enumerate().filter(|(id, _)| mergeable(*id)).map(|(id, t)| (t.as_str(), id)).collect();
     // (score, length of the left half, token id) of each merge.
     let mut merges = Vec::new();
-    for (id, token) in tokens.iter().enumerate().filter(|(id, _)| types[*id] == TokenType::Normal) {
+    let made = |id: usize| types[id] == TokenType::Normal && tokens[id].len() <= LONGEST;
+    for (id, token) in tokens.iter().enumerate().filter(|(id, _)| made(*id)) {
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
             if known.contains_key(left) && known.contains_key(right) {

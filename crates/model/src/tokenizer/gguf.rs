@@ -111,11 +111,22 @@ impl GgufVocab {
     /// # Errors
     /// When the kind or the splitting rule is unknown, or the lists contradict each other.
     pub fn to_tokenizer(&self) -> Result<Tokenizer> {
-        self.check()?;
-        let tokenizer = match self.embedded() {
-            Some(tokenizer) => tokenizer,
-            None => Tokenizer::from_value(self.parts()?.into_json(), Path::new("tokenizer.ggml"))?,
+        self.to_tokenizer_of(Path::new("tokenizer.ggml"))
+    }
+
+    /// [`GgufVocab::to_tokenizer`], with the file the vocabulary came from to be named in errors.
+    pub fn to_tokenizer_of(&self, path: &Path) -> Result<Tokenizer> {
+        let build = || {
+            self.check()?;
+            match self.embedded() {
+                Some(tokenizer) => Ok(tokenizer),
+                None => Tokenizer::from_value(self.parts()?.into_json(), path),
+            }
         };
+        let tokenizer = build().map_err(|error| match error {
+            Error::Text { what } | Error::Unsupported { what } => Error::format(path, what),
+            other => other,
+        })?;
         let special = self.special(&tokenizer);
         Ok(tokenizer.with_special(special))
     }
@@ -137,7 +148,7 @@ impl GgufVocab {
         let count = self.tokens.len();
         if count == 0 || count > MAX_ID as usize {
             return Err(Error::text(format!(
-                "tokenizer.ggml.tokens has {count} entries; the GGUF file is damaged"
+                "tokenizer.ggml.tokens has {count} entries; the file is damaged"
             )));
         }
         let lengths = [
@@ -147,14 +158,14 @@ impl GgufVocab {
         for (key, length) in lengths {
             if length.is_some_and(|length| length != count) {
                 return Err(Error::text(format!(
-                    "tokenizer.ggml.{key} has {} entries for {count} tokens; the GGUF file is damaged",
+                    "tokenizer.ggml.{key} has {} entries for {count} tokens; the file is damaged",
                     length.unwrap_or(0)
                 )));
             }
         }
         if let Some((first, second)) = build::first_duplicate(&self.tokens) {
             return Err(Error::text(format!(
-                "tokens {first} and {second} of the GGUF file are both {:?}; the file is damaged",
+                "tokens {first} and {second} are both {:?}; the file is damaged",
                 self.tokens[first]
             )));
         }

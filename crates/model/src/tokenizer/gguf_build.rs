@@ -71,7 +71,7 @@ impl GgufVocab {
             (None, Some(scores)) => merges_from_scores(tokens, scores, types),
             (None, None) => {
                 return Err(Error::text(
-                    "the GGUF vocabulary has neither scores nor merges; convert the model again",
+                    "the vocabulary has neither scores nor merges; convert the model again",
                 ));
             }
         };
@@ -89,7 +89,7 @@ impl GgufVocab {
         Ok(Parts {
             normalizer: build::sequence("normalizers", normalizer),
             pre_tokenizer,
-            post_processor: self.surround(true, false, Some(1), Some(2)),
+            post_processor: self.surround(true, false, llama.then_some(1), llama.then_some(2)),
             decoder: build::sentencepiece_decoder(byte_fallback, prefix),
             model: build::bpe(vocab(tokens), &merges, &options),
             ..Parts::default()
@@ -103,7 +103,7 @@ impl GgufVocab {
         });
         let rule = pre::find(name)?;
         let merges = self.merges.as_ref().ok_or_else(|| {
-            Error::text("the GGUF vocabulary has no tokenizer.ggml.merges; convert the model again")
+            Error::text("the vocabulary has no tokenizer.ggml.merges; convert the model again")
         })?;
         let options = BpeOptions { ignore_merges: rule.ignore_merges, ..BpeOptions::default() };
         let post_processor =
@@ -129,9 +129,7 @@ impl GgufVocab {
         let cls = self.named(self.cls.or(self.bos).or(Some(101)));
         let sep = self.named(self.sep.or(Some(102)));
         let (Some((unk, _)), Some(cls), Some(sep)) = (unk, cls, sep) else {
-            return Err(Error::text(
-                "the GGUF vocabulary of kind bert has no unknown, first and separator token",
-            ));
+            return Err(Error::text("the vocabulary of kind bert has no unknown, first and separator token"));
         };
         // Files that don't say are of the time when only lower-case models were converted; but capitals in the
         // vocabulary would then be of no use.
@@ -150,7 +148,7 @@ impl GgufVocab {
 
     fn unigram(&self, tokens: &[String], types: &[TokenType]) -> Result<Parts> {
         let Some(scores) = &self.scores else {
-            return Err(Error::text("the GGUF vocabulary of kind t5 has no tokenizer.ggml.scores"));
+            return Err(Error::text("the vocabulary of kind t5 has no tokenizer.ggml.scores"));
         };
         let byte_fallback = types.contains(&TokenType::Byte);
         let entries: Vec<(&String, f32)> = tokens.iter().zip(scores.iter().copied()).collect();

@@ -42,7 +42,7 @@ pub(super) fn from_folder(dir: &Path, config: &Value, generation_config: &Value)
         let flag = |key: &str| tokenizer_config.get(key).and_then(Value::as_bool);
         vocab.add_bos = flag("add_bos_token").or(vocab.add_bos);
         vocab.add_eos = flag("add_eos_token").or(vocab.add_eos);
-        vocab.to_tokenizer()?
+        vocab.to_tokenizer_of(&path)?
     } else {
         return Err(nothing_found(dir));
     };
@@ -105,7 +105,7 @@ fn from_vocab_and_merges(dir: &Path, tokenizer_config: &Value) -> Result<Tokeniz
     let vocab = read_json(&vocab_path)?;
     let ids = vocab.as_object().ok_or_else(|| Error::format(&vocab_path, "not a map from tokens to ids"))?;
     for (token, id) in ids {
-        if !id.as_u64().is_some_and(|id| id < u64::from(MAX_ID)) {
+        if id.as_u64().is_none_or(|id| id >= u64::from(MAX_ID)) {
             return Err(Error::format(&vocab_path, format!("the id of token {token:?} is not a token id")));
         }
     }

@@ -20,7 +20,7 @@ pub mod llama2c;
 pub mod load;
 pub mod pre;
 mod sentencepiece;
-mod special;
+pub(crate) mod special;
 mod stream;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

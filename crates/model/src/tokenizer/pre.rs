@@ -15,6 +15,8 @@ pub struct Pre {
     pub names: &'static [&'static str],
     /// The patterns, in order.
     pub patterns: &'static [&'static str],
+    /// How many of the last patterns see the byte-level spelling instead of the text.
+    pub after_bytes: usize,
     /// Whether a piece that is a token as a whole is taken without merging.
     pub ignore_merges: bool,
     /// Whether text is brought to Unicode's composed form (NFC) first.
@@ -43,8 +45,15 @@ const BAILING: &str =
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
 const SEED: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-const PLAIN: Pre =
-    Pre { names: &[], patterns: &[], ignore_merges: false, nfc: false, add_bos: false, encoder: false };
+const PLAIN: Pre = Pre {
+    names: &[],
+    patterns: &[],
+    after_bytes: 0,
+    ignore_merges: false,
+    nfc: false,
+    add_bos: false,
+    encoder: false,
+};
 
 /// Every rule this crate knows.
 pub static TABLE: &[Pre] = &[
@@ -111,7 +120,7 @@ pub static TABLE: &[Pre] = &[
         patterns: &[r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3],
         ..PLAIN
     },
-    Pre { names: &["falcon"], patterns: &[PUNCTUATION, GPT2, DIGITS, THREE_DIGITS], ..PLAIN },
+    Pre { names: &["falcon"], patterns: &[PUNCTUATION, GPT2, DIGITS, THREE_DIGITS], after_bytes: 2, ..PLAIN },
     Pre {
         names: &["smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b", "mellum2"],
         patterns: &[DIGIT, GPT2],

@@ -56,14 +56,7 @@ impl SpecialIds {
     /// Joins what the files of a folder say. Where the tokenizer's files name a token, they count before the ids in
     /// `config.json`; end-of-text ids are collected from all of them.
     pub(crate) fn from_files(files: &SpecialFiles<'_>, id: impl Fn(&str) -> Option<u32>) -> SpecialIds {
-        let mut names = BTreeMap::new();
-        for source in [files.special_tokens_map, files.tokenizer_config] {
-            for (key, value) in source.as_object().into_iter().flatten() {
-                if let (true, Some(text)) = (key.ends_with("_token"), token_text(value)) {
-                    names.insert(key.clone(), text.to_string());
-                }
-            }
-        }
+        let names = token_names(&[files.special_tokens_map, files.tokenizer_config]);
         let said = |key: &str| {
             let declared =
                 [files.special_tokens_map, files.tokenizer_config].iter().any(|f| f.get(key).is_some());
@@ -88,6 +81,15 @@ impl SpecialIds {
         let (sep, cls, mask) = (one("sep"), one("cls"), one("mask"));
         SpecialIds { bos, eos, pad, unk, sep, cls, mask, names }
     }
+}
+
+/// The texts of the tokens that files name (`bos_token`, …); later files count before earlier ones.
+pub(crate) fn token_names(files: &[&Value]) -> BTreeMap<String, String> {
+    let entries = files.iter().filter_map(|file| file.as_object()).flatten();
+    entries
+        .filter(|(key, _)| key.ends_with("_token"))
+        .filter_map(|(key, value)| Some((key.clone(), token_text(value)?.to_string())))
+        .collect()
 }
 
 /// A token given as a text or as an object with its `content`.

@@ -81,10 +81,10 @@ fn read_decoder(decoder: &Value) -> Option<DecodeRule> {
 
 /// The sequences in use: replacements, then byte fallback, then fusing, then stripping the front; each may be missing.
 fn read_sequence(decoders: &[Value]) -> Option<DecodeRule> {
-    if let [single] = decoders {
-        if let Some(rule) = read_decoder(single) {
-            return Some(rule);
-        }
+    if let [single] = decoders
+        && let Some(rule) = read_decoder(single)
+    {
+        return Some(rule);
     }
     let (mut pairs, mut byte_tokens, mut fused, mut strip) = (Vec::new(), false, false, None);
     for decoder in decoders {

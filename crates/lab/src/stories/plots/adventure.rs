@@ -111,7 +111,11 @@ pub(super) const PLOTS: &[Plot] = &[
                 "When it was finished, {friend} gave everyone {food}.",
                 "At night they all sat around a fire and ate {food}. The storm was only a story now.",
             ],
-            &["\"Many hands make light work,\" said {his} {elder}.", "{hero} was tired, but {he} had never been so happy.", ""],
+            &[
+                "\"Many hands make light work,\" said {his} {elder}.",
+                "{hero} was tired, but {he} had never been so happy.",
+                "",
+            ],
         ],
         questions: &[
             ("What came over the land?", "A storm came over the land."),
@@ -148,7 +152,11 @@ pub(super) const PLOTS: &[Plot] = &[
                 "They opened the chest. It was full of [gold|old books|glass stones], and it shone in the light.",
                 "There was no gold in it, only a note: \"Look at the sky.\" And above them was the brightest rainbow they had ever seen.",
             ],
-            &["{hero} and {friend} shared everything in two equal parts.", "They laughed the whole way home.", "They put the map back, so that somebody else could find it."],
+            &[
+                "{hero} and {friend} shared everything in two equal parts.",
+                "They laughed the whole way home.",
+                "They put the map back, so that somebody else could find it.",
+            ],
         ],
         questions: &[
             ("What did {hero} find?", "{hero} found a map."),

@@ -213,7 +213,10 @@ pub(super) const PLOTS: &[Plot] = &[
                 "{friend} opened the door. \"I am sorry,\" they both said at the same time, and then they had to laugh.",
                 "\"I wanted to come to you too,\" said {friend}. \"I was only too proud.\"",
             ],
-            &["They hugged each other and ran back to the {place}.", "Since then, they have never let a fight last until the evening."],
+            &[
+                "They hugged each other and ran back to the {place}.",
+                "Since then, they have never let a fight last until the evening.",
+            ],
         ],
         questions: &[
             ("Who was the friend of {hero}?", "The friend of {hero} was {friend}."),

@@ -118,7 +118,11 @@ pub(super) const PLOTS: &[Plot] = &[
                 "Everybody got one, and the {helper} got two.",
                 "\"These are the best {food} in the world!\" said {friend} with a full mouth.",
             ],
-            &["", "{hero} learned that it is easy to ask when you ask politely.", "Sharing made the {food} taste even better."],
+            &[
+                "",
+                "{hero} learned that it is easy to ask when you ask politely.",
+                "Sharing made the {food} taste even better.",
+            ],
         ],
         questions: &[
             ("What did {hero} want to bake?", "{hero} wanted to bake {food}."),
@@ -196,7 +200,11 @@ pub(super) const PLOTS: &[Plot] = &[
                 "{his} heart beat like a drum, but {he} did not run away.",
                 "{he} counted to [three|ten] and opened {his} eyes.",
             ],
-            &["And then {he} saw that {truth}.", "Now {hero} understood: {truth}.", "\"Do you see?\" {he} heard. And yes, {truth}."],
+            &[
+                "And then {he} saw that {truth}.",
+                "Now {hero} understood: {truth}.",
+                "\"Do you see?\" {he} heard. And yes, {truth}.",
+            ],
             &[
                 "From then on {he} {calm}.",
                 "{hero} laughed out loud. That same week {he} {calm}.",
@@ -237,7 +245,11 @@ pub(super) const PLOTS: &[Plot] = &[
                 "In the morning {hero} put the present on the table. {his} {elder} looked at it and was silent. \"[This is the best present of my life|You made this for me?|I will keep it forever],\" {ehe} said.",
                 "When {his} {elder} saw the present, {ehe} had tears in {ehis} eyes. \"It is beautiful,\" {ehe} said.",
             ],
-            &["A present from the heart is worth more than gold.", "They ate cake together, and {friend} got the biggest piece.", ""],
+            &[
+                "A present from the heart is worth more than gold.",
+                "They ate cake together, and {friend} got the biggest piece.",
+                "",
+            ],
         ],
         questions: &[
             ("What did {hero} make?", "{hero} made {gift} from {material}."),

@@ -21,7 +21,11 @@ pub(super) const PLOTS: &[Plot] = &[
                 "{hero} used it at breakfast, at lunch and at supper.",
                 "{friend} said, \"Please do not use it too much.\" But {hero} did not listen.",
             ],
-            &["But {wrong}.", "Then there was trouble: {wrong}.", "It went well for two days. On the third day {wrong}."],
+            &[
+                "But {wrong}.",
+                "Then there was trouble: {wrong}.",
+                "It went well for two days. On the third day {wrong}.",
+            ],
             &[
                 "\"What have I done?\" said {hero}. {friend} took {his} hand. \"We can still put it right,\" {fhe} said.",
                 "{hero} was frightened and ran to {his} {elder}. \"You know what you have to do,\" {ehe} said.",
@@ -31,7 +35,11 @@ pub(super) const PLOTS: &[Plot] = &[
                 "{hero} closed {his} eyes and wished that all would be as before. And so it was.",
                 "They brought {magic} to the {helper}, who put it into a box and locked it.",
             ],
-            &["Now {hero} knew that {lesson}.", "\"I see now that {lesson},\" said {hero}.", "{his} {elder} smiled, for {hero} had learned that {lesson}."],
+            &[
+                "Now {hero} knew that {lesson}.",
+                "\"I see now that {lesson},\" said {hero}.",
+                "{his} {elder} smiled, for {hero} had learned that {lesson}.",
+            ],
         ],
         questions: &[
             ("What did {hero} have?", "{hero} had {magic}."),
@@ -127,7 +135,10 @@ pub(super) const PLOTS: &[Plot] = &[
                 "One {weather} {daytime}, {hero} met a {colour} {patient} {there}, and {trouble}.",
                 "{there} {hero} found a strange {colour} {patient}. \"Help me,\" it said, for {trouble}.",
             ],
-            &["{hero} did not think twice. {he} {cure}.", "{hero} was surprised that it could talk, but {he} {cure}."],
+            &[
+                "{hero} did not think twice. {he} {cure}.",
+                "{hero} was surprised that it could talk, but {he} {cure}.",
+            ],
             &[
                 "\"You have a good heart,\" said the {patient}. \"I will give you one wish.\"",
                 "\"I am no common {patient},\" it said. \"Make a wish, and it will come true.\"",
@@ -144,7 +155,11 @@ pub(super) const PLOTS: &[Plot] = &[
                 "When {hero} came home, {he} heard laughing in the house. The wish had come true.",
                 "At home the door flew open, and everyone was dancing. {hero} told nobody about the wish.",
             ],
-            &["The best wishes are the ones for others.", "Sometimes {he} goes back {there} to say thank you.", ""],
+            &[
+                "The best wishes are the ones for others.",
+                "Sometimes {he} goes back {there} to say thank you.",
+                "",
+            ],
         ],
         questions: &[
             ("What did {hero} meet?", "{hero} met a {colour} {patient}."),

@@ -16,7 +16,7 @@ use crate::tokenizer::{Tokenizer, load};
 use crate::{Config, Error, Result};
 
 /// Files that travel with a model when it is written again.
-const EXTRAS: [&str; 12] = [
+pub(crate) const EXTRAS: [&str; 12] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",

@@ -1,0 +1,3 @@
+//! Fewer bits a number, or cheaper arithmetic on them.
+
+pub mod l_mul;

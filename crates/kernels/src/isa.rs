@@ -1,0 +1,101 @@
+//! Which instruction set the kernels use: chosen once, at the first question.
+//!
+//! `OUNCE_ISA=avx512|avx2|neon|plain` forces a path that the processor has; tests run every one of them.
+
+use std::sync::OnceLock;
+
+/// A family of kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Portable code.
+    Plain,
+    /// 128-bit NEON of AArch64.
+    Neon,
+    /// 256-bit AVX2 with FMA and F16C.
+    Avx2,
+    /// 512-bit AVX-512 (F, BW, VL, DQ) with VNNI's integer products.
+    Avx512,
+}
+
+impl Isa {
+    /// The name that `OUNCE_ISA` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Plain => "plain",
+            Isa::Neon => "neon",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// Every path that this processor can run, slowest first.
+    pub fn available() -> Vec<Isa> {
+        [Isa::Plain, Isa::Neon, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.is_available()).collect()
+    }
+
+    /// Whether this processor can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Plain => true,
+            Isa::Neon => cfg!(target_arch = "aarch64"),
+            Isa::Avx2 => has_avx2(),
+            Isa::Avx512 => has_avx2() && has_avx512(),
+        }
+    }
+
+    /// The path in use: the fastest, or the one that `OUNCE_ISA` names. An unknown or unavailable name is
+    /// reported once on standard error and the fastest is used.
+    pub fn current() -> Isa {
+        static CURRENT: OnceLock<Isa> = OnceLock::new();
+        *CURRENT.get_or_init(|| {
+            let available = Isa::available();
+            let fastest = available.last().copied().unwrap_or(Isa::Plain);
+            let Ok(wanted) = std::env::var("OUNCE_ISA") else { return fastest };
+            match available.iter().find(|isa| isa.name().eq_ignore_ascii_case(&wanted)) {
+                Some(isa) => *isa,
+                None => {
+                    let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
+                    eprintln!(
+                        "OUNCE_ISA={wanted} is not available here ({}); using {}",
+                        names.join(", "),
+                        fastest.name()
+                    );
+                    fastest
+                }
+            }
+        })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx2") && has!("fma") && has!("f16c")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") && has!("avx512vnni")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512() -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plain_path_is_always_there_and_the_current_one_is_available() {
+        assert_eq!(Isa::available()[0], Isa::Plain);
+        assert!(Isa::current().is_available());
+    }
+}

@@ -1,0 +1,238 @@
+//! Products of quantized weights with int8 activations: weights repacked once into the order in which the
+//! kernels read them, activations quantized on the way in.
+//!
+//! Sixteen rows form a *panel*. A panel stores its rows' values interleaved, four values of one row after four of
+//! the next: 64 bytes hold four columns of sixteen rows, one 512-bit register whose 32-bit lanes are rows. A kernel
+//! multiplies such a register with four activations that are the same for all lanes. The layout is the same for
+//! every instruction set, and a kernel for one token and one for many read it alike.
+//!
+//! | Format | Activations share a scale over | Bytes per 256 values (as stored in files) |
+//! |---|---|---|
+//! | Q8_0 | 32 values | 272 (272) |
+//! | Q4_0 | 32 values | 144 (144) |
+//! | Q4_K | 256 values | 148 (144) |
+//! | Q6_K | 256 values | 210 (210) |
+//!
+//! The products of one block are summed exactly in 32-bit integers, blocks in f32 in the order of columns. What a
+//! kernel gives depends on the instruction set only by the rounding of fused multiply-adds, and not at all on the
+//! number of tokens or threads.
+
+mod activations;
+mod buffer;
+mod q4_0;
+mod q4_k;
+mod q6_k;
+mod q8_0;
+
+use crate::DType;
+use crate::isa::Isa;
+use crate::pool::Pool;
+use crate::quant::QuantError;
+
+pub use activations::Activations;
+use buffer::Buffer;
+
+/// Rows of a panel.
+pub(crate) const PANEL: usize = 16;
+
+/// Tokens that a kernel multiplies with a panel at once, at most: their sums fit the registers.
+pub(crate) const TILE: usize = 8;
+
+/// Tokens whose activations stay in the second-level cache while all panels of a thread pass by.
+const TOKEN_BLOCK: usize = 64;
+
+/// Sums of one panel with some tokens: `[token][row]`.
+pub(crate) type Sums = [[f32; PANEL]; TILE];
+
+/// A weight matrix `[rows, columns]` in panels.
+#[derive(Debug)]
+pub struct PackedMatrix {
+    dtype: DType,
+    rows: usize,
+    columns: usize,
+    panel_bytes: usize,
+    data: Buffer,
+}
+
+impl PackedMatrix {
+    /// Whether a matrix of this format and row length has a kernel here.
+    pub fn supports(dtype: DType, columns: usize) -> bool {
+        layout(dtype).is_some_and(|layout| columns > 0 && columns.is_multiple_of(layout.block))
+    }
+
+    /// Repacks stored rows. `bytes` holds `rows` rows of `columns` values in `dtype`.
+    ///
+    /// # Errors
+    /// If there is no kernel for the format, or the byte count does not fit the shape.
+    pub fn pack(dtype: DType, bytes: &[u8], rows: usize, columns: usize) -> Result<PackedMatrix, QuantError> {
+        let layout = layout(dtype).filter(|layout| columns > 0 && columns.is_multiple_of(layout.block));
+        let layout = layout.ok_or(QuantError::Unsupported { dtype, what: "packed for the fast kernels" })?;
+        let row_bytes = dtype.bytes_for(columns).unwrap_or(0);
+        let expected = rows.saturating_mul(row_bytes);
+        if expected != bytes.len() {
+            let values = rows.saturating_mul(columns);
+            return Err(QuantError::Size { dtype, values, expected, found: bytes.len() });
+        }
+        let panel_bytes = layout.bytes * (columns / layout.block);
+        let mut data = Buffer::zeroed(panel_bytes * rows.div_ceil(PANEL));
+        Pool::global().split_chunks(data.as_mut_slice(), panel_bytes, |panel, out| {
+            let first = panel * PANEL;
+            let count = PANEL.min(rows - first);
+            // Rows that a last panel lacks stay zero: scale 0 makes their sums 0.
+            (layout.pack)(&bytes[first * row_bytes..(first + count) * row_bytes], row_bytes, out);
+        });
+        Ok(PackedMatrix { dtype, rows, columns, panel_bytes, data })
+    }
+
+    /// The stored format it was packed from.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Rows: the length of a product.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns: the length of an activation vector.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        self.data.as_slice().len()
+    }
+
+    /// Quantizes activations `[tokens, columns]` as this matrix's kernel wants them.
+    pub fn quantize(&self, x: &[f32], pool: &Pool, out: &mut Activations) {
+        let block = if matches!(self.dtype, DType::Q4K | DType::Q6K) { 256 } else { 32 };
+        out.fill(x, self.columns, block, pool);
+    }
+
+    /// Multiplies every token's activations with the matrix: `out` is `[tokens, rows]`.
+    ///
+    /// # Panics
+    /// If the activations were quantized for another kind of matrix, or `out` has another length.
+    pub fn multiply(&self, x: &Activations, pool: &Pool, out: &mut [f32]) {
+        self.multiply_with(Isa::current(), x, pool, out);
+    }
+
+    /// As [`PackedMatrix::multiply`], on a given path; for tests and benchmarks.
+    ///
+    /// # Panics
+    /// As [`PackedMatrix::multiply`], and if this processor does not have the path.
+    pub fn multiply_with(&self, isa: Isa, x: &Activations, pool: &Pool, out: &mut [f32]) {
+        assert!(isa.is_available(), "the processor has the path");
+        let layout = layout(self.dtype).expect("a packed matrix has a layout");
+        assert_eq!(x.columns(), self.columns, "activations as long as the matrix is wide");
+        assert_eq!(x.block(), layout.activation_block, "activations quantized for this format");
+        assert_eq!(out.len(), x.tokens() * self.rows, "one sum for every token and row");
+        let kernel = (layout.kernel)(isa);
+        let out = SharedOut { pointer: out.as_mut_ptr(), length: out.len() };
+        let panels = self.rows.div_ceil(PANEL);
+        pool.split(panels, 1, |part| {
+            let mut sums: Sums = [[0.0; PANEL]; TILE];
+            for block in (0..x.tokens()).step_by(TOKEN_BLOCK) {
+                let block_end = (block + TOKEN_BLOCK).min(x.tokens());
+                for panel in part.clone() {
+                    let data =
+                        &self.data.as_slice()[panel * self.panel_bytes..(panel + 1) * self.panel_bytes];
+                    let first_row = panel * PANEL;
+                    let rows = PANEL.min(self.rows - first_row);
+                    for token in (block..block_end).step_by(TILE) {
+                        let tokens = TILE.min(block_end - token);
+                        kernel(data, x, token, tokens, &mut sums);
+                        for (index, sums) in sums[..tokens].iter().enumerate() {
+                            out.write((token + index) * self.rows + first_row, &sums[..rows]);
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// An output that threads write disjoint parts of.
+struct SharedOut {
+    pointer: *mut f32,
+    length: usize,
+}
+
+// SAFETY: each thread writes only the rows of its own panels; no place is written by two threads or read by any.
+unsafe impl Sync for SharedOut {}
+
+impl SharedOut {
+    #[inline]
+    fn write(&self, at: usize, values: &[f32]) {
+        assert!(at + values.len() <= self.length, "inside the output");
+        // SAFETY: the range is inside the output, just checked, and belongs to the calling thread alone.
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.pointer.add(at), values.len()) };
+    }
+}
+
+/// Sums of a panel with `tokens` tokens from `first` on.
+type Kernel = fn(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut Sums);
+
+/// How a format is packed and multiplied.
+struct Layout {
+    /// Columns of a block.
+    block: usize,
+    /// Bytes of a block of a whole panel.
+    bytes: usize,
+    /// Activations that share a scale.
+    activation_block: usize,
+    /// Packs up to sixteen rows of the given length in bytes.
+    pack: fn(rows: &[u8], row_bytes: usize, out: &mut [u8]),
+    /// The kernel of a path.
+    kernel: fn(Isa) -> Kernel,
+}
+
+fn layout(dtype: DType) -> Option<&'static Layout> {
+    match dtype {
+        DType::Q8_0 => Some(&q8_0::LAYOUT),
+        DType::Q4_0 => Some(&q4_0::LAYOUT),
+        DType::Q4K => Some(&q4_k::LAYOUT),
+        DType::Q6K => Some(&q6_k::LAYOUT),
+        _ => None,
+    }
+}
+
+/// Calls a kernel written for a fixed number of tokens with the number at hand.
+macro_rules! for_tokens {
+    ($tokens:expr, $kernel:ident($($argument:expr),*)) => {
+        match $tokens {
+            1 => $kernel::<1>($($argument),*),
+            2 => $kernel::<2>($($argument),*),
+            3 => $kernel::<3>($($argument),*),
+            4 => $kernel::<4>($($argument),*),
+            5 => $kernel::<5>($($argument),*),
+            6 => $kernel::<6>($($argument),*),
+            7 => $kernel::<7>($($argument),*),
+            _ => $kernel::<8>($($argument),*),
+        }
+    };
+}
+pub(crate) use for_tokens;
+
+/// Calls a kernel that holds the sums of at most two tokens: as many as sixteen 256-bit registers take.
+macro_rules! in_twos {
+    ($tokens:expr, $first:expr, $sums:expr, $kernel:ident($panel:expr, $x:expr)) => {
+        for pair in (0..$tokens).step_by(2) {
+            if pair + 1 < $tokens {
+                $kernel::<2>($panel, $x, $first + pair, &mut $sums[pair..]);
+            } else {
+                $kernel::<1>($panel, $x, $first + pair, &mut $sums[pair..]);
+            }
+        }
+    };
+}
+pub(crate) use in_twos;
+
+/// Reads a little-endian f16.
+pub(crate) fn f16(bytes: &[u8]) -> f32 {
+    half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+}
+
+#[cfg(test)]
+mod tests;

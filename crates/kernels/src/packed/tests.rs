@@ -1,0 +1,114 @@
+//! Packed products against the product of decoded weights and decoded activations, for every format, path, token
+//! count and ragged number of rows.
+
+use super::*;
+use crate::quant;
+
+const FORMATS: [DType; 4] = [DType::Q8_0, DType::Q4_0, DType::Q4K, DType::Q6K];
+
+/// Repeatable values without structure.
+fn noise(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    (0..count).map(|_| next() + next() + next()).collect()
+}
+
+struct Case {
+    packed: PackedMatrix,
+    decoded: Vec<f32>,
+    activations: Activations,
+}
+
+fn case(dtype: DType, rows: usize, columns: usize, tokens: usize) -> Case {
+    let mut bytes = Vec::new();
+    quant::encode(dtype, &noise(rows * columns, 7), &mut bytes).unwrap();
+    let mut decoded = vec![0.0; rows * columns];
+    quant::decode(dtype, &bytes, &mut decoded).unwrap();
+    let packed = PackedMatrix::pack(dtype, &bytes, rows, columns).unwrap();
+    let mut activations = Activations::new();
+    packed.quantize(&noise(tokens * columns, 11), &Pool::new(1), &mut activations);
+    Case { packed, decoded, activations }
+}
+
+/// The exact product of the decoded weights with the quantized activations, and the sum of its terms' sizes.
+fn exact(case: &Case, token: usize, row: usize) -> (f64, f64) {
+    let (x, columns) = (&case.activations, case.packed.columns());
+    let weights = &case.decoded[row * columns..(row + 1) * columns];
+    let terms = x.values(token).iter().zip(weights).enumerate().map(|(column, (&value, &weight))| {
+        f64::from(value) * f64::from(x.scales(token)[column / x.block()]) * f64::from(weight)
+    });
+    terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+}
+
+#[test]
+fn every_path_gives_the_product_of_what_the_blocks_stand_for() {
+    for dtype in FORMATS {
+        for (rows, columns, tokens) in [(1, 256, 1), (16, 512, 3), (37, 256, 8), (48, 1024, 9), (5, 2048, 70)]
+        {
+            let case = case(dtype, rows, columns, tokens);
+            for isa in Isa::available() {
+                let mut out = vec![f32::NAN; tokens * rows];
+                case.packed.multiply_with(isa, &case.activations, &Pool::new(2), &mut out);
+                for token in 0..tokens {
+                    for row in 0..rows {
+                        let (sum, size) = exact(&case, token, row);
+                        let found = f64::from(out[token * rows + row]);
+                        // Q4_K subtracts its minima at the end, so its intermediate sums are larger than the terms.
+                        assert!(
+                            (found - sum).abs() <= 1e-5 * size + 1e-6,
+                            "{dtype} {isa:?} {rows}x{columns}, token {token}, row {row}: {found} for {sum}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_token_alone_gives_what_it_gives_among_others_on_any_number_of_threads() {
+    for dtype in FORMATS {
+        let case = case(dtype, 50, 512, 19);
+        let pool = Pool::new(1);
+        let mut together = vec![0.0; 19 * 50];
+        case.packed.multiply(&case.activations, &Pool::new(3), &mut together);
+        let x = noise(19 * 512, 11);
+        for token in 0..19 {
+            let (mut alone, mut out) = (Activations::new(), vec![0.0; 50]);
+            case.packed.quantize(&x[token * 512..(token + 1) * 512], &pool, &mut alone);
+            case.packed.multiply(&alone, &pool, &mut out);
+            assert_eq!(out, together[token * 50..(token + 1) * 50], "{dtype}, token {token}");
+        }
+    }
+}
+
+#[test]
+fn extreme_values_do_not_saturate() {
+    // Weights of −128 with activations of ±127 are the largest products that Q8_0 can make.
+    let mut bytes = Vec::new();
+    for _ in 0..2 {
+        bytes.extend_from_slice(&half::f16::ONE.to_le_bytes());
+        bytes.extend_from_slice(&[128u8; 32]);
+    }
+    let packed = PackedMatrix::pack(DType::Q8_0, &bytes, 2, 32).unwrap();
+    let pool = Pool::new(1);
+    let mut x = Activations::new();
+    packed.quantize(&[127.0; 32], &pool, &mut x);
+    for isa in Isa::available() {
+        let mut out = [0.0; 2];
+        packed.multiply_with(isa, &x, &pool, &mut out);
+        assert_eq!(out, [-128.0 * 127.0 * 32.0; 2], "{isa:?}");
+    }
+}
+
+#[test]
+fn unsupported_shapes_are_refused() {
+    assert!(PackedMatrix::pack(DType::Q2K, &[0; 84], 1, 256).is_err());
+    assert!(PackedMatrix::pack(DType::Q4K, &[0; 143], 1, 256).is_err());
+    assert!(!PackedMatrix::supports(DType::Q4K, 128) && PackedMatrix::supports(DType::Q8_0, 96));
+}

@@ -1,0 +1,136 @@
+//! What a GGUF file of a model will hold, before anything is written: keys, tensors, and what they leave unsaid.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use super::Arch;
+use super::facts::Facts;
+use super::rope;
+use crate::families;
+use crate::formats::gguf::{Metadata, Value};
+use crate::model::Model;
+use crate::names::{self, FileTensor};
+use crate::spec::{Positions, Spec};
+use crate::{Config, Error, Result};
+
+/// A file to be written.
+#[derive(Debug)]
+pub(super) struct Draft {
+    /// Its architecture.
+    pub arch: &'static Arch,
+    /// The model as it is in the file: an encoder has no head any more.
+    pub spec: Spec,
+    /// The configuration that belongs to it.
+    pub config: Config,
+    /// The architecture's keys.
+    pub metadata: Metadata,
+    /// The weights.
+    pub tensors: Vec<FileTensor>,
+    /// Small tensors that are settings.
+    pub settings: Vec<(&'static str, Vec<f32>)>,
+}
+
+impl Draft {
+    /// The file of a model.
+    ///
+    /// # Errors
+    /// If no architecture of GGUF holds the family, or a tensor has no place in it.
+    pub fn of(spec: &Spec, config: &Config) -> Result<Draft> {
+        let arch = super::by_family(&spec.family).ok_or_else(|| {
+            Error::unsupported(format!("GGUF has no architecture for the family {}", spec.family))
+        })?;
+        let (mut spec, mut config) = (spec.clone(), config.clone());
+        if !spec.causal && spec.head.is_some() {
+            tracing::warn!("GGUF has no place for the head of a masked language model; only the encoder is written");
+            spec.head = None;
+            let class = families::by_name(&spec.family).and_then(|family| family.architectures.first());
+            config.map_mut().insert("architectures".to_string(), json!(class.map_or_else(Vec::new, |it| vec![it])));
+        }
+        let mut metadata = Metadata::default();
+        for key in arch.keys.iter().copied().flatten() {
+            if let Some(value) = (key.of)(&spec) {
+                metadata.insert(format!("{}.{}", arch.name, key.suffix), value);
+            }
+        }
+        if let Some(Value::U32(width)) = metadata.get(&format!("{}.attention.key_length", arch.name)) {
+            let width = *width;
+            metadata.insert(format!("{}.attention.value_length", arch.name), width);
+        }
+        metadata.insert(format!("{}.vocab_size", arch.name), spec.vocab_size as u32);
+        let settings = match arch.rope {
+            Some(_) => rope::write(&spec, arch.name, &mut metadata),
+            None => Vec::new(),
+        };
+        (arch.write)(&spec, &config, &mut metadata);
+        let tensors = names::plan(&spec, &arch.names)?;
+        Ok(Draft { arch, spec, config, metadata, tensors, settings })
+    }
+
+    /// What a reader will know of the file.
+    pub fn facts<'a>(&'a self, path: &'a Path) -> Facts<'a> {
+        let shapes = self.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
+        let vectors: HashMap<&str, Vec<f32>> =
+            self.settings.iter().map(|(name, values)| (*name, values.clone())).collect();
+        Facts { path, arch: self.arch, metadata: &self.metadata, shapes: shapes.collect(), vectors }
+    }
+
+    /// Parts of the spec that a reader without ounce's own keys gets wrong, as paths (`layers.attention.window`).
+    ///
+    /// # Errors
+    /// If the file's own keys give no model at all.
+    pub fn unexpressed(&self) -> Result<Vec<String>> {
+        let path = Path::new("GGUF file");
+        let plain = Config::new(path, self.facts(path).config()?);
+        let (_, found) = families::spec_of(&plain)?;
+        let mut differing = BTreeSet::new();
+        compare(&comparable(&self.spec), &comparable(&found), String::new(), &mut differing);
+        Ok(differing.into_iter().collect())
+    }
+}
+
+/// What GGUF's own keys can't say of a model, as paths within its spec (`layers.attention.rope.scaling`): ounce keeps
+/// it in keys of its own, other programs compute without it.
+///
+/// # Errors
+/// If no architecture of GGUF holds the model.
+pub fn unexpressed(model: &Model) -> Result<Vec<String>> {
+    Draft::of(&model.spec, &model.config)?.unexpressed()
+}
+
+/// A spec without what does not change results: the family's name, and unused rows of a position table. How
+/// sentences are pooled is no part of the comparison.
+fn comparable(spec: &Spec) -> Json {
+    let mut spec = Spec { family: String::new(), pooling: None, ..spec.clone() };
+    let positions = spec.embedding.positions;
+    spec.embedding.positions =
+        positions.map(|it| Positions { count: it.count.saturating_sub(it.offset), offset: 0 });
+    serde_json::to_value(spec).unwrap_or(Json::Null)
+}
+
+fn compare(ours: &Json, theirs: &Json, path: String, differing: &mut BTreeSet<String>) {
+    let below = |key: &str| if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+    match (ours, theirs) {
+        (Json::Object(ours), Json::Object(theirs)) if ours.len() == theirs.len() => {
+            for (key, value) in ours {
+                compare(value, theirs.get(key).unwrap_or(&Json::Null), below(key), differing);
+            }
+        }
+        (Json::Array(ours), Json::Array(theirs)) if ours.len() == theirs.len() => {
+            for (ours, theirs) in ours.iter().zip(theirs) {
+                compare(ours, theirs, path.clone(), differing);
+            }
+        }
+        (Json::Number(ours), Json::Number(theirs)) => {
+            let (ours, theirs) = (ours.as_f64().unwrap_or(0.0), theirs.as_f64().unwrap_or(0.0));
+            if (ours - theirs).abs() > 1e-5 * ours.abs() {
+                differing.insert(path);
+            }
+        }
+        _ if ours != theirs => {
+            differing.insert(path);
+        }
+        _ => {}
+    }
+}

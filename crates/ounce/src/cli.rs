@@ -1,0 +1,107 @@
+//! The command line: global flags, and the list of commands. Each command's own flags, help and work are in its
+//! file under `commands/`.
+
+use std::io::IsTerminal;
+
+use clap::{ArgAction, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::commands::{eval, logits, run, show, tokenize};
+use crate::failure::Outcome;
+
+/// Fits large models into small machines: look at, run, convert, measure and compress language models.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ounce",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  ounce run \"Once upon a time\"          continue a text with the built-in model
+  ounce run ./SmolLM2-135M-Instruct      chat with a model in a folder
+  ounce show ./model.gguf                what is in a file
+  ounce convert ./folder ./model.gguf --dtype q8_0
+Exit codes: 0 done, 1 the answer is no, 2 wrong usage or failure, 130 stopped by Ctrl-C."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that every command has.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// Write the result as JSON to stdout, and nothing else there
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Threads to compute with; 0 for one a core
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        env = "OUNCE_THREADS"
+    )]
+    threads: usize,
+    /// Log what happens to stderr; twice for more. RUST_LOG chooses in detail
+    #[arg(short, global = true, action = ArgAction::Count)]
+    verbosity: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Show(show::Args),
+    Eval(eval::Args),
+    Logits(logits::Args),
+    Tokenize(tokenize::Args),
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What the command says.
+    pub fn run(self) -> anyhow::Result<Outcome> {
+        let globals = &self.globals;
+        globals.start_log();
+        rayon::ThreadPoolBuilder::new().num_threads(globals.threads).build_global()?;
+        match self.command {
+            Command::Run(args) => run::run(args, globals),
+            Command::Show(args) => show::run(args, globals),
+            Command::Eval(args) => eval::run(args, globals),
+            Command::Logits(args) => logits::run(args, globals),
+            Command::Tokenize(args) => tokenize::run(args, globals),
+        }
+    }
+}
+
+impl Globals {
+    fn start_log(&self) {
+        let level = ["warn", "info", "debug", "trace"][usize::from(self.verbosity.min(3))];
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+        let colours =
+            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(colours)
+            .init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,181 @@
+//! Facts about an opened model, from its headers alone: sizes by group, cache, tokenizer, peculiarities.
+
+mod peculiar;
+
+use std::collections::BTreeMap;
+
+use ounce_kernels::DType;
+use ounce_model::Model;
+use ounce_model::tokenizer::Tokenizer;
+use ounce_model::weights::bytes_of;
+use serde::Serialize;
+
+pub use peculiar::peculiarities;
+
+/// Bytes of a value in the engine's cache, which is f32.
+const CACHE_VALUE_BYTES: usize = 4;
+
+/// Which part of a model a tensor belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Group {
+    /// Token, position and type vectors.
+    Embedding,
+    /// Projections of attention.
+    Attention,
+    /// Multilayer perceptrons, experts and routers.
+    FeedForward,
+    /// Everything that normalises.
+    Norms,
+    /// What turns hidden states into logits.
+    Head,
+}
+
+impl Group {
+    fn of(name: &str) -> Group {
+        if name.contains("norm") {
+            Group::Norms
+        } else if name.starts_with("embed.") {
+            Group::Embedding
+        } else if name.starts_with("head.") {
+            Group::Head
+        } else if name.contains(".attention.") {
+            Group::Attention
+        } else {
+            Group::FeedForward
+        }
+    }
+
+    /// The group's name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Embedding => "embedding",
+            Group::Attention => "attention",
+            Group::FeedForward => "feed-forward",
+            Group::Norms => "norms",
+            Group::Head => "head",
+        }
+    }
+}
+
+/// The tensors of one group in one format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GroupSize {
+    /// The group.
+    pub group: Group,
+    /// The format's name.
+    pub dtype: &'static str,
+    /// Tensors there are.
+    pub tensors: usize,
+    /// Values in them.
+    pub parameters: u64,
+    /// Bytes of them as stored.
+    pub bytes: u64,
+}
+
+/// One tensor as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TensorFact {
+    /// ounce's name.
+    pub name: String,
+    /// The name of the file's tensor that holds it.
+    pub file_name: String,
+    /// The format's name.
+    pub dtype: &'static str,
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// Bytes as stored.
+    pub bytes: u64,
+}
+
+/// What the engine's cache costs for one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CacheSize {
+    /// Bytes that one more token takes, f32.
+    pub bytes_per_token: usize,
+    /// Bytes at the model's full context; none if that overflows.
+    pub bytes_full_context: Option<usize>,
+}
+
+/// What the tokenizer is like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TokenizerFacts {
+    /// Tokens there are.
+    pub tokens: usize,
+    /// Special tokens by role, each as `id` and spelling.
+    pub special: BTreeMap<&'static str, Vec<(u32, String)>>,
+    /// Whether a text begins with the beginning-of-text token.
+    pub adds_bos: bool,
+    /// Whether a text ends with an end-of-text token.
+    pub adds_eos: bool,
+}
+
+/// Every tensor, in the order of use.
+pub fn tensors(model: &Model) -> Vec<TensorFact> {
+    let weights = &model.weights;
+    let fact = |name: &str| {
+        let (dtype, shape) = weights.info(name)?;
+        Some(TensorFact {
+            name: name.to_string(),
+            file_name: weights.file_name(name)?.to_string(),
+            dtype: dtype.name(),
+            shape: shape.to_vec(),
+            bytes: stored_bytes(dtype, shape),
+        })
+    };
+    weights.names().filter_map(fact).collect()
+}
+
+/// Sizes by group and format, in the order of the groups, large formats first.
+pub fn groups(model: &Model) -> Vec<GroupSize> {
+    let mut sizes: BTreeMap<(Group, DType), GroupSize> = BTreeMap::new();
+    for name in model.weights.names() {
+        let Some((dtype, shape)) = model.weights.info(name) else { continue };
+        let group = Group::of(name);
+        let empty = GroupSize { group, dtype: dtype.name(), tensors: 0, parameters: 0, bytes: 0 };
+        let size = sizes.entry((group, dtype)).or_insert(empty);
+        size.tensors += 1;
+        size.parameters += shape.iter().map(|&n| n as u64).product::<u64>();
+        size.bytes += stored_bytes(dtype, shape);
+    }
+    let mut sizes: Vec<GroupSize> = sizes.into_values().collect();
+    sizes.sort_by_key(|size| (size.group, std::cmp::Reverse(size.bytes)));
+    sizes
+}
+
+fn stored_bytes(dtype: DType, shape: &[usize]) -> u64 {
+    bytes_of(dtype, shape).unwrap_or(0) as u64
+}
+
+/// The size of the cache; nothing for encoders, which keep none.
+pub fn cache(model: &Model) -> Option<CacheSize> {
+    let spec = &model.spec;
+    let bytes_per_token = spec.kv_bytes_per_token(CACHE_VALUE_BYTES);
+    let bytes_full_context = bytes_per_token.checked_mul(spec.context_length);
+    spec.causal.then_some(CacheSize { bytes_per_token, bytes_full_context })
+}
+
+/// What the tokenizer is like.
+pub fn tokenizer(tokenizer: &Tokenizer) -> TokenizerFacts {
+    let ids = tokenizer.special();
+    let roles = [
+        ("bos", ids.bos.into_iter().collect()),
+        ("eos", ids.eos.clone()),
+        ("pad", ids.pad.into_iter().collect()),
+        ("unk", ids.unk.into_iter().collect()),
+        ("sep", ids.sep.into_iter().collect()),
+        ("cls", ids.cls.into_iter().collect()),
+        ("mask", ids.mask.into_iter().collect::<Vec<u32>>()),
+    ];
+    let spelt = |id: u32| (id, tokenizer.piece(id).unwrap_or_default());
+    TokenizerFacts {
+        tokens: tokenizer.vocab_size(),
+        special: roles
+            .into_iter()
+            .filter(|(_, ids)| !ids.is_empty())
+            .map(|(role, ids)| (role, ids.into_iter().map(spelt).collect()))
+            .collect(),
+        adds_bos: tokenizer.adds_bos(),
+        adds_eos: tokenizer.adds_eos(),
+    }
+}

@@ -1,0 +1,102 @@
+//! What a command's MODEL may be: `builtin`, a folder or file, or a model of the hub that was pulled before.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use ounce_lab::builtin;
+use ounce_model::Model;
+use ounce_model::formats::hf;
+use ounce_model::hub::{Cache, HubModel};
+
+use crate::suggest;
+
+/// The reference of the model that is part of the program.
+pub const BUILT_IN: &str = "builtin";
+
+/// How MODEL is explained in help texts.
+pub const MODEL_HELP: &str =
+    "Folder, .gguf file, llama2.c .bin, org/name[@revision][:QUANT] pulled before, or `builtin`";
+
+/// Where a reference leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The model that is part of the program.
+    BuiltIn,
+    /// A folder or file.
+    Path(PathBuf),
+}
+
+/// Whether a text is meant as a model and not as a prompt.
+pub fn is_reference(text: &str) -> bool {
+    is_built_in(text)
+        || Path::new(text).exists()
+        || (!text.contains(char::is_whitespace) && (is_path_like(text) || HubModel::parse(text).is_some()))
+}
+
+/// Finds a model; reads nothing of it.
+///
+/// # Errors
+/// If there is no such file, or the hub's model was never pulled.
+pub fn locate(reference: &str) -> anyhow::Result<Place> {
+    let path = Path::new(reference);
+    if is_built_in(reference) {
+        return Ok(Place::BuiltIn);
+    }
+    if path.exists() {
+        return Ok(Place::Path(path.to_path_buf()));
+    }
+    let cache = Cache::from_env();
+    match HubModel::parse(reference).filter(|_| !is_path_like(reference)) {
+        Some(model) => Ok(Place::Path(cache.find(&model)?)),
+        None => {
+            let names = neighbours(path);
+            let repos = cache.repos();
+            let all = names.iter().map(String::as_str).chain(repos.iter().map(String::as_str));
+            let near = suggest::question(&suggest::close(reference, all));
+            bail!("{reference}: there is no such file or folder{near}")
+        }
+    }
+}
+
+/// Opens a model; its weights are not read yet.
+///
+/// # Errors
+/// As [`locate`], and if the model's files are damaged or not supported.
+pub fn open(reference: &str) -> anyhow::Result<Model> {
+    let model = match locate(reference)? {
+        Place::BuiltIn => hf::open_embedded(&format!("<{}>", builtin::NAME), builtin::FILES)?,
+        Place::Path(path) => Model::open(path)?,
+    };
+    tracing::info!(path = %model.origin.path.display(), family = %model.spec.family, "opened");
+    Ok(model)
+}
+
+/// A model's tokenizer, or a sentence that there is none.
+///
+/// # Errors
+/// If the model came without one.
+pub fn tokenizer(model: &Model) -> anyhow::Result<&ounce_model::tokenizer::Tokenizer> {
+    let path = model.origin.path.display();
+    model.tokenizer.as_ref().ok_or_else(|| {
+        anyhow::anyhow!(
+            "{path} has no tokenizer; put its tokenizer.json beside the weights, or give token ids"
+        )
+    })
+}
+
+fn is_built_in(text: &str) -> bool {
+    text == BUILT_IN || text == builtin::NAME
+}
+
+fn is_path_like(text: &str) -> bool {
+    let ends = [".gguf", ".bin", ".safetensors", ".json"];
+    text.starts_with(['.', '/', '~']) || ends.iter().any(|end| text.ends_with(end))
+}
+
+/// Names in the folder where `path` would be, spelt as `path` is.
+fn neighbours(path: &Path) -> Vec<String> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| parent.join(entry.file_name()).to_str().map(String::from)).collect()
+}
