@@ -11,8 +11,8 @@ Goes in: text from the story generator. Comes out: an ordinary Hugging Face fold
 
 Seeds below 1000 are for training, the others are held out. The schedule follows the wall clock (warm-up, constant,
 linear decay over the last quarter), so a slower machine trains on fewer tokens and still ends with a decayed rate.
-Texts are packed into one stream. A text begins with <|endoftext|>, which is both the BOS and the EOS token; three in
-ten instead follow the text before them after a blank line, so that plain text with several stories is known, too.
+A document stands between two <|endoftext|>, which is both the BOS and the EOS token. It is one text, or several with
+blank lines between them, so that plain text with several stories is known, too.
 """
 
 import argparse
@@ -30,7 +30,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 END = "<|endoftext|>"
 CONTEXT = 512
-BATCH = 8
+BATCH_TOKENS = 4096
+JOINED_SHARE = 0.15
 ADAM_RATE = 3e-3
 MUON_RATE = 0.02
 WARMUP_STEPS = 100
@@ -60,7 +61,7 @@ puts it there. A new text after a blank line is known, too.
 **Data.** Text of the story generator, seed 1, 80 MB. Seeds below 1000 are for training, all others are held out.
 
 **Training.** Muon (rate 0.02) for the matrices of the layers and AdamW (3e-3) for the rest, 100 steps of warm-up,
-constant, linear decay over the last quarter; batches of 8 x 512 tokens, bf16 autocast over f32 weights; {steps:,} steps, {training_tokens:,} tokens in {minutes:g} minutes on
+constant, linear decay over the last quarter; batches of whole documents, about 4,096 tokens, bf16 autocast over f32 weights; {steps:,} steps, {training_tokens:,} tokens in {minutes:g} minutes on
 {cpu_threads} CPU thread(s), seed {seed}:
 
     cargo build --release -p ounce-lab --example stories
@@ -105,19 +106,40 @@ def train_tokenizer(text, vocabulary=2048):
     return tokenizer
 
 
-def pack(text, tokenizer, seed):
-    """One stream of token ids; see the header for what stands between texts."""
+def encode(text, tokenizer, seed):
+    """Token ids of the documents, each between two <|endoftext|> and cut to the context; see the header."""
     chance = random.Random(seed)
-    documents, stream = [], []
+    documents = []
     for story in text.split("\n\n"):
-        if documents and chance.random() < 0.3:
+        if documents and chance.random() < JOINED_SHARE:
             documents[-1] += "\n\n" + story
         else:
             documents.append(story)
-    for encoded in tokenizer.encode_batch(documents, add_special_tokens=False):
-        stream.append(0)
-        stream.extend(encoded.ids)
-    return np.array(stream, dtype=np.uint16)
+    encoded = tokenizer.encode_batch(documents, add_special_tokens=False)
+    return [np.array([0, *one.ids, 0][: CONTEXT + 1], dtype=np.int64) for one in encoded]
+
+
+def batches(documents, generator):
+    """Endless batches of about BATCH_TOKENS tokens, documents of like length together; [rows, longest], padded by -1.
+
+    One document a row: a model that also sees other stories in its context takes far longer to learn that names
+    are repeated.
+    """
+    while True:
+        order = generator.permutation(len(documents))
+        for start in range(0, len(order), 2048):
+            chunk = sorted((documents[at] for at in order[start : start + 2048]), key=len)
+            groups, group = [], []
+            for document in chunk:
+                if group and (len(group) + 1) * len(document) > BATCH_TOKENS:
+                    groups.append(group)
+                    group = []
+                group.append(document)
+            for at in generator.permutation(len(groups)):
+                rows = np.full((len(groups[at]), len(groups[at][-1])), -1)
+                for row, document in zip(rows, groups[at]):
+                    row[: len(document)] = document
+                yield torch.from_numpy(rows)
 
 
 def build(vocabulary):
@@ -140,7 +162,17 @@ def build(vocabulary):
         initializer_range=0.05,
     )
     config._attn_implementation = "sdpa"
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    # Attention begins by copying: a head's output matrix is the transpose of its value matrix, so that with tied
+    # embeddings every word that was seen becomes a little likelier. Names are then learnt many times sooner.
+    with torch.no_grad():
+        for layer in model.model.layers:
+            attention = layer.self_attn
+            torch.nn.init.orthogonal_(attention.v_proj.weight, gain=0.5)
+            values = attention.v_proj.weight.reshape(2, 32, 128)
+            for head in range(4):
+                attention.o_proj.weight[:, head * 32 : head * 32 + 32] = 0.1 * values[head // 2].T
+    return model
 
 
 def held_out_loss(model, stories, tokenizer):
@@ -233,8 +265,8 @@ def main():
     with open(options.held_out) as file:
         held_out = file.read().split("\n\n")[:300]
     tokenizer = train_tokenizer(text)
-    stream = pack(text, tokenizer, options.seed)
-    print(f"{len(text)} bytes, {len(stream)} tokens, {len(text) / len(stream):.2f} bytes per token", flush=True)
+    documents = encode(text, tokenizer, options.seed)
+    print(f"{len(text)} bytes, {sum(map(len, documents))} tokens", flush=True)
 
     model = build(tokenizer.get_vocab_size())
     parameters = sum(p.numel() for p in model.parameters())
@@ -247,11 +279,9 @@ def main():
         (MUON_RATE, torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.01, momentum=0.95)),
     ]
 
-    generator = np.random.default_rng(options.seed)
-    windows = len(stream) // CONTEXT - 1
-    order, position = generator.permutation(windows), 0
+    source = batches(documents, np.random.default_rng(options.seed))
     start = exported = time.time()
-    step, smooth = 0, math.log(2048)
+    step, seen, smooth = 0, 0, math.log(2048)
     while True:
         elapsed = (time.time() - start) / (options.minutes * 60)
         if elapsed >= 1:
@@ -259,23 +289,21 @@ def main():
         for rate, optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * rate_at(step, elapsed)
-        if position + BATCH > windows:
-            order, position = generator.permutation(windows), 0
-        rows = [stream[w * CONTEXT : w * CONTEXT + CONTEXT + 1] for w in order[position : position + BATCH]]
-        position += BATCH
-        batch = torch.from_numpy(np.stack(rows).astype(np.int64))
+        batch = next(source)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = model(batch[:, :-1], use_cache=False).logits.float()
-        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), batch[:, 1:].reshape(-1))
+            # Padding stands behind the text, where causal attention never looks back from.
+            logits = model(batch[:, :-1].clamp(min=0), use_cache=False).logits.float()
+        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), batch[:, 1:].reshape(-1), ignore_index=-1)
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for _, optimizer in optimizers:
             optimizer.step()
         step += 1
+        seen += int((batch[:, 1:] >= 0).sum())
         smooth += 0.05 * (loss.item() - smooth)
         if step % 100 == 0:
-            pace = step * BATCH * CONTEXT / (time.time() - start)
+            pace = seen / (time.time() - start)
             print(f"step {step} loss {smooth:.4f} {pace:.0f} tokens/s {elapsed:.1%}", flush=True)
         if time.time() - exported > EXPORT_EVERY_SECONDS:
             export(model, tokenizer, options.out, None)
@@ -288,7 +316,7 @@ def main():
     facts = {
         "parameters": parameters,
         "steps": step,
-        "training_tokens": step * BATCH * CONTEXT,
+        "training_tokens": seen,
         "minutes": options.minutes,
         "seed": options.seed,
         "cpu_threads": options.threads,

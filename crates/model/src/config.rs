@@ -79,7 +79,8 @@ impl Config {
         match value.as_u64() {
             Some(size) if size <= MAX_SIZE => Ok(Some(size as usize)),
             _ => {
-                Err(self.error(key, format!("should be a whole number from 0 to {MAX_SIZE}, found {value}")))
+                let found = shown(value);
+                Err(self.error(key, format!("should be a whole number from 0 to {MAX_SIZE}, found {found}")))
             }
         }
     }
@@ -100,7 +101,7 @@ impl Config {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_f64().map(|number| number as f32) {
             Some(number) if number.is_finite() => Ok(Some(number)),
-            _ => Err(self.error(key, format!("should be a finite number, found {value}"))),
+            _ => Err(self.error(key, format!("should be a finite number, found {}", shown(value)))),
         }
     }
 
@@ -119,7 +120,7 @@ impl Config {
         match self.get(key) {
             None => Ok(default),
             Some(Value::Bool(flag)) => Ok(*flag),
-            Some(value) => Err(self.error(key, format!("should be true or false, found {value}"))),
+            Some(value) => Err(self.error(key, format!("should be true or false, found {}", shown(value)))),
         }
     }
 
@@ -128,7 +129,7 @@ impl Config {
         match self.get(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(value) => Err(self.error(key, format!("should be a string, found {value}"))),
+            Some(value) => Err(self.error(key, format!("should be a string, found {}", shown(value)))),
         }
     }
 
@@ -137,7 +138,7 @@ impl Config {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(Config::new(&self.path, map.clone()))),
-            Some(value) => Err(self.error(key, format!("should be an object, found {value}"))),
+            Some(value) => Err(self.error(key, format!("should be an object, found {}", shown(value)))),
         }
     }
 
@@ -147,7 +148,10 @@ impl Config {
         let numbers: Option<Vec<f32>> = value
             .as_array()
             .and_then(|list| list.iter().map(|item| item.as_f64().map(|number| number as f32)).collect());
-        numbers.map(Some).ok_or_else(|| self.error(key, "should be a list of numbers"))
+        numbers
+            .filter(|numbers| numbers.iter().all(|number| number.is_finite()))
+            .map(Some)
+            .ok_or_else(|| self.error(key, "should be a list of finite numbers"))
     }
 
     /// A list of strings, if given.
@@ -167,5 +171,49 @@ impl Config {
             Some(value) => id(value).map(|id| vec![id]),
         };
         ids.ok_or_else(|| self.error(key, "should be a token id or a list of token ids"))
+    }
+}
+
+/// A value for a message, cut short if it is long.
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::Array(list) if list.len() > 8 => return format!("a list of {} items", list.len()),
+        Value::Object(map) if map.len() > 8 => return format!("an object of {} keys", map.len()),
+        _ => value.to_string(),
+    };
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::parse("config.json", text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_their_key_and_never_printed_at_length() {
+        let long = format!(r#"{{"n": {:?}, "list": [{}]}}"#, "x".repeat(10_000), vec!["1"; 10_000].join(","));
+        let config = config(&long);
+        for error in [config.size_opt("n").unwrap_err(), config.flag_or("list", true).unwrap_err()] {
+            let message = error.to_string();
+            assert!(message.contains("config.json: key ") && message.len() < 200, "{message}");
+        }
+    }
+
+    #[test]
+    fn null_is_absent_and_numbers_are_checked() {
+        let config = config(r#"{"none": null, "big": 1e300, "list": [1, 1e300], "size": 16, "half": 0.5}"#);
+        assert_eq!(config.size_opt("none").unwrap(), None);
+        assert_eq!(config.size("size").unwrap(), 16);
+        assert_eq!(config.number("half").unwrap(), 0.5);
+        assert!(config.number("big").unwrap_err().to_string().contains("key big: should be a finite number"));
+        assert!(config.numbers_opt("list").unwrap_err().to_string().contains("key list"));
+        assert!(config.size("half").unwrap_err().to_string().contains("whole number"));
+        assert!(config.size("none").unwrap_err().to_string().contains("is missing"));
     }
 }

@@ -84,13 +84,16 @@ impl Model {
         if kind.is_dir() {
             return open_folder(path);
         }
+        if !kind.is_file() {
+            return Err(Error::format(path, "is neither a file nor a folder; name a model's file or folder"));
+        }
         let mut start = [0u8; 8];
         let read = read_start(path, &mut start)?;
-        let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
-        if start.starts_with(b"GGUF") || extension.eq_ignore_ascii_case("gguf") {
+        let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default().to_ascii_lowercase();
+        if start.starts_with(b"GGUF") || extension == "gguf" {
             return gguf_model::open_model(path);
         }
-        match extension {
+        match extension.as_str() {
             "bin" => llama2c::open_model(path),
             "safetensors" | "json" => Err(Error::format(
                 path,

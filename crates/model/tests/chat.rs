@@ -1,6 +1,8 @@
 //! Conversations rendered byte for byte as transformers renders them. `tests/golden/chat/make.py` makes the golden
 //! file.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,8 @@
 //! Ids equal to those of the Python packages `tokenizers` and `sentencepiece` on a thousand lines of mixed text, from
 //! every kind of file. The golden files are made by `tests/golden/tokenizer.py`.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use ounce_model::tokenizer::{GgufVocab, Tokenizer};

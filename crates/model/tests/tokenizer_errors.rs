@@ -1,5 +1,7 @@
 //! What is said when a tokenizer's files are missing, foreign, damaged or contradictory.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use ounce_model::tokenizer::gguf::TokenType;

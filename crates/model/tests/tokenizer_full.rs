@@ -1,6 +1,8 @@
 //! Full-size vocabularies: GPT-2's 50,257 tokens and Llama 2's 32,000, which are not part of the repository. Each test
 //! says so and stops when they are missing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -111,10 +113,10 @@ fn by_hand(vocab: &GgufVocab, text: &str) -> Vec<u32> {
         let mut best: Option<(f32, usize, u32)> = None;
         for at in 1..ids.len() {
             let pair = format!("{}{}", vocab.tokens[ids[at - 1] as usize], vocab.tokens[ids[at] as usize]);
-            if let Some(&id) = known.get(pair.as_str()) {
-                if best.is_none_or(|(score, ..)| scores[id as usize] > score) {
-                    best = Some((scores[id as usize], at, id));
-                }
+            if let Some(&id) = known.get(pair.as_str())
+                && best.is_none_or(|(score, ..)| scores[id as usize] > score)
+            {
+                best = Some((scores[id as usize], at, id));
             }
         }
         let Some((_, at, id)) = best else { return ids };

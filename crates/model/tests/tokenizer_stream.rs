@@ -1,6 +1,8 @@
 //! Streaming: whatever the ids, what comes out piece by piece is what decoding all of them gives; and damaged files are
 //! errors, never panics.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 

@@ -85,10 +85,11 @@ mod x86 {
             let scales = panel.as_ptr().add(blocks * QUANTS);
             let mut total = [_mm512_setzero_ps(); T];
             for block in 0..blocks {
-                let mut dots: [__m512i; T] = std::array::from_fn(|t| {
+                let mut dots = [_mm512_setzero_si512(); T];
+                for t in 0..T {
                     let sums = x_sums[t].add(block * (BLOCK / SUM_BLOCK));
-                    _mm512_set1_epi32(-8 * (i32::from(*sums) + i32::from(*sums.add(1))))
-                });
+                    dots[t] = _mm512_set1_epi32(-8 * (i32::from(*sums) + i32::from(*sums.add(1))));
+                }
                 for group in 0..4 {
                     let bytes = _mm512_loadu_si512(quants.add(block * QUANTS + group * 64).cast());
                     let halves =
@@ -133,10 +134,11 @@ mod x86 {
             let scales = panel.as_ptr().add(blocks * QUANTS);
             let mut total = [[_mm256_setzero_ps(); 2]; T];
             for block in 0..blocks {
-                let mut dots: [[__m256i; 2]; T] = std::array::from_fn(|t| {
+                let mut dots = [[_mm256_setzero_si256(); 2]; T];
+                for t in 0..T {
                     let sums = &x.sums(first + t)[block * (BLOCK / SUM_BLOCK)..];
-                    [_mm256_set1_epi32(-8 * (i32::from(sums[0]) + i32::from(sums[1]))); 2]
-                });
+                    dots[t] = [_mm256_set1_epi32(-8 * (i32::from(sums[0]) + i32::from(sums[1]))); 2];
+                }
                 for group in 0..4 {
                     for rows in 0..2 {
                         let at = block * QUANTS + group * 64 + rows * 32;

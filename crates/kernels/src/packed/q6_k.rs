@@ -130,10 +130,11 @@ mod x86 {
                     ($half:expr, $part:literal) => {
                         for quarter in 0..2 {
                             let column = $half * 128 + $part * 32 + quarter * 16;
-                            let mut dots: [__m512i; T] = std::array::from_fn(|t| {
+                            let mut dots = [_mm512_setzero_si512(); T];
+                            for t in 0..T {
                                 let sum = x_sums[t].add((block * BLOCK + column) / SUM_BLOCK);
-                                _mm512_set1_epi32(-32 * i32::from(*sum))
-                            });
+                                dots[t] = _mm512_set1_epi32(-32 * i32::from(*sum));
+                            }
                             for group in 0..4 {
                                 let half = quants.add(block * QUANTS + $half * HALF);
                                 let weights = weights_512::<$part>(half, quarter * 4 + group);
@@ -197,10 +198,11 @@ mod x86 {
                         let column = sixteen * 16;
                         let (part, half) =
                             (column % 128 / 32, quants.add(block * QUANTS + column / 128 * HALF));
-                        let mut dots: [__m256i; T] = std::array::from_fn(|t| {
+                        let mut dots = [_mm256_setzero_si256(); T];
+                        for t in 0..T {
                             let sum = x.sums(first + t)[(block * BLOCK + column) / SUM_BLOCK];
-                            _mm256_set1_epi32(-32 * i32::from(sum))
-                        });
+                            dots[t] = _mm256_set1_epi32(-32 * i32::from(sum));
+                        }
                         for group in 0..4 {
                             let at = (column % 32 / 4 + group) * 64 + rows * 32;
                             let low = _mm256_loadu_si256(half.add(part % 2 * 512 + at).cast());

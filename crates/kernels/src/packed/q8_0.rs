@@ -82,11 +82,12 @@ mod x86 {
             let mut total = [_mm512_setzero_ps(); T];
             let flip = _mm512_set1_epi8(-128);
             for block in 0..blocks {
-                let mut dots: [__m512i; T] = std::array::from_fn(|t| {
+                let mut dots = [_mm512_setzero_si512(); T];
+                for t in 0..T {
                     // The weights are taken as unsigned by adding 128; this takes it back.
                     let sums = x_sums[t].add(block * (BLOCK / SUM_BLOCK));
-                    _mm512_set1_epi32(-128 * (i32::from(*sums) + i32::from(*sums.add(1))))
-                });
+                    dots[t] = _mm512_set1_epi32(-128 * (i32::from(*sums) + i32::from(*sums.add(1))));
+                }
                 for group in 0..8 {
                     let weights = _mm512_loadu_si512(quants.add(block * QUANTS + group * 64).cast());
                     let weights = _mm512_xor_si512(weights, flip);

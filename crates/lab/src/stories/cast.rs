@@ -1,7 +1,7 @@
 //! Draws the people, things and places of one story and puts them into slots.
 
 use super::people::{self, Gender};
-use super::template::{Slots, chance, pick};
+use super::template::{Slots, below, chance, pick};
 use super::things;
 use rand_chacha::ChaCha8Rng;
 
@@ -52,7 +52,8 @@ fn gender(rng: &mut ChaCha8Rng) -> Gender {
 }
 
 fn child_name(rng: &mut ChaCha8Rng, gender: Gender) -> &'static str {
-    pick(rng, if gender == people::SHE { people::GIRLS } else { people::BOYS })
+    let names = if gender == people::SHE { people::GIRLS } else { people::BOYS };
+    names[below(rng, names.len())]
 }
 
 /// Hero and friend are both children or both animals; their names and, for animals, kinds differ.
@@ -141,7 +142,6 @@ fn draw_one(rng: &mut ChaCha8Rng, wanted: Draw, slots: &mut Slots) {
 
 /// `n` things, of which `m` are given away so that `left` remain; with `more` found again there are `total`.
 fn numbers(rng: &mut ChaCha8Rng, slots: &mut Slots) {
-    use super::template::below;
     let n = 4 + below(rng, 7);
     let m = 1 + below(rng, n - 3);
     let more = 2 + below(rng, 5);

@@ -1,11 +1,14 @@
 //! What every family's numbers must satisfy, checked once so that nothing after it need ask again: heads that
-//! divide evenly, rotations that fit, and sizes whose products fit 64 bits.
+//! divide evenly, rotations that fit, parts that are not empty, finite factors, and sizes whose products fit
+//! 64 bits.
 
-use crate::spec::{Attention, FeedForward, FeedForwardKind, Spec};
+use crate::rope::Rope;
+use crate::spec::{Attention, FeedForward, FeedForwardKind, Mlp, Norm, Norms, Spec};
 use crate::{Config, Error, Result};
 
-/// Tensors above this are damage, not models; the largest published mixture of experts has about 100,000.
-const MAX_TENSORS: usize = 1 << 21;
+/// Tensors above this are damage, not models; the largest published mixture of experts has about 100,000. The list
+/// of so many names takes 40 MB.
+const MAX_TENSORS: usize = 1 << 18;
 
 /// Parameters above this can't be addressed, in any format.
 const MAX_PARAMETERS: u128 = 1 << 56;
@@ -15,11 +18,19 @@ const MAX_WIDTH: usize = 1 << 31;
 
 /// Checks a spec.
 pub(super) fn check(config: &Config, spec: &Spec) -> Result<()> {
+    let whole = |what: String| Error::format(config.path(), what);
+    check_norms(&[spec.embedding.norm, spec.final_norm]).map_err(whole)?;
     let mut tensors = 16;
+    let mut rope: Option<&Rope> = None;
     for (index, layer) in spec.layers.iter().enumerate() {
         let bad = |what: String| Error::format(config.path(), format!("layer {index}: {what}"));
         if let Some(attention) = &layer.attention {
             check_attention(attention).map_err(bad)?;
+            // The layers of a model turn alike, nearly always.
+            if attention.rope.as_ref() != rope {
+                rope = attention.rope.as_ref();
+                rope.map_or(Ok(()), |rope| check_rope(rope, spec.context_length)).map_err(bad)?;
+            }
             tensors += 16 + 2 * attention.heads;
         }
         if let Some(feed_forward) = &layer.feed_forward {
@@ -38,7 +49,7 @@ pub(super) fn check(config: &Config, spec: &Spec) -> Result<()> {
     let parameters: u128 =
         spec.tensors().iter().map(|tensor| tensor.shape.iter().map(|&n| n as u128).product::<u128>()).sum();
     if parameters > MAX_PARAMETERS {
-        return Err(Error::format(config.path(), "its sizes multiply to more than any machine holds"));
+        return Err(whole("its sizes multiply to more than any machine holds".to_string()));
     }
     Ok(())
 }
@@ -54,6 +65,10 @@ fn check_attention(attention: &Attention) -> Result<(), String> {
     if heads.checked_mul(head_dim).is_none_or(|width| width > MAX_WIDTH) || heads > MAX_TENSORS {
         return Err(format!("{heads} attention heads of {head_dim} dimensions are more than any model has"));
     }
+    if !(attention.scale.is_finite() && attention.scale > 0.0) {
+        return Err(format!("the factor {} on attention scores is no positive number", attention.scale));
+    }
+    check_both(&attention.norms, attention.qk_norm.map(|it| it.norm))?;
     match attention.rope.as_ref().map(|rope| rope.dims) {
         Some(dims) if dims == 0 || !dims.is_multiple_of(2) || dims > head_dim => {
             Err(format!("{dims} rotary dimensions do not fit heads of {head_dim}"))
@@ -62,13 +77,54 @@ fn check_attention(attention: &Attention) -> Result<(), String> {
     }
 }
 
+/// Settings that are each allowed can still divide by zero together.
+fn check_rope(rope: &Rope, context_length: usize) -> Result<(), String> {
+    let lengths = [1, context_length, context_length.saturating_add(1)];
+    let finite = lengths.iter().all(|&length| {
+        let frequencies = rope.frequencies(length);
+        frequencies.amplitude.is_finite() && frequencies.radians.iter().all(|radians| radians.is_finite())
+    });
+    if finite { Ok(()) } else { Err("the rotary settings give angles that are no numbers".to_string()) }
+}
+
 fn check_feed_forward(feed_forward: &FeedForward) -> Result<(), String> {
-    let FeedForwardKind::Experts(experts) = &feed_forward.kind else { return Ok(()) };
+    check_both(&feed_forward.norms, None)?;
+    let experts = match &feed_forward.kind {
+        FeedForwardKind::Dense(mlp) => return check_width(mlp),
+        FeedForwardKind::Experts(experts) => experts,
+    };
     if experts.used == 0 || experts.used > experts.count {
         return Err(format!("{} of {} experts can't be used", experts.used, experts.count));
     }
     if experts.count > MAX_TENSORS {
         return Err(format!("{} experts are more than any model has", experts.count));
     }
-    Ok(())
+    check_width(&experts.expert)?;
+    experts.shared.as_ref().map_or(Ok(()), check_width)
+}
+
+fn check_width(mlp: &Mlp) -> Result<(), String> {
+    match mlp.width {
+        0 => Err(
+            "the feed-forward part has width 0; leave it out of the layer with \"feed_forward\": false in \
+                  ounce_layers"
+                .to_string(),
+        ),
+        width if width > MAX_WIDTH => {
+            Err(format!("a feed-forward part of width {width} is more than any model has"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_both(norms: &Norms, inner: Option<Norm>) -> Result<(), String> {
+    check_norms(&[norms.before, norms.after, norms.residual, inner])
+}
+
+/// A negative epsilon would take roots of negative numbers.
+fn check_norms(norms: &[Option<Norm>]) -> Result<(), String> {
+    match norms.iter().flatten().find(|norm| !(norm.eps >= 0.0 && norm.eps.is_finite())) {
+        Some(norm) => Err(format!("the epsilon {} of a norm should be a small positive number", norm.eps)),
+        None => Ok(()),
+    }
 }

@@ -4,6 +4,9 @@
 use crate::rope::{Rope, RopeScaling};
 use crate::{Config, Result};
 
+/// Rotary dimensions above this are damage; every layer keeps its own list of divisors.
+const MAX_DIMS: usize = 4096;
+
 /// Reads the rotary embedding for heads of `head_dim`. `layer_type` picks the object of a nested
 /// `rope_parameters`; `theta` is the family's default base.
 ///
@@ -29,6 +32,10 @@ pub fn rope(config: &Config, head_dim: usize, theta: f32, layer_type: Option<&st
         return Err(config.error("partial_rotary_factor", format!("should be within 0 and 1, found {share}")));
     }
     let dims = (head_dim as f32 * share) as usize;
+    if dims > MAX_DIMS {
+        let what = format!("{dims} rotary dimensions are more than the {MAX_DIMS} that ounce accepts");
+        return Err(config.error("head_dim", what));
+    }
     Ok(Rope { dims, theta, scaling: read_scaling(config, &scaling, dims)? })
 }
 

@@ -13,9 +13,10 @@ use crate::families;
 use crate::model::{Format, Model, Origin};
 use crate::names::{self, Layout, Names, Rule, laid, same};
 use crate::storage::Bytes;
+use crate::tokenizer::Tokenizer;
 use crate::tokenizer::llama2c::read_file;
 use crate::weights::{MemorySource, Tensor, bytes_of};
-use crate::{Config, Error, Result};
+use crate::{Config, Error, Result, Spec, Weights};
 
 /// Names given to the file's tensors, which have none of their own.
 const NAMES: Names = Names { prefixes: &[""], rules: &[RULES], ignore: &[] };
@@ -50,6 +51,12 @@ struct Header {
 /// Bytes of the header.
 const HEADER_BYTES: usize = 28;
 
+/// How files of later versions begin: `ak42` as a little-endian integer.
+const LATER_MAGIC: i32 = 0x616b_3432;
+
+/// Sizes from here on are damage.
+const MAX_SIZE: u32 = 1 << 24;
+
 /// Opens a checkpoint and the vocabulary beside it.
 ///
 /// # Errors
@@ -57,12 +64,9 @@ const HEADER_BYTES: usize = 28;
 pub fn open_model(path: &Path) -> Result<Model> {
     let bytes = Bytes::map(path)?;
     let header = read_header(&bytes, path)?;
-    let config = config_of(&header, path);
-    let (_, spec) = families::spec_of(&config)?;
-    let source = split(&header, &bytes, path)?;
-    let weights = names::resolve(&spec, &NAMES, Arc::new(source))?;
-    let tokenizer = match find_vocab(path, header.vocab_size)? {
-        Some(vocab) => Some(read_file(&vocab)?.to_tokenizer()?),
+    let (config, spec, weights) = parse(&header, &bytes, path)?;
+    let tokenizer = match find_vocab(path, header.vocab_size) {
+        Some(vocab) => Some(read_vocab(&vocab, header.vocab_size)?),
         None => None,
     };
     let generation = Config::new(path, Map::new());
@@ -70,38 +74,60 @@ pub fn open_model(path: &Path) -> Result<Model> {
     Ok(Model { spec, weights, tokenizer, chat: None, config, generation, origin, extras: Vec::new() })
 }
 
+/// Reads the architecture and weights of a file's bytes; `path` is used in messages.
+///
+/// # Errors
+/// As [`open_model`].
+pub fn read(bytes: &Bytes, path: &Path) -> Result<(Spec, Weights)> {
+    let (_, spec, weights) = parse(&read_header(bytes, path)?, bytes, path)?;
+    Ok((spec, weights))
+}
+
+fn parse(header: &Header, bytes: &Bytes, path: &Path) -> Result<(Config, Spec, Weights)> {
+    let config = config_of(header, path);
+    let (_, spec) = families::spec_of(&config)?;
+    let source = split(header, bytes, path)?;
+    let weights = names::resolve(&spec, &NAMES, Arc::new(source))?;
+    Ok((config, spec, weights))
+}
+
 fn read_header(bytes: &[u8], path: &Path) -> Result<Header> {
-    let no_checkpoint = |what: &str| {
+    let no_checkpoint = |what: String| {
         Error::format(path, format!("{what}, so it is no llama2.c checkpoint; pickle weights are not read"))
     };
-    if bytes.len() < HEADER_BYTES {
-        return Err(no_checkpoint("is shorter than a header"));
-    }
-    let (words, _) = bytes[..HEADER_BYTES].as_chunks::<4>();
-    let word = |index: usize| i32::from_le_bytes(words[index]);
-    let size = |index: usize| {
-        let value = word(index);
-        if value > 0 && value < 1 << 24 {
-            Ok(value as usize)
-        } else {
-            Err(no_checkpoint("has impossible sizes"))
-        }
+    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
+        return Err(no_checkpoint(format!("has {} bytes, less than a header", bytes.len())));
     };
-    let vocab = word(5).unsigned_abs() as usize;
+    let (words, _) = header.as_chunks::<4>();
+    let word = |index: usize| i32::from_le_bytes(words[index]);
+    if word(0) == LATER_MAGIC {
+        let what = format!(
+            "is a llama2.c checkpoint of version {}, of which only version 0 is read; export it again without \
+             --version",
+            word(1)
+        );
+        return Err(Error::format(path, what));
+    }
+    let size = |index: usize, name: &str| match word(index).unsigned_abs() {
+        size if size > 0 && size < MAX_SIZE && (word(index) > 0 || name == "vocab_size") => Ok(size as usize),
+        _ => Err(no_checkpoint(format!("says that {name} is {}", word(index)))),
+    };
     let header = Header {
-        dim: size(0)?,
-        hidden_dim: size(1)?,
-        layers: size(2)?,
-        heads: size(3)?,
-        kv_heads: size(4)?,
-        vocab_size: vocab,
-        seq_len: size(6)?,
+        dim: size(0, "dim")?,
+        hidden_dim: size(1, "hidden_dim")?,
+        layers: size(2, "n_layers")?,
+        heads: size(3, "n_heads")?,
+        kv_heads: size(4, "n_kv_heads")?,
+        vocab_size: size(5, "vocab_size")?,
+        seq_len: size(6, "max_seq_len")?,
         // A negative vocabulary size means that the head has a matrix of its own.
         shared_head: word(5) > 0,
     };
-    if vocab == 0 || vocab >= 1 << 24 || !header.dim.is_multiple_of(header.heads) || !header.heads.is_multiple_of(header.kv_heads)
-    {
-        return Err(no_checkpoint("has impossible sizes"));
+    let Header { dim, heads, kv_heads, .. } = header;
+    if !dim.is_multiple_of(2 * heads) || !heads.is_multiple_of(kv_heads) {
+        let what =
+            format!("has {heads} heads and {kv_heads} key/value heads, which can't share {dim} dimensions");
+        return Err(no_checkpoint(what));
     }
     Ok(header)
 }
@@ -151,7 +177,7 @@ fn split(header: &Header, bytes: &Bytes, path: &Path) -> Result<MemorySource> {
         let end = size.and_then(|size| offset.checked_add(size)).filter(|&end| end <= bytes.len());
         let Some(end) = end else {
             let what =
-                format!("ends inside {name}, so it is truncated or no llama2.c checkpoint; fetch it again");
+                format!("ends inside {name}, so it is cut off or no llama2.c checkpoint; fetch it again");
             return Err(Error::format(path, what));
         };
         if keep {
@@ -177,15 +203,29 @@ fn split(header: &Header, bytes: &Bytes, path: &Path) -> Result<MemorySource> {
         let rest = bytes.len() - offset;
         return Err(Error::format(
             path,
-            format!("has {rest} bytes too many, so it is no llama2.c checkpoint"),
+            format!("has {rest} bytes too many, so it is no llama2.c checkpoint; fetch it again"),
         ));
     }
     Ok(source)
 }
 
 /// The vocabulary file beside a checkpoint: `tok{size}.bin` or `tokenizer.bin`.
-fn find_vocab(path: &Path, vocab_size: usize) -> Result<Option<PathBuf>> {
+fn find_vocab(path: &Path, vocab_size: usize) -> Option<PathBuf> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let names = [format!("tok{vocab_size}.bin"), "tokenizer.bin".to_string()];
-    Ok(names.iter().map(|name| folder.join(name)).find(|file| file.is_file()))
+    names.iter().map(|name| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Reads the vocabulary; one of another size is another model's.
+fn read_vocab(path: &Path, vocab_size: usize) -> Result<Tokenizer> {
+    let tokenizer = read_file(path)?.to_tokenizer()?;
+    if tokenizer.id_limit() as usize != vocab_size {
+        let what = format!(
+            "has {} tokens, but the checkpoint beside it has {vocab_size}; put its own vocabulary there as \
+             tok{vocab_size}.bin",
+            tokenizer.id_limit()
+        );
+        return Err(Error::format(path, what));
+    }
+    Ok(tokenizer)
 }

@@ -10,6 +10,7 @@ mod write;
 use std::collections::HashSet;
 
 use crate::spec::{FeedForwardKind, QkScope, Spec};
+use crate::weights::TensorSource;
 
 pub use read::{Take, resolve};
 pub use write::{FileTensor, plan};
@@ -66,6 +67,18 @@ pub struct Names {
 }
 
 impl Names {
+    /// The source's name for one of ounce's tensors, if a rule for it names a tensor that is there.
+    pub(crate) fn find(&self, ours: &str, source: &dyn TensorSource) -> Option<String> {
+        let key = Key::of(ours);
+        let rules =
+            self.rules.iter().copied().flatten().filter(|rule| rule.ours.contains(&key.template.as_str()));
+        let names = |rule: &Rule| {
+            let prefixes = self.prefixes.iter();
+            prefixes.filter_map(|prefix| rule.file_name(prefix, &key)).collect::<Vec<_>>()
+        };
+        rules.flat_map(names).find(|name| source.info(name).is_some())
+    }
+
     /// What stands in front of the layer's number, in every spelling (`model.layers.`, `layers.`).
     fn layer_stems(&self) -> HashSet<String> {
         let files = self.rules.iter().copied().flatten().filter_map(|rule| rule.file.split_once("{i}"));

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub struct GgufVocab {
     /// `tokenizer.ggml.model`: the kind.
     pub model: String,
-    /// `tokenizer.ggml.pre`: the splitting rule of kind `gpt2`, see [`pre`].
+    /// `tokenizer.ggml.pre`: the splitting rule of kind `gpt2`, see [`super::pre`].
     pub pre: Option<String>,
     /// `tokenizer.ggml.tokens`, by id.
     pub tokens: Vec<String>,

@@ -5,6 +5,7 @@ use super::energy::{self, Unit};
 use super::{Options, Replace, fp8_product, l_mul_product, replace};
 use ounce_engine::{Arithmetic, Engine, Product};
 use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row, Text};
+use ounce_eval::perplexity::{self, WindowScore};
 use ounce_kernels::lmul::{self, Fp8, MantissaBits};
 use ounce_model::Model;
 use rand::{Rng, SeedableRng};
@@ -155,31 +156,31 @@ fn measure_perplexity(
     evidence: &mut Evidence,
 ) -> Result<f64, DemonstrationError> {
     let stories = tokens(model, &lab.text(Text::HeldOut, TEXT_BYTES))?;
-    let mut variants: Vec<(String, Arithmetic)> = vec![(BASELINE.into(), Arithmetic::default())];
+    let mut variants: Vec<(String, Arithmetic)> = Vec::new();
     for what in [Replace::Attention, Replace::Everything] {
         let place = if what == Replace::Attention { "attention" } else { "everywhere" };
         for k in [3, 4, 6, 23] {
-            variants.push((
-                format!("L-Mul, {k} bits, {place}"),
-                Options { bits: bits(k), replace: what }.arithmetic(),
-            ));
+            let arithmetic = Options { bits: bits(k), replace: what }.arithmetic();
+            variants.push((format!("L-Mul, {k} bits, {place}"), arithmetic));
         }
         for (name, format) in [("e4m3", Fp8::E4m3), ("e5m2", Fp8::E5m2)] {
             variants.push((format!("{name}, {place}"), replace(what, fp8_product(format))));
         }
     }
     let count = variants.len() as f64;
-    let mut exact = f64::NAN;
+    lab.progress("perplexity: f32", 0.05);
+    let exact = scores(model, Arithmetic::default(), &stories)?;
     for (at, (label, arithmetic)) in variants.into_iter().enumerate() {
-        lab.progress(&format!("perplexity: {label}"), 0.05 + 0.9 * at as f64 / count);
-        let got = perplexity(model, arithmetic, &stories)?;
-        if at == 0 {
-            exact = got;
-        } else {
-            let row = Row::new(label).with(PERPLEXITY, got, "a token");
-            evidence.rows.push(row.with("change against f32", (got / exact - 1.0) * 100.0, "%"));
-        }
+        lab.progress(&format!("perplexity: {label}"), 0.1 + 0.85 * at as f64 / count);
+        let scores = scores(model, arithmetic, &stories)?;
+        let (change, error) = change_of_loss(&exact, &scores);
+        let row = Row::new(label)
+            .with(PERPLEXITY, perplexity(&scores), "a token")
+            .with("change against f32", change.exp_m1() * 100.0, "%")
+            .with("standard error of the change", error * 100.0, "%");
+        evidence.rows.push(row);
     }
+    let exact = perplexity(&exact);
     expect_perplexities(evidence, exact);
     Ok(exact)
 }
@@ -218,32 +219,34 @@ fn tokens(model: &Model, text: &str) -> Result<Vec<Vec<u32>>, DemonstrationError
     all.map_err(DemonstrationError::step(METHOD, "tokenizing held-out text"))
 }
 
-/// Exponential of the mean negative log-likelihood of all tokens but each story's first.
-fn perplexity(
+fn scores(
     model: &Model,
     arithmetic: Arithmetic,
     stories: &[Vec<u32>],
-) -> Result<f64, DemonstrationError> {
-    let run = || -> ounce_engine::Result<(f64, usize)> {
-        let engine = Engine::with_arithmetic(model, arithmetic)?;
-        let (mut nats, mut count) = (0.0, 0);
-        for ids in stories {
-            let logits = engine.session().logits(ids)?;
-            for (row, &next) in logits.chunks_exact(model.spec.vocab_size).zip(&ids[1..]) {
-                nats += negative_log_likelihood(row, next as usize);
-                count += 1;
-            }
-        }
-        Ok((nats, count))
-    };
-    let (nats, count) = run().map_err(DemonstrationError::step(METHOD, "running the built-in model"))?;
-    Ok((nats / count.max(1) as f64).exp())
+) -> Result<Vec<WindowScore>, DemonstrationError> {
+    let context = model.spec.context_length;
+    let options = perplexity::Options { context, stride: context, prefix: None };
+    Engine::with_arithmetic(model, arithmetic)
+        .and_then(|engine| perplexity::score(&engine, stories, &options, |_, _| Ok(())))
+        .map_err(DemonstrationError::step(METHOD, "running the built-in model"))
 }
 
-fn negative_log_likelihood(logits: &[f32], target: usize) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
-    sum.ln() - f64::from(logits[target] - largest)
+fn perplexity(scores: &[WindowScore]) -> f64 {
+    let tokens: usize = scores.iter().map(|score| score.tokens).sum();
+    let log_likelihood: f64 = scores.iter().map(|score| score.log_likelihood).sum();
+    (-log_likelihood / tokens as f64).exp()
+}
+
+/// Change of the loss a token, in nats, with its standard error. Both ran on the same stories, so the error is that
+/// of the difference from story to story.
+fn change_of_loss(before: &[WindowScore], after: &[WindowScore]) -> (f64, f64) {
+    let tokens: usize = before.iter().map(|score| score.tokens).sum();
+    let pairs =
+        || before.iter().zip(after).map(|(b, a)| (b.tokens as f64, b.log_likelihood - a.log_likelihood));
+    let mean = pairs().map(|(_, change)| change).sum::<f64>() / tokens as f64;
+    let squares: f64 = pairs().map(|(tokens, change)| (change - mean * tokens).powi(2)).sum();
+    let stories = before.len() as f64;
+    (mean, (squares * stories / (stories - 1.0).max(1.0)).sqrt() / tokens as f64)
 }
 
 fn measure_energy(model: &Model, evidence: &mut Evidence) {
@@ -311,9 +314,15 @@ mod tests {
     }
 
     #[test]
-    fn likelihood_of_even_logits_is_that_of_a_fair_draw() {
-        assert!((negative_log_likelihood(&[3.0; 8], 5) - 8f64.ln()).abs() < 1e-6);
-        assert!(negative_log_likelihood(&[0.0, 1000.0], 1) < 1e-9);
+    fn a_change_common_to_all_stories_has_no_error() {
+        let score = |tokens, log_likelihood| WindowScore { tokens, log_likelihood };
+        let before = [score(10, -20.0), score(30, -45.0)];
+        let after = [score(10, -21.0), score(30, -48.0)];
+        let (change, error) = change_of_loss(&before, &after);
+        assert!((change - 0.1).abs() < 1e-12 && error < 1e-12, "{change} {error}");
+        assert!((perplexity(&before) - (65.0f64 / 40.0).exp()).abs() < 1e-12);
+        let uneven = [score(10, -22.0), score(30, -47.0)];
+        assert!(change_of_loss(&before, &uneven).1 > 0.01);
     }
 
     /// The numeric table is the part of the paper that needs no model; its expectations are known to hold, but for

@@ -12,6 +12,7 @@ use crate::families;
 use crate::formats::gguf::{Metadata, Value};
 use crate::model::Model;
 use crate::names::{self, FileTensor};
+use crate::rope::RopeScaling;
 use crate::spec::{Positions, Spec};
 use crate::{Config, Error, Result};
 
@@ -99,10 +100,17 @@ pub fn unexpressed(model: &Model) -> Result<Vec<String>> {
     Draft::of(&model.spec, &model.config)?.unexpressed()
 }
 
-/// A spec without what does not change results: the family's name, and unused rows of a position table. How
-/// sentences are pooled is no part of the comparison.
+/// A spec without what does not change results: the family's name, unused rows of a position table, and which method
+/// gave a list of divisors. How sentences are pooled is no part of the comparison.
 fn comparable(spec: &Spec) -> Json {
     let mut spec = Spec { family: String::new(), pooling: None, ..spec.clone() };
+    for attention in spec.layers.iter_mut().filter_map(|layer| layer.attention.as_mut()) {
+        if let Some(rope) = &mut attention.rope
+            && let Some(divisors) = rope.divisors()
+        {
+            rope.scaling = RopeScaling::Divisors { divisors };
+        }
+    }
     let positions = spec.embedding.positions;
     spec.embedding.positions =
         positions.map(|it| Positions { count: it.count.saturating_sub(it.offset), offset: 0 });

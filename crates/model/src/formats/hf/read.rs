@@ -1,18 +1,22 @@
 //! Opens a folder, or the same files held in memory.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::pooling::read_pooling;
+use super::files::{self, MAX_SETTINGS_BYTES};
+use super::pooling::read_modules;
 use crate::chat::ChatTemplate;
-use crate::families;
+use crate::families::{self, Family};
 use crate::formats::safetensors::SafetensorsFile;
 use crate::model::{Extra, Format, Model, Origin};
 use crate::names;
+use crate::spec::Spec;
 use crate::storage::Bytes;
 use crate::tokenizer::{Tokenizer, load};
+use crate::weights::TensorSource;
 use crate::{Config, Error, Result};
 
 /// Files that travel with a model when it is written again.
@@ -36,21 +40,21 @@ pub(crate) const EXTRAS: [&str; 12] = [
 /// # Errors
 /// If a file is missing, damaged, or asks for something ounce does not compute.
 pub fn open_model(folder: &Path) -> Result<Model> {
-    let read = |name: &str| load::read(&folder.join(name));
-    let config_path = folder.join("config.json");
+    let read = |name: &str| files::read(&folder.join(name), limit(name));
     let text = read("config.json")?
         .ok_or_else(|| Error::format(folder, "has no config.json, so it is no model's folder"))?;
-    let config = Config::parse(&config_path, &text)?;
-    let generation = read_generation(folder, &read)?;
+    let config = Config::parse(folder.join("config.json"), &text)?;
+    // The settings first: of a model that ounce can't run, the weights may be in a format it can't read.
+    let settings = Settings::read(folder, config, &read)?;
     let source = SafetensorsFile::open_folder(folder)?;
     let json = |config: &Config| Value::Object(config.map().clone());
     let tokenizer = if has_tokenizer(folder) {
-        Some(Tokenizer::from_folder(folder, &json(&config), &json(&generation))?)
+        Some(Tokenizer::from_folder(folder, &json(&settings.config), &json(&settings.generation))?)
     } else {
         None
     };
     let chat = ChatTemplate::from_folder(folder)?;
-    assemble(folder, Format::HuggingFace, config, generation, source, (tokenizer, chat), &read)
+    settings.with_weights(folder, Format::HuggingFace, source, (tokenizer, chat), &read)
 }
 
 /// Opens a model whose files are part of the program: pairs of file name and content. `name` is its name.
@@ -64,46 +68,102 @@ pub fn open_embedded(name: &str, files: &[(&str, &'static [u8])]) -> Result<Mode
     let need =
         |wanted: &str| find(wanted).ok_or_else(|| Error::format(folder, format!("has no {wanted} built in")));
     let config = Config::parse(folder.join("config.json"), need("config.json")?)?;
-    let generation = read_generation(folder, &read)?;
+    let settings = Settings::read(folder, config, &read)?;
     let weights = need("model.safetensors")?;
     let source = SafetensorsFile::parse(Bytes::from_static(weights), &folder.join("model.safetensors"))?;
     let tokenizer = match find("tokenizer.json") {
         Some(text) => Some(Tokenizer::from_json_bytes(text)?),
         None => None,
     };
-    assemble(folder, Format::BuiltIn, config, generation, source, (tokenizer, None), &read)
+    settings.with_weights(folder, Format::BuiltIn, source, (tokenizer, None), &read)
 }
 
-fn assemble(
-    folder: &Path,
-    format: Format,
+/// Gives a file's content by its path within the folder.
+type ReadFile<'a> = &'a dyn Fn(&str) -> Result<Option<Vec<u8>>>;
+
+/// What the files of settings say, checked before any weight is looked at.
+struct Settings {
     config: Config,
     generation: Config,
-    source: SafetensorsFile,
-    (tokenizer, chat): (Option<Tokenizer>, Option<ChatTemplate>),
-    read: &dyn Fn(&str) -> Result<Option<Vec<u8>>>,
-) -> Result<Model> {
-    if let Some(quantization) = config.object_opt("quantization_config")? {
-        let method = quantization.text_opt("quant_method")?.unwrap_or("an unnamed method");
-        return Err(config.error(
-            "quantization_config",
-            format!("the weights are packed by {method}, which ounce does not read; take the original model or a GGUF"),
-        ));
-    }
-    let (family, mut spec) = families::spec_of(&config)?;
-    spec.pooling = read_pooling(folder, read)?;
-    let weights = names::resolve(&spec, &family.names, Arc::new(source))?;
-    let mut extras = Vec::new();
-    for name in EXTRAS {
-        if let Some(content) = read(name)? {
-            extras.push(Extra { name: name.to_string(), content });
-        }
-    }
-    let origin = Origin { path: folder.to_path_buf(), format };
-    Ok(Model { spec, weights, tokenizer, chat, config, generation, origin, extras })
+    family: &'static Family,
+    spec: Spec,
+    /// Files that sentence-transformers keeps in folders of their own.
+    module_files: Vec<String>,
 }
 
-fn read_generation(folder: &Path, read: &dyn Fn(&str) -> Result<Option<Vec<u8>>>) -> Result<Config> {
+impl Settings {
+    fn read(folder: &Path, config: Config, read: ReadFile<'_>) -> Result<Settings> {
+        for key in ["quantization_config", "compression_config"] {
+            if let Some(quantization) = config.object_opt(key)? {
+                let method = quantization.text_opt("quant_method")?.unwrap_or("an unnamed method");
+                let what = format!(
+                    "the weights are packed by {method}, which ounce does not read; take the original model or a \
+                     GGUF"
+                );
+                return Err(config.error(key, what));
+            }
+        }
+        let (family, mut spec) = families::spec_of(&config)?;
+        let generation = read_generation(folder, read)?;
+        config.ids("eos_token_id")?;
+        generation.ids("eos_token_id")?;
+        let modules = read_modules(folder, read)?;
+        spec.pooling = modules.as_ref().map(|modules| modules.pooling);
+        let module_files = modules.map(|modules| modules.files).unwrap_or_default();
+        Ok(Settings { config, generation, family, spec, module_files })
+    }
+
+    fn with_weights(
+        mut self,
+        folder: &Path,
+        format: Format,
+        source: SafetensorsFile,
+        (tokenizer, chat): (Option<Tokenizer>, Option<ChatTemplate>),
+        read: ReadFile<'_>,
+    ) -> Result<Model> {
+        self.untie_if_told_twice(&source)?;
+        let weights = names::resolve(&self.spec, &self.family.names, Arc::new(source))?;
+        let mut extras = Vec::new();
+        let modules = self.module_files.iter().map(String::as_str).filter(|name| *name != "config.json");
+        let names: BTreeSet<&str> = EXTRAS.into_iter().chain(modules).collect();
+        for name in names {
+            if let Some(content) = read(name)? {
+                extras.push(Extra { name: name.to_string(), content });
+            }
+        }
+        let origin = Origin { path: folder.to_path_buf(), format };
+        let Settings { config, generation, spec, .. } = self;
+        Ok(Model { spec, weights, tokenizer, chat, config, generation, origin, extras })
+    }
+
+    /// A file that has an output matrix unlike the embedding means it, whatever `tie_word_embeddings` says; so
+    /// transformers decides too.
+    fn untie_if_told_twice(&mut self, source: &SafetensorsFile) -> Result<()> {
+        if !self.spec.head.as_ref().is_some_and(|head| head.tied) {
+            return Ok(());
+        }
+        let Some(head) = self.family.names.find("head.weight", source) else { return Ok(()) };
+        let Some(tokens) = self.family.names.find("embed.tokens.weight", source) else { return Ok(()) };
+        let (head, tokens) = (source.tensor(&head)?, source.tensor(&tokens)?);
+        if head.dtype == tokens.dtype && head.shape == tokens.shape && head.data[..] == tokens.data[..] {
+            return Ok(());
+        }
+        self.config.map_mut().insert("tie_word_embeddings".to_string(), Value::Bool(false));
+        let pooling = self.spec.pooling;
+        self.spec = Spec { pooling, ..families::spec_of(&self.config)?.1 };
+        Ok(())
+    }
+}
+
+/// How many bytes of a file are read at most.
+fn limit(name: &str) -> u64 {
+    match name {
+        "tokenizer.model" | "tokenizer_config.json" => load::MAX_JSON_BYTES,
+        _ => MAX_SETTINGS_BYTES,
+    }
+}
+
+fn read_generation(folder: &Path, read: ReadFile<'_>) -> Result<Config> {
     let path = folder.join("generation_config.json");
     match read("generation_config.json")? {
         Some(text) => Config::parse(path, &text),

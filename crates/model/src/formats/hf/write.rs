@@ -6,7 +6,9 @@ use std::path::Path;
 
 use ounce_kernels::DType;
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
+use super::files::stays_inside;
 use crate::families;
 use crate::formats::{Progress, WriteOptions, check_target};
 use crate::model::Model;
@@ -24,9 +26,12 @@ struct Planned {
 
 /// Writes `model` into `folder`, which is made. Returns the bytes of the weights.
 ///
+/// With [`WriteOptions::overwrite`] an older model's folder gives way, with all it holds, once the new one is
+/// complete; a folder of anything else is never replaced.
+///
 /// # Errors
 /// If the folder exists and may not be replaced, a tensor can't be read, or writing fails; nothing is left
-/// half-written then.
+/// half-written then, and an older model stands as it was.
 pub fn write_model(
     model: &Model,
     folder: &Path,
@@ -34,18 +39,14 @@ pub fn write_model(
     progress: Progress<'_>,
 ) -> Result<u64> {
     check_target(folder, options.overwrite)?;
+    check_replaceable(folder)?;
     let family = families::by_name(&model.spec.family).ok_or_else(|| {
         Error::unsupported(format!("the family {} has no folder format", model.spec.family))
     })?;
     let planned = plan(model, names::plan(&model.spec, &family.names)?, options.dtype)?;
     let parent = folder.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let draft = tempfile::Builder::new()
-        .prefix(&format!(".{name}."))
-        .suffix(".tmp")
-        .tempdir_in(parent)
-        .map_err(Error::io(parent))?;
+    let draft = beside(folder, parent)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -55,11 +56,50 @@ pub fn write_model(
     }
     let total = write_weights(model, &planned, draft.path(), options.shard_bytes, progress)?;
     write_texts(model, family, &planned, draft.path())?;
-    if options.overwrite && folder.is_dir() {
-        fs::remove_dir_all(folder).map_err(Error::io(folder))?;
-    }
-    fs::rename(draft.path(), folder).map_err(Error::io(folder))?;
+    put_in_place(draft, folder, parent)?;
     Ok(total)
+}
+
+/// Refuses to replace what is no model's folder: a name typed wrong must not cost a home directory.
+fn check_replaceable(folder: &Path) -> Result<()> {
+    if folder.file_name().is_none() {
+        return Err(Error::format(folder, "is no name for a new folder; name one to be made"));
+    }
+    let Ok(facts) = folder.symlink_metadata() else { return Ok(()) };
+    let is_model = || folder.join("config.json").is_file();
+    let is_empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    if facts.is_dir() && (is_model() || is_empty()) {
+        return Ok(());
+    }
+    Err(Error::format(folder, "is no model's folder, so it is not replaced; choose another name"))
+}
+
+/// A temporary folder beside `folder`, removed again unless it is kept.
+fn beside(folder: &Path, parent: &Path) -> Result<TempDir> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&format!(".{name}.")).suffix(".tmp").tempdir_in(parent).map_err(Error::io(parent))
+}
+
+/// Gives the finished draft its name. An older folder is moved aside first and moved back if that fails.
+fn put_in_place(draft: TempDir, folder: &Path, parent: &Path) -> Result<()> {
+    let old = if folder.is_dir() { Some(beside(folder, parent)?) } else { None };
+    let aside = old.as_ref().map(|old| old.path().join("old"));
+    if let Some(aside) = &aside {
+        fs::rename(folder, aside).map_err(Error::io(folder))?;
+    }
+    if let Err(error) = fs::rename(draft.path(), folder) {
+        let lost = aside.filter(|aside| fs::rename(aside, folder).is_err());
+        if let (Some(lost), Some(old)) = (lost, old) {
+            let _ = old.keep();
+            let what = format!("could not be replaced ({error}); the older model is now {}", lost.display());
+            return Err(Error::format(folder, what));
+        }
+        return Err(Error::io(folder)(error));
+    }
+    // It has another name now, which dropping the draft would not find.
+    let _ = draft.keep();
+    Ok(())
 }
 
 /// Chooses each tensor's format: as asked, else as stored; block formats, which safetensors has not, become F16.
@@ -78,6 +118,8 @@ fn plan(model: &Model, tensors: Vec<FileTensor>, asked: Option<DType>) -> Result
         tensors.iter().filter(|it| it.shape.len() > 1).map(stored).find(|dtype| *dtype != DType::F32);
     let mut planned = Vec::with_capacity(tensors.len());
     for tensor in tensors {
+        // Norms and biases do not bear 8 bits.
+        let asked = asked.filter(|dtype| dtype.block_bytes() > 1 || tensor.shape.len() > 1);
         let mut dtype = asked.unwrap_or_else(|| stored(&tensor));
         let joins = asked.is_none() && tensor.shape.len() == 1 && dtype == DType::F32;
         if let Some(common) = common.filter(|_| joins) {
@@ -199,6 +241,10 @@ fn write_texts(model: &Model, family: &families::Family, planned: &[Planned], fo
     write_json(&folder.join("config.json"), &Value::Object(config))?;
     for extra in &model.extras {
         let path = folder.join(&extra.name);
+        if !stays_inside(&extra.name) {
+            let what = "belongs to the model, but would be written outside its folder";
+            return Err(Error::format(path, what));
+        }
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(Error::io(parent))?;
         }

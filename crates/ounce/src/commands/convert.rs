@@ -1,0 +1,120 @@
+//! `ounce convert`: a model in another format, whole or not at all.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::bail;
+use ounce_kernels::{DType, quant};
+use ounce_model::formats::{WriteOptions, gguf_model, hf};
+use serde::Serialize;
+
+use crate::cli::Globals;
+use crate::failure::Outcome;
+use crate::interrupt::Watch;
+use crate::progress::{Progress, Unit};
+use crate::{output, source, units};
+
+/// Write a model in another format
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ounce convert ./folder model.gguf --dtype q8_0
+  ounce convert model.gguf ./folder                       back to a Hugging Face folder
+  ounce convert org/name ./half --dtype bf16 --shard-size 2G
+  ounce convert ./folder model.gguf --dtype q4_k --dry-run
+A target that ends in .gguf becomes a GGUF file, any other a Hugging Face folder. Without --dtype each tensor
+keeps its format where the target has it. Formats by blocks (q8_0, q4_k …) exist in GGUF only.")]
+pub struct Args {
+    #[arg(help = source::MODEL_HELP)]
+    model: String,
+    /// The file ending in .gguf, or the folder, to be made
+    target: PathBuf,
+    /// Format of the matrices: f32, f16, bf16, q8_0, q4_0, q4_k, q6_k …; vectors stay in F32 or as they are
+    #[arg(long, value_name = "FORMAT", value_parser = parse_dtype)]
+    dtype: Option<DType>,
+    /// Largest weight file before it is split: bytes, or with K, M, G, T (powers of 1024). Folders only
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    shard_size: Option<u64>,
+    /// Replace what is at the target
+    #[arg(long)]
+    force: bool,
+    /// List what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What is printed with `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    target: PathBuf,
+    format: &'static str,
+    bytes_before: u64,
+    bytes: u64,
+    seconds: f64,
+}
+
+fn parse_dtype(text: &str) -> Result<DType, String> {
+    DType::parse(text).filter(|dtype| quant::can_encode(*dtype)).ok_or_else(|| {
+        let known: Vec<String> =
+            DType::all().filter(|it| quant::can_encode(*it)).map(|it| it.name().to_lowercase()).collect();
+        format!("{text:?} is no format that ounce writes; it writes {}", known.join(", "))
+    })
+}
+
+fn is_gguf(target: &Path) -> bool {
+    target.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the target exists, its format has no place for the model, or reading or writing fails.
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    let target = &args.target;
+    if let Some(ending) = target.extension().filter(|it| ["bin", "safetensors", "json"].iter().any(|end| it == end)) {
+        bail!("{}: ounce writes folders and .gguf files, no .{} file", target.display(), ending.display());
+    }
+    let model = source::open(&args.model)?;
+    let options = WriteOptions { dtype: args.dtype, shard_bytes: args.shard_size, overwrite: args.force };
+    let start = Instant::now();
+    let watch = Watch::start();
+    let mut bar = Progress::new("writing", Unit::Bytes);
+    let mut progress = |done: u64, total: u64| {
+        bar.set(done, total);
+        watch.check()
+    };
+    let bytes = if is_gguf(target) {
+        gguf_model::write_model(&model, target, &options, &mut progress)?
+    } else {
+        hf::write_model(&model, target, &options, &mut progress)?
+    };
+    drop(bar);
+    let report = Report {
+        model: model.origin.path.display().to_string(),
+        target: target.clone(),
+        format: if is_gguf(target) { "GGUF" } else { "Hugging Face folder" },
+        bytes_before: model.weight_bytes(),
+        bytes,
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    if globals.json {
+        output::json(&report)?;
+    } else {
+        let (before, after) = (units::bytes(report.bytes_before), units::bytes(bytes));
+        output::line(format!("{}: {after} ({before} before), {:.1} s", target.display(), report.seconds))?;
+    }
+    Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_known_by_any_spelling_and_others_listed() {
+        assert_eq!(parse_dtype("q4_k"), Ok(DType::Q4K));
+        assert_eq!(parse_dtype("BF16"), Ok(DType::BF16));
+        assert!(parse_dtype("int4").unwrap_err().contains("q8_0"));
+    }
+}
