@@ -84,24 +84,36 @@ fn a_written_model_computes_the_same() {
 
 #[test]
 fn quantized_models_open_and_stay_near() {
-    // The golden models' rows of 32 to 64 values leave the larger blocks to their replacements; the errors are those
-    // of tiny random models, whose weights have no structure to round to.
-    let limits = [(DType::Q8_0, 0.2), (DType::Q6K, 0.2), (DType::Q4K, 2.0), (DType::Q4_0, 3.0), (DType::BF16, 0.2)];
+    // Error over signal; results that have nothing to do with each other differ by 1.4. Random weights have no
+    // structure, so these are about the worst that the formats do.
+    let limits =
+        [(DType::BF16, 0.03), (DType::Q8_0, 0.05), (DType::Q6K, 0.05), (DType::Q4K, 0.4), (DType::Q4_0, 0.8)];
     let scratch = tempfile::tempdir().expect("a folder");
-    for name in ["llama", "llama_tied", "qwen2", "gemma2", "phi3", "mixtral", "gpt2", "bge"] {
-        let folder = golden("models").join(name);
-        let (original, ids) = (open(&folder), ids(&folder));
+    let folders = ["llama", "llama_tied", "qwen2", "gemma2", "phi3", "mixtral", "gpt2", "bge"];
+    let mut sources: Vec<PathBuf> = folders.iter().map(|name| golden("models").join(name)).collect();
+    // The one whose rows are whole blocks of the larger formats; the others get replacements.
+    sources.push(golden("gguf_model").join("llama_q4_k.gguf"));
+    for source in sources {
+        let name = name_of(&source);
+        let original = open(&source);
+        let ids: Vec<u32> = (3..30).collect();
         let reference = run(&original, &ids);
         for (dtype, limit) in limits {
             let path = scratch.path().join(format!("{name}-{dtype}.gguf"));
             write(&original, &path, Some(dtype));
-            let found = difference(&run(&open(&path), &ids), &reference);
-            println!("{name:12} {dtype:6} {found:.3}");
+            let found = noise(&run(&open(&path), &ids), &reference);
+            println!("{name:16} {dtype:6} {found:.3}");
             assert!(found < limit, "{name} in {dtype} differs by {found}");
-            let exact = found == 0.0;
-            assert!(!exact || dtype == DType::BF16, "{name} in {dtype} is not quantized at all");
+            assert!(found > 0.0 || dtype == DType::BF16, "{name} in {dtype} is not quantized at all");
         }
     }
+}
+
+/// Root mean square of the difference over the reference's.
+fn noise(found: &[f32], reference: &[f32]) -> f64 {
+    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>();
+    let error = square(&mut found.iter().zip(reference).map(|(a, b)| a - b));
+    (error / square(&mut reference.iter().copied())).sqrt()
 }
 
 #[test]
@@ -114,14 +126,57 @@ fn files_of_another_writer_compute_what_llama_cpp_computes() {
     assert!(files.len() >= 5, "the golden GGUF models are there: {}", files.len());
     for file in files {
         let golden = SafetensorsFile::open(&file.with_extension("safetensors")).expect("golden file");
-        let ids: Vec<u32> = golden.tensor("input_ids").expect("ids").data.as_chunks::<4>().0.iter()
+        let ids: Vec<u32> = golden
+            .tensor("input_ids")
+            .expect("ids")
+            .data
+            .as_chunks::<4>()
+            .0
+            .iter()
             .map(|&bytes| i32::from_le_bytes(bytes) as u32)
             .collect();
         let reference = golden.tensor("result").expect("result").to_f32().expect("f32");
         assert!(GgufFile::open(&file).expect("a GGUF file").metadata().get("ounce.config").is_none());
         let found = difference(&run(&open(&file), &ids), &reference);
         println!("{:24} {found:.2e}", name_of(&file));
-        // llama.cpp rounds the attention's scores and values to F16 and looks GELU up in a table of F16.
-        assert!(found < 2e-2, "{} differs by {found:e}", name_of(&file));
+        // llama.cpp looks GELU up in a table of F16.
+        let table = ["bert", "gemma", "gptneox"].iter().any(|name| name_of(&file).starts_with(name));
+        assert!(found < if table { 5e-3 } else { 2e-5 }, "{} differs by {found:e}", name_of(&file));
     }
+}
+
+#[test]
+fn a_converted_checkpoint_tells_the_story_that_llama_cpp_tells() {
+    let checkpoint =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/stories260k/stories260K.bin");
+    if !checkpoint.is_file() {
+        println!("skipped: {} is not there", checkpoint.display());
+        return;
+    }
+    let text = std::fs::read_to_string(golden("gguf_model").join("stories260K.json")).expect("golden story");
+    let story: Story = serde_json::from_str(&text).expect("JSON");
+    let scratch = tempfile::tempdir().expect("a folder");
+    let path = scratch.path().join("stories.gguf");
+    write(&open(&checkpoint), &path, None);
+    let model = open(&path);
+    let tokenizer = model.tokenizer.as_ref().expect("a tokenizer");
+    assert_eq!(tokenizer.encode(&story.prompt, true).expect("ids"), story.prompt_ids);
+    let engine = Engine::new(&model).expect("an engine");
+    let mut session = engine.session();
+    let mut ids = story.prompt_ids.clone();
+    let mut logits = session.feed(&ids, |_| {}).expect("logits");
+    while ids.len() < story.ids.len() {
+        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("a token");
+        ids.push(best as u32);
+        logits = session.feed(&[best as u32], |_| {}).expect("logits");
+    }
+    assert_eq!(ids, story.ids, "{}", tokenizer.decode(&ids, true).expect("text"));
+}
+
+/// What llama.cpp made of a prompt, greedily.
+#[derive(serde::Deserialize)]
+struct Story {
+    prompt: String,
+    prompt_ids: Vec<u32>,
+    ids: Vec<u32>,
 }

@@ -14,14 +14,14 @@ const COLUMNS: usize = 2048;
 fn products(criterion: &mut Criterion) {
     let values: Vec<f32> = (0..ROWS * COLUMNS).map(|i| ((i * 7919) % 1009) as f32 / 504.0 - 1.0).collect();
     let pool = Pool::global();
-    for dtype in [DType::Q8_0, DType::Q4_0, DType::Q4K, DType::Q6K] {
+    for dtype in [DType::F32, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4K, DType::Q6K] {
         let mut bytes = Vec::new();
         quant::encode(dtype, &values, &mut bytes).expect("a format that is written");
         let packed = PackedMatrix::pack(dtype, &bytes, ROWS, COLUMNS).expect("a format with a kernel");
         let mut group = criterion.benchmark_group(format!("packed {dtype} {ROWS}x{COLUMNS}"));
         for tokens in [1, 2, 8, 128] {
             let mut x = Activations::new();
-            packed.quantize(&values[..tokens * COLUMNS], pool, &mut x);
+            packed.prepare(&values[..tokens * COLUMNS], pool, &mut x);
             let mut out = vec![0.0; tokens * ROWS];
             group.throughput(if tokens == 1 {
                 Throughput::Bytes(packed.bytes() as u64)
@@ -30,7 +30,8 @@ fn products(criterion: &mut Criterion) {
             });
             for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Plain) {
                 let id = BenchmarkId::new(isa.name(), tokens);
-                group.bench_function(id, |bench| bench.iter(|| packed.multiply_with(isa, &x, pool, &mut out)));
+                group
+                    .bench_function(id, |bench| bench.iter(|| packed.multiply_with(isa, &x, pool, &mut out)));
             }
         }
         group.finish();

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::{eval, logits, run, show, tokenize};
+use crate::commands::{bench, completions, convert, embed, eval, logits, man, methods, run, show, tokenize};
 use crate::failure::Outcome;
 
 /// Fits large models into small machines: look at, run, convert, measure and compress language models.
@@ -57,9 +57,15 @@ pub struct Globals {
 enum Command {
     Run(run::Args),
     Show(show::Args),
+    Convert(convert::Args),
     Eval(eval::Args),
+    Embed(embed::Args),
     Logits(logits::Args),
     Tokenize(tokenize::Args),
+    Methods(methods::Args),
+    Bench(bench::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Cli {
@@ -74,9 +80,15 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(args, globals),
             Command::Show(args) => show::run(args, globals),
+            Command::Convert(args) => convert::run(args, globals),
             Command::Eval(args) => eval::run(args, globals),
+            Command::Embed(args) => embed::run(args, globals),
             Command::Logits(args) => logits::run(args, globals),
             Command::Tokenize(args) => tokenize::run(args, globals),
+            Command::Methods(args) => methods::run(args, globals),
+            Command::Bench(args) => bench::run(args, globals),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => man::run(args),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod chat;
 mod cli;
 mod commands;
+mod evidence;
 mod failure;
 mod generation;
 mod inspect;

@@ -1,17 +1,38 @@
-//! Activations in int8: blocks of 32 or 256 values share a scale `max|x| / 127`; values are rounded to nearest,
-//! ties to even. Sums of sixteen values each are kept for formats whose weights have an offset.
+//! Activations as the kernels want them: int8 with shared scales, bf16, or f32.
+//!
+//! Int8: blocks of 32 or 256 values share a scale `max|x| / 127`; values are rounded to nearest, ties to even. Sums of
+//! sixteen values each are kept for formats whose weights have an offset.
+
+use half::bf16;
 
 use crate::pool::Pool;
 
 /// Values whose sum is kept.
 pub(crate) const SUM_BLOCK: usize = 16;
 
-/// Quantized activations of some tokens, `[tokens, columns]`; the buffers are used again.
+/// Fewer tokens than this are prepared sooner than threads are woken for them.
+const SHARED_FROM: usize = 8;
+
+/// The form that activations are brought to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bf16.
+    Bf16,
+    /// Int8 with a scale for so many values.
+    Int8(usize),
+}
+
+/// Activations of some tokens, `[tokens, columns]`; the buffers are used again.
 #[derive(Debug, Default)]
 pub struct Activations {
     tokens: usize,
     columns: usize,
-    block: usize,
+    form: Form,
+    floats: Vec<f32>,
+    halves: Vec<bf16>,
     values: Vec<i8>,
     scales: Vec<f32>,
     sums: Vec<i16>,
@@ -33,43 +54,70 @@ impl Activations {
         self.columns
     }
 
-    /// Values that share a scale.
-    pub fn block(&self) -> usize {
-        self.block
+    /// The form they were brought to.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
-    /// Quantizes `x`, `[tokens, columns]`.
-    pub(crate) fn fill(&mut self, x: &[f32], columns: usize, block: usize, pool: &Pool) {
-        assert!(columns.is_multiple_of(block) && x.len().is_multiple_of(columns), "whole blocks and tokens");
+    /// Takes `x`, `[tokens, columns]`, in the wanted form.
+    pub(crate) fn fill(&mut self, x: &[f32], columns: usize, form: Form, pool: &Pool) {
+        assert!(x.len().is_multiple_of(columns), "whole tokens");
         self.tokens = x.len() / columns;
         self.columns = columns;
-        self.block = block;
+        self.form = form;
+        match form {
+            Form::F32 => {
+                self.floats.clear();
+                self.floats.extend_from_slice(x);
+            }
+            Form::Bf16 => {
+                self.halves.clear();
+                self.halves.extend(x.iter().map(|&x| bf16::from_f32(x)));
+            }
+            Form::Int8(block) => self.fill_int8(x, block, pool),
+        }
+    }
+
+    fn fill_int8(&mut self, x: &[f32], block: usize, pool: &Pool) {
+        let columns = self.columns;
+        assert!(columns.is_multiple_of(block), "whole blocks");
         self.values.resize(x.len(), 0);
         self.scales.resize(x.len() / block, 0.0);
         self.sums.resize(x.len() / SUM_BLOCK, 0);
+        if self.tokens < SHARED_FROM {
+            return quantize(x, block, &mut self.values, &mut self.scales, &mut self.sums);
+        }
         let mut rest = (&mut self.values[..], &mut self.scales[..], &mut self.sums[..]);
-        // A few tokens are done sooner than threads are woken for them.
-        let threads = if self.tokens < 8 { 1 } else { pool.threads() };
-        let share = self.tokens.div_ceil(threads).max(1);
-        let mut parts = Vec::with_capacity(threads);
+        let share = self.tokens.div_ceil(pool.threads());
+        let mut parts = Vec::with_capacity(pool.threads());
         for x in x.chunks(share * columns) {
             let (values, scales, sums) = rest;
             let (values, more_values) = values.split_at_mut(x.len());
             let (scales, more_scales) = scales.split_at_mut(x.len() / block);
             let (sums, more_sums) = sums.split_at_mut(x.len() / SUM_BLOCK);
             rest = (more_values, more_scales, more_sums);
-            parts.push(std::sync::Mutex::new((x, values, scales, sums)));
+            parts.push((x, values, scales, sums));
         }
-        let work = |thread: usize| {
-            let Some(part) = parts.get(thread) else { return };
-            let mut part = part.lock().expect("each part is one thread's own");
-            let (x, values, scales, sums) = &mut *part;
-            quantize(x, block, values, scales, sums);
-        };
-        if threads == 1 { (0..parts.len()).for_each(work) } else { pool.run(&work) }
+        pool.split_chunks(&mut parts, 1, |_, part| {
+            for (x, values, scales, sums) in part {
+                quantize(x, block, values, scales, sums);
+            }
+        });
     }
 
-    /// The values of a token.
+    /// The values of a token, if they are f32.
+    #[inline]
+    pub(crate) fn floats(&self, token: usize) -> &[f32] {
+        &self.floats[token * self.columns..(token + 1) * self.columns]
+    }
+
+    /// The values of a token, if they are bf16.
+    #[inline]
+    pub(crate) fn halves(&self, token: usize) -> &[bf16] {
+        &self.halves[token * self.columns..(token + 1) * self.columns]
+    }
+
+    /// The values of a token, if they are int8.
     #[inline]
     pub(crate) fn values(&self, token: usize) -> &[i8] {
         &self.values[token * self.columns..(token + 1) * self.columns]
@@ -78,7 +126,7 @@ impl Activations {
     /// The scales of a token's blocks.
     #[inline]
     pub(crate) fn scales(&self, token: usize) -> &[f32] {
-        let blocks = self.columns / self.block;
+        let blocks = self.scales.len() / self.tokens.max(1);
         &self.scales[token * blocks..(token + 1) * blocks]
     }
 
@@ -157,7 +205,7 @@ mod tests {
         let x: Vec<f32> = (0..512).map(|i| (i as f32 * 0.37).sin() * (1.0 + i as f32 * 0.01)).collect();
         for block in [32, 256] {
             let mut quantized = Activations::new();
-            quantized.fill(&x, 256, block, &Pool::new(1));
+            quantized.fill(&x, 256, Form::Int8(block), &Pool::new(1));
             for token in 0..2 {
                 let (values, scales) = (quantized.values(token), quantized.scales(token));
                 for (index, &value) in values.iter().enumerate() {

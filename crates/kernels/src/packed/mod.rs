@@ -1,17 +1,21 @@
-//! Products of quantized weights with int8 activations: weights repacked once into the order in which the
-//! kernels read them, activations quantized on the way in.
+//! Matrix products: weights repacked once into the order in which the kernels read them, activations brought to the
+//! form that goes with them.
 //!
 //! Sixteen rows form a *panel*. A panel stores its rows' values interleaved, four values of one row after four of
 //! the next: 64 bytes hold four columns of sixteen rows, one 512-bit register whose 32-bit lanes are rows. A kernel
-//! multiplies such a register with four activations that are the same for all lanes. The layout is the same for
-//! every instruction set, and a kernel for one token and one for many read it alike.
+//! multiplies such a register with four activations that are the same for all lanes. (Two columns of bf16, one of
+//! f32 or f16 take the place of four of int8.) The layout is the same for every instruction set, and a kernel for one
+//! token and one for many read it alike.
 //!
-//! | Format | Activations share a scale over | Bytes per 256 values (as stored in files) |
+//! | Format | Activations | Bytes per 256 values (as stored in files) |
 //! |---|---|---|
-//! | Q8_0 | 32 values | 272 (272) |
-//! | Q4_0 | 32 values | 144 (144) |
-//! | Q4_K | 256 values | 148 (144) |
-//! | Q6_K | 256 values | 210 (210) |
+//! | F32 | f32 | 1024 (1024) |
+//! | F16 | f32 | 512 (512) |
+//! | BF16 | bf16 | 512 (512) |
+//! | Q8_0 | int8, a scale for 32 values | 272 (272) |
+//! | Q4_0 | int8, a scale for 32 values | 144 (144) |
+//! | Q4_K | int8, a scale for 256 values | 148 (144) |
+//! | Q6_K | int8, a scale for 256 values | 210 (210) |
 //!
 //! The products of one block are summed exactly in 32-bit integers, blocks in f32 in the order of columns. What a
 //! kernel gives depends on the instruction set only by the rounding of fused multiply-adds, and not at all on the
@@ -19,6 +23,7 @@
 
 mod activations;
 mod buffer;
+mod float;
 mod q4_0;
 mod q4_k;
 mod q6_k;
@@ -29,7 +34,7 @@ use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::quant::QuantError;
 
-pub use activations::Activations;
+pub use activations::{Activations, Form};
 use buffer::Buffer;
 
 /// Rows of a panel.
@@ -104,16 +109,20 @@ impl PackedMatrix {
         self.data.as_slice().len()
     }
 
-    /// Quantizes activations `[tokens, columns]` as this matrix's kernel wants them.
-    pub fn quantize(&self, x: &[f32], pool: &Pool, out: &mut Activations) {
-        let block = if matches!(self.dtype, DType::Q4K | DType::Q6K) { 256 } else { 32 };
-        out.fill(x, self.columns, block, pool);
+    /// The form in which this matrix's kernel wants activations.
+    pub fn form(&self) -> Form {
+        layout(self.dtype).expect("a packed matrix has a layout").form
+    }
+
+    /// Brings activations `[tokens, columns]` to the form that this matrix's kernel wants.
+    pub fn prepare(&self, x: &[f32], pool: &Pool, out: &mut Activations) {
+        out.fill(x, self.columns, self.form(), pool);
     }
 
     /// Multiplies every token's activations with the matrix: `out` is `[tokens, rows]`.
     ///
     /// # Panics
-    /// If the activations were quantized for another kind of matrix, or `out` has another length.
+    /// If the activations are in another matrix's form, or `out` has another length.
     pub fn multiply(&self, x: &Activations, pool: &Pool, out: &mut [f32]) {
         self.multiply_with(Isa::current(), x, pool, out);
     }
@@ -126,7 +135,7 @@ impl PackedMatrix {
         assert!(isa.is_available(), "the processor has the path");
         let layout = layout(self.dtype).expect("a packed matrix has a layout");
         assert_eq!(x.columns(), self.columns, "activations as long as the matrix is wide");
-        assert_eq!(x.block(), layout.activation_block, "activations quantized for this format");
+        assert_eq!(x.form(), layout.form, "activations in this format's form");
         assert_eq!(out.len(), x.tokens() * self.rows, "one sum for every token and row");
         let kernel = (layout.kernel)(isa);
         let out = SharedOut { pointer: out.as_mut_ptr(), length: out.len() };
@@ -180,8 +189,8 @@ struct Layout {
     block: usize,
     /// Bytes of a block of a whole panel.
     bytes: usize,
-    /// Activations that share a scale.
-    activation_block: usize,
+    /// The form of the activations.
+    form: Form,
     /// Packs up to sixteen rows of the given length in bytes.
     pack: fn(rows: &[u8], row_bytes: usize, out: &mut [u8]),
     /// The kernel of a path.
@@ -190,6 +199,9 @@ struct Layout {
 
 fn layout(dtype: DType) -> Option<&'static Layout> {
     match dtype {
+        DType::F32 => Some(&float::F32),
+        DType::F16 => Some(&float::F16),
+        DType::BF16 => Some(&float::BF16),
         DType::Q8_0 => Some(&q8_0::LAYOUT),
         DType::Q4_0 => Some(&q4_0::LAYOUT),
         DType::Q4K => Some(&q4_k::LAYOUT),

@@ -4,7 +4,7 @@
 //! columns 4g..4g+4 of sixteen rows, the high halves columns 16+4g..16+4g+4. 256 bytes a block; behind all blocks
 //! their scales, sixteen f16 a block.
 
-use super::{Activations, Kernel, Layout, PANEL, Sums, f16};
+use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16};
 use crate::isa::Isa;
 
 const BLOCK: usize = 32;
@@ -12,7 +12,7 @@ const STORED: usize = 18;
 const QUANTS: usize = PANEL * BLOCK / 2;
 
 pub(super) static LAYOUT: Layout =
-    Layout { block: BLOCK, bytes: QUANTS + PANEL * 2, activation_block: BLOCK, pack, kernel };
+    Layout { block: BLOCK, bytes: QUANTS + PANEL * 2, form: Form::Int8(BLOCK), pack, kernel };
 
 fn pack(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     let blocks = row_bytes / STORED;

@@ -8,7 +8,7 @@
 //! Scales and minima multiply exact integer sums: with one activation scale a for 256 values a block is
 //! `d · a · Σ s · dot − e · a · Σ m · sum`, where both sums are integers.
 
-use super::{Activations, Kernel, Layout, PANEL, Sums, f16};
+use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16};
 use crate::isa::Isa;
 
 const BLOCK: usize = 256;
@@ -21,7 +21,7 @@ const SCALES: usize = PANEL * 4;
 const MINIMA: usize = PANEL * 12;
 
 pub(super) static LAYOUT: Layout =
-    Layout { block: BLOCK, bytes: QUANTS + EXTRAS, activation_block: BLOCK, pack, kernel };
+    Layout { block: BLOCK, bytes: QUANTS + EXTRAS, form: Form::Int8(BLOCK), pack, kernel };
 
 fn pack(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     let blocks = row_bytes / STORED;

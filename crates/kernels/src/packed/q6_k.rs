@@ -5,7 +5,7 @@
 //! columns 64 further on), then eight groups with the high two bits of all four parts of 32 columns, lowest part in
 //! the lowest bits. 3072 bytes a block. Behind all blocks, 288 bytes each: sixteen f16 d, sixteen times sixteen s.
 
-use super::{Activations, Kernel, Layout, PANEL, Sums, f16};
+use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16};
 use crate::isa::Isa;
 
 const BLOCK: usize = 256;
@@ -18,7 +18,7 @@ const EXTRAS: usize = PANEL * (2 + 16);
 const SCALES: usize = PANEL * 2;
 
 pub(super) static LAYOUT: Layout =
-    Layout { block: BLOCK, bytes: QUANTS + EXTRAS, activation_block: BLOCK, pack, kernel };
+    Layout { block: BLOCK, bytes: QUANTS + EXTRAS, form: Form::Int8(BLOCK), pack, kernel };
 
 fn pack(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     let blocks = row_bytes / STORED;

@@ -3,7 +3,7 @@
 //! A panel: for each block of 32 columns eight groups of 64 bytes (group g holds columns 4g..4g+4 of sixteen rows),
 //! 512 bytes; behind all blocks their scales, sixteen f16 a block.
 
-use super::{Activations, Kernel, Layout, PANEL, Sums, f16};
+use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16};
 use crate::isa::Isa;
 
 const BLOCK: usize = 32;
@@ -11,7 +11,7 @@ const STORED: usize = 34;
 const QUANTS: usize = PANEL * BLOCK;
 
 pub(super) static LAYOUT: Layout =
-    Layout { block: BLOCK, bytes: QUANTS + PANEL * 2, activation_block: BLOCK, pack, kernel };
+    Layout { block: BLOCK, bytes: QUANTS + PANEL * 2, form: Form::Int8(BLOCK), pack, kernel };
 
 fn pack(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     let blocks = row_bytes / STORED;

@@ -4,7 +4,8 @@
 use super::*;
 use crate::quant;
 
-const FORMATS: [DType; 4] = [DType::Q8_0, DType::Q4_0, DType::Q4K, DType::Q6K];
+const FORMATS: [DType; 7] =
+    [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4K, DType::Q6K];
 
 /// Repeatable values without structure.
 fn noise(count: usize, seed: u64) -> Vec<f32> {
@@ -31,7 +32,7 @@ fn case(dtype: DType, rows: usize, columns: usize, tokens: usize) -> Case {
     quant::decode(dtype, &bytes, &mut decoded).unwrap();
     let packed = PackedMatrix::pack(dtype, &bytes, rows, columns).unwrap();
     let mut activations = Activations::new();
-    packed.quantize(&noise(tokens * columns, 11), &Pool::new(1), &mut activations);
+    packed.prepare(&noise(tokens * columns, 11), &Pool::new(1), &mut activations);
     Case { packed, decoded, activations }
 }
 
@@ -39,9 +40,12 @@ fn case(dtype: DType, rows: usize, columns: usize, tokens: usize) -> Case {
 fn exact(case: &Case, token: usize, row: usize) -> (f64, f64) {
     let (x, columns) = (&case.activations, case.packed.columns());
     let weights = &case.decoded[row * columns..(row + 1) * columns];
-    let terms = x.values(token).iter().zip(weights).enumerate().map(|(column, (&value, &weight))| {
-        f64::from(value) * f64::from(x.scales(token)[column / x.block()]) * f64::from(weight)
-    });
+    let value = |column: usize| match x.form() {
+        Form::F32 => f64::from(x.floats(token)[column]),
+        Form::Bf16 => x.halves(token)[column].to_f64(),
+        Form::Int8(block) => f64::from(x.values(token)[column]) * f64::from(x.scales(token)[column / block]),
+    };
+    let terms = weights.iter().enumerate().map(|(column, &weight)| value(column) * f64::from(weight));
     terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
 }
 
@@ -80,7 +84,7 @@ fn a_token_alone_gives_what_it_gives_among_others_on_any_number_of_threads() {
         let x = noise(19 * 512, 11);
         for token in 0..19 {
             let (mut alone, mut out) = (Activations::new(), vec![0.0; 50]);
-            case.packed.quantize(&x[token * 512..(token + 1) * 512], &pool, &mut alone);
+            case.packed.prepare(&x[token * 512..(token + 1) * 512], &pool, &mut alone);
             case.packed.multiply(&alone, &pool, &mut out);
             assert_eq!(out, together[token * 50..(token + 1) * 50], "{dtype}, token {token}");
         }
@@ -98,7 +102,7 @@ fn extreme_values_do_not_saturate() {
     let packed = PackedMatrix::pack(DType::Q8_0, &bytes, 2, 32).unwrap();
     let pool = Pool::new(1);
     let mut x = Activations::new();
-    packed.quantize(&[127.0; 32], &pool, &mut x);
+    packed.prepare(&[127.0; 32], &pool, &mut x);
     for isa in Isa::available() {
         let mut out = [0.0; 2];
         packed.multiply_with(isa, &x, &pool, &mut out);

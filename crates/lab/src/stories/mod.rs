@@ -3,8 +3,9 @@
 //! A seeded random generator goes in, English text comes out; the same seed gives the same text on every machine.
 //! A tale is a plot (a list of beats, each with several wordings) told about a cast that is drawn once, so names,
 //! pronouns, things and their troubles stay consistent from the first sentence to the last. About one text in
-//! eleven is something else: counting, small sums in words, lists of days and colours ([`drills`]); and some tales
-//! end with questions and answers about what happened.
+//! four is something else: counting, small sums in words, lists of days and colours ([`drills`]), or rounds and talks
+//! that can only be continued by looking back ([`recall`]); and some tales end with questions and answers about what
+//! happened.
 //!
 //! **Seeds.** Seeds below [`FIRST_HELD_OUT_SEED`] are for training; that seed and all above are held out: text for
 //! measuring must come from there. The grammar is the same, so held-out text measures how well the language was
@@ -14,6 +15,7 @@ mod cast;
 mod drills;
 mod people;
 mod plots;
+mod recall;
 mod template;
 mod things;
 
@@ -26,6 +28,8 @@ pub const FIRST_HELD_OUT_SEED: u64 = 1000;
 
 /// Share of drills among the texts, in percent.
 const DRILL_PERCENT: usize = 9;
+/// Share of texts that must look back, in percent.
+const RECALL_PERCENT: usize = 20;
 /// Share of the tales that are followed by questions, in percent.
 const QUESTION_PERCENT: usize = 12;
 
@@ -39,10 +43,13 @@ struct Plot {
     questions: &'static [(&'static str, &'static str)],
 }
 
-/// One text: a tale of 60 to 200 words or, now and then, a drill. It holds no blank line and doesn't end in one.
+/// One text: a tale of 60 to 200 words or, now and then, a drill or a text to look back in. It holds no blank line and doesn't end in one.
 pub fn story(rng: &mut ChaCha8Rng) -> String {
     if chance(rng, DRILL_PERCENT) {
         return drills::drill(rng);
+    }
+    if chance(rng, RECALL_PERCENT) {
+        return recall::recall(rng);
     }
     let plot = plots::any(rng);
     let slots = cast::draw(rng, plot.draws);

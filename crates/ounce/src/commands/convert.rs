@@ -72,7 +72,9 @@ fn is_gguf(target: &Path) -> bool {
 /// If the target exists, its format has no place for the model, or reading or writing fails.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let target = &args.target;
-    if let Some(ending) = target.extension().filter(|it| ["bin", "safetensors", "json"].iter().any(|end| it == end)) {
+    if let Some(ending) =
+        target.extension().filter(|it| ["bin", "safetensors", "json"].iter().any(|end| it == end))
+    {
         bail!("{}: ounce writes folders and .gguf files, no .{} file", target.display(), ending.display());
     }
     let model = source::open(&args.model)?;

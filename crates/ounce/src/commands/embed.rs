@@ -101,7 +101,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let similarity = args.similarity.then(|| cosines(&vectors));
     let cut = vectors.iter().filter(|vector| vector.truncated).count();
     if cut > 0 {
-        output::note(&format!("{cut} of {} texts were longer than the model allows and were cut", vectors.len()));
+        output::note(&format!(
+            "{cut} of {} texts were longer than the model allows and were cut",
+            vectors.len()
+        ));
     }
     if globals.json {
         let model = model.origin.path.display().to_string();
@@ -165,8 +168,7 @@ fn settings(model: &Model, name: &str) -> Option<Value> {
 fn longest(model: &Model) -> usize {
     let own = settings(model, "sentence_bert_config.json");
     let own = own.and_then(|it| it.get("max_seq_length")?.as_u64()).and_then(|it| usize::try_from(it).ok());
-    let offset = model.spec.embedding.positions.map_or(0, |it| it.offset);
-    let whole = model.spec.context_length.saturating_sub(offset).max(1);
+    let whole = model.spec.context_length.max(1);
     own.filter(|&own| own > 0).map_or(whole, |own| own.min(whole))
 }
 
@@ -176,7 +178,9 @@ fn own_prompt(model: &Model, name: Option<&str>) -> anyhow::Result<String> {
     let prompts = settings.get("prompts").and_then(Value::as_object);
     let find = |name: &str| prompts?.get(name)?.as_str().map(String::from);
     match name {
-        None => Ok(settings.get("default_prompt_name").and_then(Value::as_str).and_then(find).unwrap_or_default()),
+        None => {
+            Ok(settings.get("default_prompt_name").and_then(Value::as_str).and_then(find).unwrap_or_default())
+        }
         Some(name) => find(name).ok_or_else(|| {
             let names: Vec<&str> = prompts.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
             let names = if names.is_empty() { "none".to_string() } else { names.join(", ") };
@@ -216,7 +220,12 @@ mod tests {
 
     #[test]
     fn cosines_are_symmetric_and_one_with_itself() {
-        let vector = |values: &[f32]| Vector { text: String::new(), tokens: 1, truncated: false, values: values.to_vec() };
+        let vector = |values: &[f32]| Vector {
+            text: String::new(),
+            tokens: 1,
+            truncated: false,
+            values: values.to_vec(),
+        };
         let matrix = cosines(&[vector(&[2.0, 0.0]), vector(&[1.0, 1.0]), vector(&[0.0, 0.0])]);
         assert_eq!(matrix[0][0], 1.0);
         assert!((matrix[0][1] - 0.5f32.sqrt()).abs() < 1e-6);

@@ -1,7 +1,13 @@
 //! The commands, one file each: its flags, its help and what it does.
 
+pub mod bench;
+pub mod completions;
+pub mod convert;
+pub mod embed;
 pub mod eval;
 pub mod logits;
+pub mod man;
+pub mod methods;
 pub mod run;
 pub mod show;
 pub mod tokenize;

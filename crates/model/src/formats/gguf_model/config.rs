@@ -42,7 +42,9 @@ fn original(facts: &Facts<'_>) -> Result<Option<(Keys, Keys)>> {
         let (_, spec) = families::spec_of(&config)?;
         let draft = Draft::of(&spec, &config)?;
         if draft.arch.name != facts.arch.name {
-            return Err(config.error("model_type", format!("is no model of architecture {}", facts.arch.name)));
+            return Err(
+                config.error("model_type", format!("is no model of architecture {}", facts.arch.name))
+            );
         }
         let expected = draft.facts(facts.path).config()?;
         Ok((config.map().clone(), expected))

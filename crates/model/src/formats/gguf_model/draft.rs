@@ -44,10 +44,14 @@ impl Draft {
         })?;
         let (mut spec, mut config) = (spec.clone(), config.clone());
         if !spec.causal && spec.head.is_some() {
-            tracing::warn!("GGUF has no place for the head of a masked language model; only the encoder is written");
+            tracing::warn!(
+                "GGUF has no place for the head of a masked language model; only the encoder is written"
+            );
             spec.head = None;
             let class = families::by_name(&spec.family).and_then(|family| family.architectures.first());
-            config.map_mut().insert("architectures".to_string(), json!(class.map_or_else(Vec::new, |it| vec![it])));
+            config
+                .map_mut()
+                .insert("architectures".to_string(), json!(class.map_or_else(Vec::new, |it| vec![it])));
         }
         let mut metadata = Metadata::default();
         for key in arch.keys.iter().copied().flatten() {

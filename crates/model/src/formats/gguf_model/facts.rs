@@ -42,13 +42,17 @@ impl<'a> Facts<'a> {
     pub fn of(file: &'a GgufFile) -> Result<Facts<'a>> {
         let kind: Option<&str> = file.get("general.type")?;
         if let Some(kind) = kind.filter(|kind| *kind != "model") {
-            let what = format!("holds a GGUF {kind}, which is no model by itself; name the file of the model");
+            let what =
+                format!("holds a GGUF {kind}, which is no model by itself; name the file of the model");
             return Err(Error::format(file.path(), what));
         }
         let name: &str = file.require("general.architecture")?;
         let arch = super::by_name(name).ok_or_else(|| {
             let known: Vec<&str> = super::ALL.iter().map(|arch| arch.name).collect();
-            let what = format!("the architecture \"{name}\" is none that ounce knows; it knows {}", known.join(", "));
+            let what = format!(
+                "the architecture \"{name}\" is none that ounce knows; it knows {}",
+                known.join(", ")
+            );
             Error::format(file.path(), what)
         })?;
         let mut vectors = HashMap::new();
@@ -64,7 +68,8 @@ impl<'a> Facts<'a> {
             }
             vectors.insert(name, values);
         }
-        let shapes = file.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
+        let shapes =
+            file.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
         Ok(Facts { path: file.path(), arch, metadata: file.metadata(), shapes, vectors })
     }
 
@@ -76,7 +81,10 @@ impl<'a> Facts<'a> {
         let key = format!("{}.{suffix}", self.arch.name);
         let Some(value) = self.metadata.get(&key) else { return Ok(None) };
         T::from_value(value).map(Some).ok_or_else(|| {
-            Error::format(self.path, format!("metadata key {key} should be {}, but is {}", T::WANTED, value.kind()))
+            Error::format(
+                self.path,
+                format!("metadata key {key} should be {}, but is {}", T::WANTED, value.kind()),
+            )
         })
     }
 
@@ -103,7 +111,8 @@ impl<'a> Facts<'a> {
     pub fn layers(&self) -> Result<usize> {
         let count: Option<usize> = self.get("block_count")?;
         count.filter(|&count| count <= 10_000).ok_or_else(|| {
-            let what = format!("metadata key {}.block_count is missing or no number of layers", self.arch.name);
+            let what =
+                format!("metadata key {}.block_count is missing or no number of layers", self.arch.name);
             Error::format(self.path, what)
         })
     }
@@ -169,7 +178,8 @@ impl<'a> Facts<'a> {
             });
             if number.is_some_and(|number| !neutral(suffix, number)) {
                 let name = self.arch.name;
-                let what = format!("metadata key {name}.{suffix} asks for something that ounce does not compute");
+                let what =
+                    format!("metadata key {name}.{suffix} asks for something that ounce does not compute");
                 return Err(Error::format(self.path, what));
             }
         }

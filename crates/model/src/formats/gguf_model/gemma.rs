@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::facts::Facts;
 use super::keys::{self, Key, key};
-use super::{Arch, ATTENTION_OUTPUT, GATED, MLP, PROJECTIONS};
+use super::{ATTENTION_OUTPUT, Arch, GATED, MLP, PROJECTIONS};
 use super::{names, rope, set_flag, set_model_type, windows};
 use crate::Result;
 use crate::formats::gguf::{Metadata, Value};
@@ -81,12 +81,7 @@ const HEAD_NORMS: &[Rule] = &[
     laid("blk.{i}.attn_k_norm", &["layers.{i}.attention.key_norm"], Layout::PlusOne),
 ];
 
-fn read(
-    facts: &Facts<'_>,
-    rule: windows::Rule,
-    largest: usize,
-    map: &mut Map<String, Json>,
-) -> Result<()> {
+fn read(facts: &Facts<'_>, rule: windows::Rule, largest: usize, map: &mut Map<String, Json>) -> Result<()> {
     windows::read(facts, rule, map)?;
     let head_dim = facts.head_dim()?;
     map.insert("head_dim".to_string(), json!(head_dim));

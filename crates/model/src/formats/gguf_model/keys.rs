@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn lists_become_one_number_and_layer_shapes() {
-        let Json::Object(mut map) = json!({"num_attention_heads": [4, 0, 2], "intermediate_size": [8, 8, 0]}) else {
+        let Json::Object(mut map) = json!({"num_attention_heads": [4, 0, 2], "intermediate_size": [8, 8, 0]})
+        else {
             unreachable!()
         };
         fold_layers(&[DECODER], &mut map);

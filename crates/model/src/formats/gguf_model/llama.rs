@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 
 use super::facts::Facts;
 use super::keys::{self, Key, layered};
-use super::{Arch, ATTENTION_OUTPUT, EXPERTS, GATED, MLP, OUTSIDE, PRE_NORMS};
+use super::{ATTENTION_OUTPUT, Arch, EXPERTS, GATED, MLP, OUTSIDE, PRE_NORMS};
 use super::{names, rope, set_flag, set_model_type, windows};
 use crate::formats::gguf::Metadata;
 use crate::names::{Layout, Rule, laid, same};

@@ -92,7 +92,8 @@ fn by_family(family: &str) -> Option<&'static Arch> {
 }
 
 /// Tensors of files that no computation needs or that are read as settings.
-const IGNORED: &[&str] = &["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight", ".attn_rot_embd"];
+const IGNORED: &[&str] =
+    &["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight", ".attn_rot_embd"];
 
 /// A table of names; GGUF's have no prefixes.
 const fn names(rules: &'static [&'static [Rule]]) -> Names {
@@ -100,11 +101,8 @@ const fn names(rules: &'static [&'static [Rule]]) -> Names {
 }
 
 /// Embedding, last norm and head.
-const OUTSIDE: &[Rule] = &[
-    same("token_embd", &["embed.tokens"]),
-    same("output_norm", &["final_norm"]),
-    same("output", &["head"]),
-];
+const OUTSIDE: &[Rule] =
+    &[same("token_embd", &["embed.tokens"]), same("output_norm", &["final_norm"]), same("output", &["head"])];
 
 /// Separate query, key and value projections in half-split order.
 const PROJECTIONS: &[Rule] = &[

@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::facts::Facts;
 use super::keys::{self, Key, key, layered, size};
-use super::{Arch, ATTENTION_OUTPUT, EXPERTS, GATED, HEAD_NORMS, MLP, OUTSIDE, PRE_NORMS, PROJECTIONS};
+use super::{ATTENTION_OUTPUT, Arch, EXPERTS, GATED, HEAD_NORMS, MLP, OUTSIDE, PRE_NORMS, PROJECTIONS};
 use super::{names, rope, set_flag, set_model_type, windows};
 use crate::formats::gguf::{Metadata, Value};
 use crate::names::{Rule, same};
@@ -82,9 +82,10 @@ const MOE: &[Key] = &[
     }),
 ];
 
-const SHARED: &[Key] = &[key("expert_shared_feed_forward_length", "shared_expert_intermediate_size", |spec| {
-    size(keys::first_experts(spec)?.shared.as_ref()?.width)
-})];
+const SHARED: &[Key] =
+    &[key("expert_shared_feed_forward_length", "shared_expert_intermediate_size", |spec| {
+        size(keys::first_experts(spec)?.shared.as_ref()?.width)
+    })];
 
 const SHARED_EXPERT: &[Rule] = &[
     same("blk.{i}.ffn_gate_shexp", &["layers.{i}.feed_forward.shared.gate"]),

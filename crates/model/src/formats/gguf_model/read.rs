@@ -142,14 +142,17 @@ fn whole_positions(file: &GgufFile, spec: &Spec) -> Result<Option<WholePositions
         return Ok(None);
     };
     let missing = |shape: &[usize]| shape.first() == positions.count.checked_sub(positions.offset).as_ref();
-    let Some(tensor) = file.tensor(POSITION_TABLE).filter(|tensor| missing(&tensor.shape)) else { return Ok(None) };
+    let Some(tensor) = file.tensor(POSITION_TABLE).filter(|tensor| missing(&tensor.shape)) else {
+        return Ok(None);
+    };
     let row = tensor.shape.get(1).copied().unwrap_or(1);
     let kept: Option<&[f32]> = file.get(POSITIONS)?;
     let bad = |what: String| Error::tensor(file.path(), POSITION_TABLE, what);
     let values = match kept {
         Some(kept) if Some(kept.len()) == positions.offset.checked_mul(row) => kept.to_vec(),
         Some(kept) => {
-            let what = format!("lacks {} rows, for which {POSITIONS} has {} values", positions.offset, kept.len());
+            let what =
+                format!("lacks {} rows, for which {POSITIONS} has {} values", positions.offset, kept.len());
             return Err(bad(what));
         }
         None => vec![0.0; positions.offset.checked_mul(row).ok_or_else(|| bad("is too large".to_string()))?],

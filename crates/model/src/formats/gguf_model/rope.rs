@@ -23,7 +23,8 @@ pub(super) struct Spelling {
 }
 
 /// Llama's spelling.
-pub(super) const USUAL: Spelling = Spelling { theta: "rope_theta", share: "partial_rotary_factor", always: false };
+pub(super) const USUAL: Spelling =
+    Spelling { theta: "rope_theta", share: "partial_rotary_factor", always: false };
 
 /// Keys of `config.json` that describe rotation; they are replaced together.
 pub(super) const CONFIG_KEYS: [&str; 8] = [
@@ -73,7 +74,8 @@ fn scaling(facts: &Facts<'_>, dims: usize, theta: f32, map: &mut Map<String, Jso
         let what = format!("has {} values, but {dims} dimensions are rotated", list.len());
         Err(Error::tensor(facts.path, name, what))
     };
-    if let (Some(long), Some(short)) = (list("rope_factors_long.weight")?, list("rope_factors_short.weight")?) {
+    if let (Some(long), Some(short)) = (list("rope_factors_long.weight")?, list("rope_factors_short.weight")?)
+    {
         let numbers = |list: &[f32]| list.iter().map(|&number| shortest(number)).collect::<Vec<_>>();
         map.insert("original_max_position_embeddings".to_string(), json!(original));
         let mut scaling =

@@ -13,7 +13,10 @@ pub(super) fn check(asked: Option<DType>) -> Result<()> {
     let writable = |dtype: &DType| dtype.ggml_id().is_some() && quant::can_encode(*dtype);
     let Some(dtype) = asked.filter(|dtype| !writable(dtype)) else { return Ok(()) };
     let known: Vec<&str> = DType::all().filter(writable).map(DType::name).collect();
-    Err(Error::unsupported(format!("ounce does not write {dtype} to GGUF files; it writes {}", known.join(", "))))
+    Err(Error::unsupported(format!(
+        "ounce does not write {dtype} to GGUF files; it writes {}",
+        known.join(", ")
+    )))
 }
 
 /// Whether a tensor is F32 whatever is asked for.

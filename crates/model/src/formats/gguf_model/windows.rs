@@ -40,7 +40,9 @@ fn pattern(facts: &Facts<'_>, rule: Rule) -> Result<Vec<bool>> {
         Some(Value::Array(_)) => {
             facts.get::<Vec<i64>>(key)?.map(|flags| flags.into_iter().map(|flag| flag != 0).collect())
         }
-        Some(_) => facts.get::<usize>(key)?.map(|period| (0..layers).map(|it| periodic(it, period)).collect()),
+        Some(_) => {
+            facts.get::<usize>(key)?.map(|period| (0..layers).map(|it| periodic(it, period)).collect())
+        }
     };
     flags.filter(|flags| flags.len() == layers).ok_or_else(|| {
         let what = format!("metadata key {}.{key} should have {layers} flags", facts.arch.name);

@@ -35,7 +35,12 @@ struct Planned<'a> {
 /// # Errors
 /// If the file exists and may not be replaced, GGUF has no place for the model or its tokenizer, the format asked for
 /// is none that ounce writes, a tensor can't be read, or writing fails; nothing is left half-written then.
-pub fn write_model(model: &Model, path: &Path, options: &WriteOptions, progress: Progress<'_>) -> Result<u64> {
+pub fn write_model(
+    model: &Model,
+    path: &Path,
+    options: &WriteOptions,
+    progress: Progress<'_>,
+) -> Result<u64> {
     check_target(path, options.overwrite)?;
     types::check(options.dtype)?;
     if options.shard_bytes.is_some() {
@@ -74,7 +79,8 @@ fn plan<'a>(model: &Model, draft: &'a Draft, asked: Option<DType>) -> Vec<Planne
     let planned = draft.tensors.iter().map(|tensor| {
         let stored = tensor.stored_dtype(&model.weights);
         let dtype = types::target(&tensor.name, &tensor.shape, stored, asked);
-        replaced += usize::from(asked.is_some_and(|asked| asked.is_block() && dtype != asked && dtype != DType::F32));
+        replaced +=
+            usize::from(asked.is_some_and(|asked| asked.is_block() && dtype != asked && dtype != DType::F32));
         let skipped = if tensor.name == POSITION_TABLE { skipped_rows } else { 0 };
         let mut shape = tensor.shape.clone();
         shape[0] -= skipped.min(shape[0]);
@@ -82,7 +88,9 @@ fn plan<'a>(model: &Model, draft: &'a Draft, asked: Option<DType>) -> Vec<Planne
     });
     let planned = planned.collect();
     if let (Some(asked), true) = (asked, replaced > 0) {
-        tracing::warn!("{replaced} tensors have rows that are no whole {asked} blocks and take another format");
+        tracing::warn!(
+            "{replaced} tensors have rows that are no whole {asked} blocks and take another format"
+        );
     }
     planned
 }
@@ -150,7 +158,10 @@ fn write_tensor(model: &Model, planned: &Planned<'_>, writer: &mut GgufWriter) -
     let name = tensor.name.as_str();
     // Experts, and projections in one tensor: one part behind another, each taken as it is.
     if let [_, _, ..] = tensor.parts.as_slice() {
-        return tensor.parts.iter().try_for_each(|part| write_rows(name, &weights.get(part)?, planned.dtype, 0, writer));
+        return tensor
+            .parts
+            .iter()
+            .try_for_each(|part| write_rows(name, &weights.get(part)?, planned.dtype, 0, writer));
     }
     // What may be computed with (norms to which one is added) must not be rounded before that.
     let small = types::is_small(name, &tensor.shape);
@@ -160,7 +171,13 @@ fn write_tensor(model: &Model, planned: &Planned<'_>, writer: &mut GgufWriter) -
 }
 
 /// Writes the rows of `tensor` from `first` on in `dtype`: as they are, or a chunk at a time decoded and encoded.
-fn write_rows(name: &str, tensor: &Tensor, dtype: DType, first: usize, writer: &mut GgufWriter) -> Result<()> {
+fn write_rows(
+    name: &str,
+    tensor: &Tensor,
+    dtype: DType,
+    first: usize,
+    writer: &mut GgufWriter,
+) -> Result<()> {
     let start = first.min(tensor.rows()) * tensor.row_bytes();
     if tensor.dtype == dtype {
         return writer.write(name, &tensor.data[start..]);
