@@ -1,18 +1,18 @@
 //! Attention of one layer: projections, query/key norms, rotation, scores, weighted sum, output.
 
-use ounce_kernels::matmul::add_scaled;
+use ounce_kernels::attention::{LayerCache, Shape, attend};
+use ounce_kernels::pool::Pool;
 use ounce_kernels::rope::rotate_half;
 use ounce_kernels::softmax::{softcap, softmax};
 use ounce_model::Weights;
-use ounce_model::rope::Rope;
 use ounce_model::spec::{Attention as AttentionSpec, QkNorm, QkScope};
-use rayon::prelude::*;
 
-use crate::arithmetic::{Arithmetic, Product};
-use crate::cache::LayerCache;
+use crate::arithmetic::{Mode, Product};
 use crate::error::Result;
-use crate::linear::Linear;
+use crate::linear::{Linear, forward_all};
 use crate::norm::{Norm, Norms};
+use crate::rotation::Rotation;
+use crate::scratch::Scratch;
 
 /// The attention half of a layer.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub(crate) struct Attention {
     output: Linear,
     query_norms: Vec<Norm>,
     key_norms: Vec<Norm>,
+    product: Product,
 }
 
 /// Where a batch of positions stands in its sequence.
@@ -39,8 +40,8 @@ pub(crate) struct Span {
 }
 
 impl Attention {
-    pub(crate) fn load(weights: &Weights, name: &str, spec: &AttentionSpec) -> Result<Attention> {
-        let linear = |part: &str| Linear::load(weights, &format!("{name}.{part}"));
+    pub(crate) fn load(weights: &Weights, name: &str, spec: &AttentionSpec, mode: Mode) -> Result<Attention> {
+        let linear = |part: &str| Linear::load(weights, &format!("{name}.{part}"), mode);
         let norms = |part: &str, heads| qk_norms(weights, &format!("{name}.{part}"), spec.qk_norm, heads);
         Ok(Attention {
             norms: Norms::load(weights, name, &spec.norms)?,
@@ -50,8 +51,14 @@ impl Attention {
             output: linear("output")?,
             query_norms: norms("query_norm", spec.heads)?,
             key_norms: norms("key_norm", spec.kv_heads)?,
+            product: mode.arithmetic().attention,
             spec: spec.clone(),
         })
+    }
+
+    /// Bytes of packed weights.
+    pub(crate) fn packed_bytes(&self) -> usize {
+        [&self.query, &self.key, &self.value, &self.output].map(Linear::packed_bytes).iter().sum()
     }
 
     /// Attends from `span.count` vectors `x` (`[count, hidden]`, already normed) to what `cache` holds and to
@@ -60,75 +67,78 @@ impl Attention {
         &self,
         x: &[f32],
         span: Span,
+        rotation: Option<&Rotation>,
         cache: &mut LayerCache,
-        math: Arithmetic,
+        scratch: &mut Scratch,
     ) -> Vec<f32> {
-        let head_dim = self.spec.head_dim;
-        let mut queries = self.query.forward(x, math.linear);
-        let mut keys = self.key.forward(x, math.linear);
-        apply_qk_norms(&self.query_norms, &mut queries, self.spec.heads, head_dim);
-        apply_qk_norms(&self.key_norms, &mut keys, self.spec.kv_heads, head_dim);
-        cache.values.extend(self.value.forward(x, math.linear));
-        let length = span.start + span.count;
-        if let Some(rope) = &self.spec.rope {
-            rotate(rope, &mut queries, self.spec.query_width(), head_dim, span.start, length);
-            rotate(rope, &mut keys, self.spec.kv_width(), head_dim, span.start, length);
+        let (heads, kv_heads, head_dim) = (self.spec.heads, self.spec.kv_heads, self.spec.head_dim);
+        let [mut queries, mut keys, values] = forward_all([&self.query, &self.key, &self.value], x, scratch);
+        apply_qk_norms(&self.query_norms, &mut queries, heads, head_dim);
+        apply_qk_norms(&self.key_norms, &mut keys, kv_heads, head_dim);
+        if let Some(rotation) = rotation {
+            for (x, heads) in [(&mut queries, heads), (&mut keys, kv_heads)] {
+                for (index, head) in x.chunks_exact_mut(head_dim).enumerate() {
+                    let (cos, sin) = rotation.at(index / heads);
+                    rotate_half(head, cos, sin);
+                }
+            }
         }
-        cache.keys.extend_from_slice(&keys);
-        let mixed = self.mix(&queries, &cache.keys, &cache.values, span, math.attention);
-        self.output.forward(&mixed, math.linear)
-    }
-
-    /// The weighted sums of values: `[count, heads · head_dim]`.
-    fn mix(&self, queries: &[f32], keys: &[f32], values: &[f32], span: Span, product: Product) -> Vec<f32> {
-        let head_dim = self.spec.head_dim;
-        let kv_width = self.spec.kv_width();
-        let length = span.start + span.count;
-        let sharing = self.spec.heads / self.spec.kv_heads;
-        let mut mixed = vec![0.0f32; queries.len()];
-        mixed.par_chunks_mut(head_dim).zip(queries.par_chunks(head_dim)).enumerate().for_each_init(
-            Vec::new,
-            |scores: &mut Vec<f32>, (index, (out, query))| {
-                let position = span.start + index / self.spec.heads;
-                let offset = index % self.spec.heads / sharing * head_dim;
-                let seen = visible(position, length, self.spec.window, span.causal);
-                let at =
-                    |position: usize| position * kv_width + offset..position * kv_width + offset + head_dim;
-                scores.clear();
-                scores.extend(
-                    seen.clone().map(|position| product.dot(query, &keys[at(position)]) * self.spec.scale),
-                );
-                if let Some(cap) = self.spec.softcap {
-                    softcap(scores, cap);
-                }
-                softmax(scores);
-                match product {
-                    Product::Exact => {
-                        for (position, &score) in seen.zip(scores.iter()) {
-                            add_scaled(score, &values[at(position)], out);
-                        }
-                    }
-                    Product::Emulated(dot) => {
-                        let mut column = Vec::with_capacity(scores.len());
-                        for (dim, out) in out.iter_mut().enumerate() {
-                            column.clear();
-                            column.extend(seen.clone().map(|position| values[at(position).start + dim]));
-                            *out = dot(scores, &column);
-                        }
-                    }
-                }
-            },
-        );
-        mixed
+        cache.push(&keys, &values);
+        let shape = Shape {
+            heads,
+            scale: self.spec.scale,
+            softcap: self.spec.softcap,
+            window: self.spec.window,
+            causal: span.causal,
+        };
+        let mut mixed = scratch.take(queries.len());
+        match self.product {
+            Product::Exact => attend(&queries, span.start, cache, &shape, Pool::global(), &mut mixed),
+            Product::Emulated(dot) => {
+                mix_emulated(&queries, span, cache, (kv_heads, head_dim), &shape, dot, &mut mixed);
+            }
+        }
+        let out = self.output.forward(&mixed, scratch);
+        [queries, keys, values, mixed].into_iter().for_each(|buffer| scratch.give(buffer));
+        out
     }
 }
 
-/// The positions that `position` attends to in a sequence of `length`. A window counts the position itself;
-/// without causality it reaches to both sides.
-fn visible(position: usize, length: usize, window: Option<usize>, causal: bool) -> std::ops::Range<usize> {
-    let reach = window.unwrap_or(length).max(1) - 1;
-    let end = if causal { position + 1 } else { (position + reach).saturating_add(1).min(length) };
-    position.saturating_sub(reach)..end
+/// The weighted sums of values with another inner product, one query at a time.
+fn mix_emulated(
+    queries: &[f32],
+    span: Span,
+    cache: &LayerCache,
+    (kv_heads, head_dim): (usize, usize),
+    shape: &Shape,
+    dot: fn(&[f32], &[f32]) -> f32,
+    mixed: &mut [f32],
+) {
+    let sharing = shape.heads / kv_heads;
+    let len = span.start + span.count;
+    Pool::global().split_chunks(mixed, head_dim, |index, out| {
+        let kv_head = index % shape.heads / sharing;
+        let query = &queries[index * head_dim..(index + 1) * head_dim];
+        let visible = shape.visible(span.start + index / shape.heads, len);
+        let mut key = vec![0.0; head_dim];
+        let mut scores: Vec<f32> = visible
+            .clone()
+            .map(|position| {
+                cache.key(position, kv_head, &mut key);
+                dot(query, &key) * shape.scale
+            })
+            .collect();
+        if let Some(cap) = shape.softcap {
+            softcap(&mut scores, cap);
+        }
+        softmax(&mut scores);
+        let mut column = Vec::with_capacity(scores.len());
+        for (dim, out) in out.iter_mut().enumerate() {
+            column.clear();
+            column.extend(visible.clone().map(|position| cache.value(position, kv_head)[dim]));
+            *out = dot(&scores, &column);
+        }
+    });
 }
 
 /// Loads the query or key norms: none, one for all heads, or one a head.
@@ -151,35 +161,5 @@ fn apply_qk_norms(norms: &[Norm], x: &mut [f32], heads: usize, head_dim: usize) 
                 norms[index % heads].apply(head);
             }
         }
-    }
-}
-
-/// Rotates the heads of consecutive positions from `start` on, `x` is `[positions, width]`, with the
-/// frequencies of a sequence of `length`.
-fn rotate(rope: &Rope, x: &mut [f32], width: usize, head_dim: usize, start: usize, length: usize) {
-    let frequencies = rope.frequencies(length);
-    x.par_chunks_mut(width).enumerate().for_each(|(index, heads)| {
-        let position = (start + index) as f32;
-        let angles = frequencies.radians.iter().map(|radians| position * radians);
-        let (cos, sin): (Vec<f32>, Vec<f32>) = angles
-            .map(|angle| (angle.cos() * frequencies.amplitude, angle.sin() * frequencies.amplitude))
-            .unzip();
-        for head in heads.chunks_exact_mut(head_dim) {
-            rotate_half(head, &cos, &sin);
-        }
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::visible;
-
-    #[test]
-    fn windows_and_causality_bound_what_a_position_sees() {
-        assert_eq!(visible(5, 8, None, true), 0..6);
-        assert_eq!(visible(5, 8, Some(2), true), 4..6);
-        assert_eq!(visible(5, 8, None, false), 0..8);
-        assert_eq!(visible(0, 1, Some(16), true), 0..1);
-        assert_eq!(visible(4, 8, Some(2), false), 3..6);
     }
 }

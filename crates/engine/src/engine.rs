@@ -1,12 +1,13 @@
 //! A model ready to run, and its forward pass from token ids to hidden states, logits and sentence vectors.
 
+use ounce_kernels::attention::LayerCache;
 use ounce_kernels::norm::l2_normalise;
 use ounce_kernels::{quant, softmax::softcap};
 use ounce_model::spec::{HeadTransform, PoolingMode, Spec};
-use ounce_model::{Model, Weights};
+use ounce_model::{Model, Tensor, Weights};
 use rayon::prelude::*;
 
-use crate::arithmetic::Arithmetic;
+use crate::arithmetic::{Arithmetic, Mode};
 use crate::attention::Span;
 use crate::cache::KvCache;
 use crate::error::{Error, Result};
@@ -14,14 +15,16 @@ use crate::feed_forward::activate;
 use crate::layer::Layer;
 use crate::linear::Linear;
 use crate::norm::{Norm, apply};
+use crate::rotation::Rotations;
+use crate::scratch::Scratch;
 use crate::session::Session;
 
-/// A model ready to run. Weights stay in their file's mapping; several sessions share one engine.
+/// A model ready to run; several sessions share one.
 #[derive(Debug)]
 pub struct Engine {
     spec: Spec,
-    arithmetic: Arithmetic,
-    tokens: Linear,
+    tokens: Tensor,
+    rotations: Rotations,
     positions: Option<Vec<f32>>,
     types: Option<Vec<f32>>,
     embedding_norm: Option<Norm>,
@@ -33,49 +36,55 @@ pub struct Engine {
 #[derive(Debug)]
 struct Head {
     transform: Option<(Linear, HeadTransform, Option<Norm>)>,
-    /// None where the token embedding serves.
-    weight: Option<Linear>,
-    bias: Option<Vec<f32>>,
+    matrix: Linear,
     softcap: Option<f32>,
 }
 
 impl Engine {
-    /// Takes a model's weights and checks the scales of quantized ones.
+    /// Takes a model's weights as they are stored: [`Mode::Reference`].
     ///
     /// # Errors
-    /// If a tensor can't be read or holds scales that are not finite.
+    /// As [`Engine::load`].
     pub fn new(model: &Model) -> Result<Engine> {
-        Engine::with_arithmetic(model, Arithmetic::default())
+        Engine::load(model, Mode::Reference)
     }
 
     /// As [`Engine::new`], with other products in its inner products.
     ///
     /// # Errors
-    /// As [`Engine::new`].
+    /// As [`Engine::load`].
     pub fn with_arithmetic(model: &Model, arithmetic: Arithmetic) -> Result<Engine> {
+        Engine::load(model, Mode::Emulated(arithmetic))
+    }
+
+    /// Takes a model's weights, in the form that `mode` says, and checks the scales of quantized ones.
+    ///
+    /// # Errors
+    /// If a tensor can't be read or packed, or holds scales that are not finite.
+    pub fn load(model: &Model, mode: Mode) -> Result<Engine> {
         let (spec, weights) = (&model.spec, &model.weights);
         check_scales(weights)?;
         let table = |name: &str, there: bool| if there { weights.f32(name).map(Some) } else { Ok(None) };
+        let tokens = weights.get("embed.tokens.weight")?;
         let head = spec.head.as_ref().map(|head| -> Result<Head> {
             let transform = match head.transform {
                 Some(spec) => {
                     let norm = Norm::load(weights, "head.norm", Some(spec.norm))?;
-                    Some((Linear::load(weights, "head.dense")?, spec, norm))
+                    Some((Linear::load(weights, "head.dense", mode)?, spec, norm))
                 }
                 None => None,
             };
-            let weight = (!head.tied).then(|| weights.get("head.weight")).transpose()?;
-            Ok(Head {
-                transform,
-                weight: weight.map(|weight| Linear::from_tensor(weight, None)),
-                bias: table("head.bias", head.bias)?,
-                softcap: head.softcap,
-            })
+            let name = if head.tied { "embed.tokens.weight" } else { "head.weight" };
+            let matrix =
+                Linear::new(weights, name, weights.get(name)?, table("head.bias", head.bias)?, mode)?;
+            Ok(Head { transform, matrix, softcap: head.softcap })
         });
-        let layers = spec.layers.iter().enumerate().map(|(index, layer)| Layer::load(weights, index, layer));
+        let layers =
+            spec.layers.iter().enumerate().map(|(index, layer)| Layer::load(weights, index, layer, mode));
+        let ropes = spec.layers.iter().map(|layer| layer.attention.as_ref()?.rope.as_ref());
         Ok(Engine {
-            arithmetic,
-            tokens: Linear::from_tensor(weights.get("embed.tokens.weight")?, None),
+            tokens,
+            rotations: Rotations::new(ropes),
             positions: table("embed.positions.weight", spec.embedding.positions.is_some())?,
             types: table("embed.types.weight", spec.embedding.token_types > 0)?,
             embedding_norm: Norm::load(weights, "embed.norm", spec.embedding.norm)?,
@@ -84,6 +93,14 @@ impl Engine {
             head: head.transpose()?,
             spec: spec.clone(),
         })
+    }
+
+    /// Bytes of weights repacked for the fast kernels, besides the file's mapping.
+    pub fn packed_bytes(&self) -> usize {
+        let head = self.head.as_ref().map_or(0, |head| {
+            head.matrix.packed_bytes() + head.transform.as_ref().map_or(0, |(dense, ..)| dense.packed_bytes())
+        });
+        head + self.layers.iter().map(Layer::packed_bytes).sum::<usize>()
     }
 
     /// The model's architecture.
@@ -98,8 +115,11 @@ impl Engine {
 
     /// An empty cache for one sequence.
     pub(crate) fn new_cache(&self) -> KvCache {
-        let width = |layer: &Layer| layer.attention.as_ref().map_or(0, |attention| attention.spec.kv_width());
-        KvCache::new(self.layers.iter().map(width).collect())
+        let layer = |layer: &Layer| {
+            let spec = layer.attention.as_ref().map(|attention| &attention.spec);
+            spec.map_or(LayerCache::new(0, 0), |spec| LayerCache::new(spec.kv_heads, spec.head_dim))
+        };
+        KvCache::new(self.layers.iter().map(layer).collect())
     }
 
     /// Runs `ids` behind what `cache` holds and appends them to it; gives hidden states `[ids, hidden]` after
@@ -107,20 +127,29 @@ impl Engine {
     ///
     /// # Errors
     /// If an id or type is out of range, or the model has too few positions.
-    pub(crate) fn hidden(&self, cache: &mut KvCache, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
+    pub(crate) fn hidden(
+        &self,
+        cache: &mut KvCache,
+        scratch: &mut Scratch,
+        ids: &[u32],
+        types: &[u32],
+    ) -> Result<Vec<f32>> {
         let hidden = self.spec.hidden_size;
         let span = Span { start: cache.len(), count: ids.len(), causal: self.spec.causal };
-        let mut x = self.embed_tokens(ids, types, span.start)?;
-        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            layer.forward(&mut x, hidden, span, cache, self.arithmetic);
+        let mut x = scratch.take(ids.len() * hidden);
+        self.embed_tokens(ids, types, span.start, &mut x)?;
+        let rotations = self.rotations.of(span);
+        for (index, (layer, cache)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
+            let rotation = self.rotations.pick(index, &rotations);
+            layer.forward(&mut x, hidden, span, rotation, cache, scratch);
         }
         apply(&self.final_norm, &mut x);
         cache.advance(ids.len());
         Ok(x)
     }
 
-    /// Token, position and type vectors, summed and normed: `[ids, hidden]`.
-    fn embed_tokens(&self, ids: &[u32], types: &[u32], start: usize) -> Result<Vec<f32>> {
+    /// Token, position and type vectors, summed and normed, into `x`: `[ids, hidden]`.
+    fn embed_tokens(&self, ids: &[u32], types: &[u32], start: usize, x: &mut [f32]) -> Result<()> {
         let hidden = self.spec.hidden_size;
         let embedding = &self.spec.embedding;
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.spec.vocab_size) {
@@ -137,9 +166,8 @@ impl Engine {
                 format!("token type {kind} is not below the {} this model has", embedding.token_types.max(1));
             return Err(Error::Option(what));
         }
-        let mut x = vec![0.0f32; ids.len() * hidden];
         for (index, (x, &id)) in x.chunks_exact_mut(hidden).zip(ids).enumerate() {
-            self.tokens.row(id as usize, x);
+            self.tokens.decode_row(id as usize, x).expect("formats and sizes are checked at load");
             x.iter_mut().for_each(|x| *x *= embedding.scale);
             let mut add = |table: &Option<Vec<f32>>, row: usize| {
                 if let Some(table) = table {
@@ -150,35 +178,31 @@ impl Engine {
             add(&self.types, types.get(index).map_or(0, |&kind| kind as usize));
             add(&self.positions, embedding.positions.map_or(0, |it| it.offset) + start + index);
         }
-        apply(&self.embedding_norm, &mut x);
-        Ok(x)
+        apply(&self.embedding_norm, x);
+        Ok(())
     }
 
     /// Logits `[positions, vocab]` of hidden states `[positions, hidden]`.
     ///
     /// # Errors
     /// If the model has no head.
-    pub(crate) fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>> {
+    pub(crate) fn logits(&self, hidden: &[f32], scratch: &mut Scratch) -> Result<Vec<f32>> {
         let head = self.head.as_ref().ok_or_else(|| {
             Error::Unsuitable(
                 "this model is a bare encoder without logits; use it with ounce embed".to_string(),
             )
         })?;
-        let math = self.arithmetic.linear;
-        let mut transformed = None;
-        if let Some((dense, spec, norm)) = &head.transform {
-            let mut x = dense.forward(hidden, math);
-            activate(spec.activation, &mut x);
-            apply(norm, &mut x);
-            transformed = Some(x);
-        }
-        let matrix = head.weight.as_ref().unwrap_or(&self.tokens);
-        let mut logits = matrix.forward(transformed.as_deref().unwrap_or(hidden), math);
-        if let Some(bias) = &head.bias {
-            for logits in logits.chunks_exact_mut(bias.len()) {
-                logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
+        let mut logits = match &head.transform {
+            Some((dense, spec, norm)) => {
+                let mut x = dense.forward(hidden, scratch);
+                activate(spec.activation, &mut x);
+                apply(norm, &mut x);
+                let logits = head.matrix.forward(&x, scratch);
+                scratch.give(x);
+                logits
             }
-        }
+            None => head.matrix.forward(hidden, scratch),
+        };
         if let Some(cap) = head.softcap {
             softcap(&mut logits, cap);
         }
@@ -194,7 +218,7 @@ impl Engine {
     /// # Errors
     /// If an id or type is out of range, or the model has too few positions.
     pub fn encode(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
-        self.hidden(&mut self.new_cache(), ids, types)
+        self.hidden(&mut self.new_cache(), &mut Scratch::default(), ids, types)
     }
 
     /// Logits `[ids, vocab]` of one whole text: what a masked language model is for.
@@ -202,7 +226,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::encode`], and if the model has no head.
     pub fn masked_logits(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
-        self.logits(&self.encode(ids, types)?)
+        self.logits(&self.encode(ids, types)?, &mut Scratch::default())
     }
 
     /// The sentence vector of one text, pooled as the model's files say (mean and normalised where they say

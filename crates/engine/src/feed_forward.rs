@@ -1,6 +1,6 @@
 //! The feed-forward half of a layer: one multilayer perceptron, or a router and experts.
 
-use ounce_kernels::activation::{gelu, gelu_quick, gelu_tanh, sigmoid, silu};
+use ounce_kernels::activation::{gelu, gelu_quick, gelu_tanh, relu, relu_squared, sigmoid, silu, tanh};
 use ounce_kernels::matmul::add_scaled;
 use ounce_kernels::softmax::softmax;
 use ounce_model::Weights;
@@ -8,10 +8,11 @@ use ounce_model::spec::{
     Activation, Experts as ExpertsSpec, FeedForward as FeedForwardSpec, FeedForwardKind, Mlp as MlpSpec,
 };
 
-use crate::arithmetic::Product;
+use crate::arithmetic::Mode;
 use crate::error::Result;
-use crate::linear::Linear;
-use crate::norm::Norms;
+use crate::linear::{Linear, forward_all};
+use crate::norm::{Norms, for_vectors};
+use crate::scratch::Scratch;
 
 /// The feed-forward half of a layer.
 #[derive(Debug)]
@@ -27,19 +28,34 @@ enum Kind {
 }
 
 impl FeedForward {
-    pub(crate) fn load(weights: &Weights, name: &str, spec: &FeedForwardSpec) -> Result<FeedForward> {
+    pub(crate) fn load(
+        weights: &Weights,
+        name: &str,
+        spec: &FeedForwardSpec,
+        mode: Mode,
+    ) -> Result<FeedForward> {
         let kind = match &spec.kind {
-            FeedForwardKind::Dense(mlp) => Kind::Dense(Box::new(Mlp::load(weights, name, mlp)?)),
-            FeedForwardKind::Experts(experts) => Kind::Experts(Box::new(Experts::load(weights, name, experts)?)),
+            FeedForwardKind::Dense(mlp) => Kind::Dense(Box::new(Mlp::load(weights, name, mlp, mode)?)),
+            FeedForwardKind::Experts(experts) => {
+                Kind::Experts(Box::new(Experts::load(weights, name, experts, mode)?))
+            }
         };
         Ok(FeedForward { norms: Norms::load(weights, name, &spec.norms)?, kind })
     }
 
-    /// `x` is `[count, hidden]`, already normed; gives the same shape.
-    pub(crate) fn forward(&self, x: &[f32], hidden: usize, product: Product) -> Vec<f32> {
+    /// Bytes of packed weights.
+    pub(crate) fn packed_bytes(&self) -> usize {
         match &self.kind {
-            Kind::Dense(mlp) => mlp.forward(x, product),
-            Kind::Experts(experts) => experts.forward(x, hidden, product),
+            Kind::Dense(mlp) => mlp.packed_bytes(),
+            Kind::Experts(experts) => experts.packed_bytes(),
+        }
+    }
+
+    /// `x` is `[count, hidden]`, already normed; gives the same shape.
+    pub(crate) fn forward(&self, x: &[f32], hidden: usize, scratch: &mut Scratch) -> Vec<f32> {
+        match &self.kind {
+            Kind::Dense(mlp) => mlp.forward(x, scratch),
+            Kind::Experts(experts) => experts.forward(x, hidden, scratch),
         }
     }
 }
@@ -53,8 +69,8 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn load(weights: &Weights, name: &str, spec: &MlpSpec) -> Result<Mlp> {
-        let linear = |part: &str| Linear::load(weights, &format!("{name}.{part}"));
+    fn load(weights: &Weights, name: &str, spec: &MlpSpec, mode: Mode) -> Result<Mlp> {
+        let linear = |part: &str| Linear::load(weights, &format!("{name}.{part}"), mode);
         Ok(Mlp {
             activation: spec.activation,
             gate: if spec.gated { Some(linear("gate")?) } else { None },
@@ -63,32 +79,57 @@ impl Mlp {
         })
     }
 
-    fn forward(&self, x: &[f32], product: Product) -> Vec<f32> {
-        let mut inner = self.up.forward(x, product);
+    fn packed_bytes(&self) -> usize {
+        let gate = self.gate.as_ref().map_or(0, Linear::packed_bytes);
+        gate + self.up.packed_bytes() + self.down.packed_bytes()
+    }
+
+    fn forward(&self, x: &[f32], scratch: &mut Scratch) -> Vec<f32> {
+        let mut inner;
         match &self.gate {
             Some(gate) => {
-                let mut gates = gate.forward(x, product);
+                let [mut gates, up] = forward_all([gate, &self.up], x, scratch);
                 activate(self.activation, &mut gates);
+                inner = up;
                 inner.iter_mut().zip(&gates).for_each(|(inner, gate)| *inner *= gate);
+                scratch.give(gates);
             }
-            None => activate(self.activation, &mut inner),
+            None => {
+                inner = self.up.forward(x, scratch);
+                activate(self.activation, &mut inner);
+            }
         }
-        self.down.forward(&inner, product)
+        let out = self.down.forward(&inner, scratch);
+        scratch.give(inner);
+        out
     }
 }
 
+/// Values of a batch that a thread takes at a time in elementwise work.
+const ACTIVATION_CHUNK: usize = 4096;
+
 /// Applies a nonlinearity to every value.
 pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
-    let function: fn(f32) -> f32 = match activation {
+    let function: fn(&mut [f32]) = match activation {
         Activation::Silu => silu,
         Activation::Gelu => gelu,
         Activation::GeluTanh => gelu_tanh,
         Activation::GeluQuick => gelu_quick,
-        Activation::Relu => |x| x.max(0.0),
-        Activation::Relu2 => |x| x.max(0.0) * x.max(0.0),
-        Activation::Tanh => f32::tanh,
+        Activation::Relu => relu,
+        Activation::Relu2 => relu_squared,
+        Activation::Tanh => tanh,
     };
-    x.iter_mut().for_each(|x| *x = function(*x));
+    let whole = x.len() / ACTIVATION_CHUNK * ACTIVATION_CHUNK;
+    for_vectors(&mut x[..whole], ACTIVATION_CHUNK, function);
+    function(&mut x[whole..]);
+}
+
+/// How a router is held: it is small, and which experts it picks must not hang on the rounding of packed products.
+fn router_mode(mode: Mode) -> Mode {
+    match mode {
+        Mode::Fast { .. } => Mode::Reference,
+        Mode::Reference | Mode::Emulated(_) => mode,
+    }
 }
 
 #[derive(Debug)]
@@ -101,16 +142,17 @@ struct Experts {
 }
 
 impl Experts {
-    fn load(weights: &Weights, name: &str, spec: &ExpertsSpec) -> Result<Experts> {
+    fn load(weights: &Weights, name: &str, spec: &ExpertsSpec, mode: Mode) -> Result<Experts> {
         let experts =
-            (0..spec.count).map(|e| Mlp::load(weights, &format!("{name}.experts.{e}"), &spec.expert));
-        let shared = spec.shared.as_ref().map(|shared| Mlp::load(weights, &format!("{name}.shared"), shared));
+            (0..spec.count).map(|e| Mlp::load(weights, &format!("{name}.experts.{e}"), &spec.expert, mode));
+        let shared =
+            spec.shared.as_ref().map(|shared| Mlp::load(weights, &format!("{name}.shared"), shared, mode));
         Ok(Experts {
-            router: Linear::load(weights, &format!("{name}.router"))?,
+            router: Linear::load(weights, &format!("{name}.router"), router_mode(mode))?,
             experts: experts.collect::<Result<_>>()?,
             shared: shared.transpose()?,
             shared_gate: if spec.shared_gate {
-                Some(Linear::load(weights, &format!("{name}.shared_gate"))?)
+                Some(Linear::load(weights, &format!("{name}.shared_gate"), router_mode(mode))?)
             } else {
                 None
             },
@@ -118,11 +160,16 @@ impl Experts {
         })
     }
 
+    fn packed_bytes(&self) -> usize {
+        self.experts.iter().chain(&self.shared).map(Mlp::packed_bytes).sum()
+    }
+
     /// Every expert computes the vectors that chose it; results are added in the order of experts, so the sum
     /// does not depend on which others are in the batch.
-    fn forward(&self, x: &[f32], hidden: usize, product: Product) -> Vec<f32> {
-        let mut out = vec![0.0; x.len()];
-        let mut scores = self.router.forward(x, product);
+    fn forward(&self, x: &[f32], hidden: usize, scratch: &mut Scratch) -> Vec<f32> {
+        let mut out = scratch.take(x.len());
+        out.fill(0.0);
+        let mut scores = self.router.forward(x, scratch);
         let chosen: Vec<Vec<(usize, f32)>> =
             scores.chunks_exact_mut(self.spec.count).map(|scores| self.choose(scores)).collect();
         for (index, expert) in self.experts.iter().enumerate() {
@@ -138,18 +185,22 @@ impl Experts {
             }
             let inputs: Vec<f32> =
                 takers.iter().flat_map(|&(row, _)| &x[row * hidden..(row + 1) * hidden]).copied().collect();
-            let results = expert.forward(&inputs, product);
+            let results = expert.forward(&inputs, scratch);
             for (&(row, weight), result) in takers.iter().zip(results.chunks_exact(hidden)) {
                 add_scaled(weight, result, &mut out[row * hidden..(row + 1) * hidden]);
             }
+            scratch.give(results);
         }
+        scratch.give(scores);
         if let Some(shared) = &self.shared {
-            let results = shared.forward(x, product);
-            let gates = self.shared_gate.as_ref().map(|gate| gate.forward(x, product));
+            let results = shared.forward(x, scratch);
+            let gates = self.shared_gate.as_ref().map(|gate| gate.forward(x, scratch));
             for (row, result) in results.chunks_exact(hidden).enumerate() {
                 let weight = gates.as_ref().map_or(1.0, |gates| sigmoid(gates[row]));
                 add_scaled(weight, result, &mut out[row * hidden..(row + 1) * hidden]);
             }
+            scratch.give(results);
+            gates.into_iter().for_each(|gates| scratch.give(gates));
         }
         out
     }

@@ -2,8 +2,8 @@
 //! generation loop. It takes and gives token ids; [`text`] is the thin layer that turns a stream of ids
 //! into a stream of text.
 //!
-//! This is the reference engine: plain f32 arithmetic on weights that stay in their stored format and are
-//! decoded a row at a time, so a model needs little more memory than its file.
+//! A [`Mode`] says how: as a reference, in f32 on weights that stay in their file's mapping; or fast, on weights that
+//! are repacked at load for the kernels. The forward pass is the same code for both.
 
 pub mod arithmetic;
 mod attention;
@@ -15,11 +15,13 @@ pub mod generate;
 mod layer;
 mod linear;
 mod norm;
+mod rotation;
 pub mod sample;
+mod scratch;
 pub mod session;
 pub mod text;
 
-pub use arithmetic::{Arithmetic, Product};
+pub use arithmetic::{Arithmetic, Mode, Product};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use generate::{Finish, Generation, Step};

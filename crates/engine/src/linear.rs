@@ -1,112 +1,206 @@
-//! A linear layer on a weight in its stored format: `y = W x + b` for several vectors at once.
+//! A linear layer, `y = W x + b`, for several vectors at once.
 //!
-//! Rows of `W` are decoded to f32 one at a time, into a buffer each task keeps, and used for all vectors.
-//! Tasks split the rows, so results do not depend on the number of threads.
+//! The weight is either packed for the fast kernels, or stays in its stored format: then its rows are decoded to f32
+//! one at a time, into a buffer each task keeps, and used for all vectors. In both cases threads split the rows, so
+//! results do not depend on their number.
 
+use std::cell::RefCell;
+
+use ounce_kernels::packed::{Activations, PackedMatrix};
+use ounce_kernels::pool::Pool;
+use ounce_kernels::{DType, quant};
 use ounce_model::{Tensor, Weights};
-use rayon::prelude::*;
 
-use crate::arithmetic::Product;
+use crate::arithmetic::{Mode, Product};
 use crate::error::Result;
+use crate::scratch::Scratch;
 
-/// Rows of the weight that one task handles; small enough to share a small layer between threads.
+/// Rows of a stored weight that one task handles; small enough to share a small layer between threads.
 const ROWS_PER_TASK: usize = 16;
 
 /// A weight `[out, in]` with an optional bias `[out]`.
 #[derive(Debug)]
 pub(crate) struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Vec<f32>>,
+}
+
+#[derive(Debug)]
+enum Weight {
+    Stored(Tensor, Product),
+    Packed(PackedMatrix),
 }
 
 impl Linear {
     /// Takes `{name}.weight` and, if the model has it, `{name}.bias`.
-    pub(crate) fn load(weights: &Weights, name: &str) -> Result<Linear> {
+    pub(crate) fn load(weights: &Weights, name: &str, mode: Mode) -> Result<Linear> {
         let weight = weights.get(&format!("{name}.weight"))?;
         let bias = format!("{name}.bias");
         let bias = if weights.contains(&bias) { Some(weights.f32(&bias)?) } else { None };
-        Ok(Linear { weight, bias })
+        Linear::new(weights, name, weight, bias, mode)
     }
 
-    /// Wraps a weight that is already at hand.
-    pub(crate) fn from_tensor(weight: Tensor, bias: Option<Vec<f32>>) -> Linear {
-        Linear { weight, bias }
+    /// Makes a linear layer of a weight that is already at hand; `name` is for messages.
+    pub(crate) fn new(
+        weights: &Weights,
+        name: &str,
+        weight: Tensor,
+        bias: Option<Vec<f32>>,
+        mode: Mode,
+    ) -> Result<Linear> {
+        let weight = match mode {
+            Mode::Fast { quantize } => pack(weight, quantize)
+                .map_err(|error| ounce_model::Error::tensor(weights.path(), name, error.to_string()))?,
+            Mode::Reference | Mode::Emulated(_) => Weight::Stored(weight, mode.arithmetic().linear),
+        };
+        Ok(Linear { weight, bias })
     }
 
     /// Width of the output.
     pub(crate) fn out_width(&self) -> usize {
-        self.weight.rows()
+        match &self.weight {
+            Weight::Stored(tensor, _) => tensor.rows(),
+            Weight::Packed(packed) => packed.rows(),
+        }
     }
 
-    /// Multiplies `count` vectors, `x` is `[count, in]`; gives `[count, out]`.
-    pub(crate) fn forward(&self, x: &[f32], product: Product) -> Vec<f32> {
-        let width = self.weight.row_len();
-        let rows = self.out_width();
-        let count = x.len() / width;
-        // Tasks write whole rows of the transposed result, so that no two share memory.
-        let mut transposed = vec![0.0f32; rows * count];
-        let plain = self.weight.as_f32();
-        transposed.par_chunks_mut((ROWS_PER_TASK * count).max(1)).enumerate().for_each_init(
-            || vec![0.0f32; if plain.is_some() { 0 } else { width }],
-            |buffer, (task, out)| {
-                for (index, out) in out.chunks_mut(count.max(1)).enumerate() {
-                    let row = task * ROWS_PER_TASK + index;
-                    let weights: &[f32] = match plain {
-                        Some(plain) => &plain[row * width..(row + 1) * width],
-                        None => {
-                            self.weight
-                                .decode_row(row, buffer)
-                                .expect("formats and sizes are checked at load");
-                            buffer
-                        }
-                    };
-                    for (x, out) in x.chunks_exact(width).zip(out) {
-                        *out = product.dot(weights, x);
-                    }
-                }
-            },
-        );
-        let mut y = if count == 1 { transposed } else { transpose(&transposed, rows, count) };
-        if let Some(bias) = &self.bias {
-            for y in y.chunks_exact_mut(rows) {
-                y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
-            }
+    /// Bytes of memory besides the file's mapping.
+    pub(crate) fn packed_bytes(&self) -> usize {
+        match &self.weight {
+            Weight::Stored(..) => 0,
+            Weight::Packed(packed) => packed.bytes(),
         }
+    }
+
+    fn in_width(&self) -> usize {
+        match &self.weight {
+            Weight::Stored(tensor, _) => tensor.row_len(),
+            Weight::Packed(packed) => packed.columns(),
+        }
+    }
+
+    /// Multiplies the vectors of `x`, `[count, in]`; gives `[count, out]` in a buffer of `scratch`.
+    pub(crate) fn forward(&self, x: &[f32], scratch: &mut Scratch) -> Vec<f32> {
+        let [y] = forward_all([self], x, scratch);
         y
     }
 
-    /// Copies row `index`, decoded, into `out`.
-    pub(crate) fn row(&self, index: usize, out: &mut [f32]) {
-        self.weight.decode_row(index, out).expect("formats and sizes are checked at load");
+    fn multiply(&self, x: &[f32], activations: &Activations, y: &mut [f32]) {
+        match &self.weight {
+            Weight::Packed(packed) => packed.multiply(activations, Pool::global(), y),
+            Weight::Stored(tensor, product) => multiply_stored(tensor, x, *product, y),
+        }
+        if let Some(bias) = &self.bias {
+            for y in y.chunks_exact_mut(bias.len()) {
+                y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        }
     }
 }
 
-/// `[rows, columns]` to `[columns, rows]`.
-fn transpose(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    for (column, out) in out.chunks_exact_mut(rows).enumerate() {
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = x[row * columns + column];
+/// Multiplies the same vectors with several weights of one width; what the kernels need of the vectors is made once
+/// for weights that want the same.
+pub(crate) fn forward_all<const N: usize>(
+    linears: [&Linear; N],
+    x: &[f32],
+    scratch: &mut Scratch,
+) -> [Vec<f32>; N] {
+    let mut prepared = None;
+    linears.map(|linear| {
+        let count = x.len() / linear.in_width();
+        let mut y = scratch.take(count * linear.out_width());
+        if let Weight::Packed(packed) = &linear.weight {
+            if prepared != Some(packed.form()) {
+                packed.prepare(x, Pool::global(), &mut scratch.activations);
+                prepared = Some(packed.form());
+            }
+        }
+        linear.multiply(x, &scratch.activations, &mut y);
+        y
+    })
+}
+
+/// Packs a weight for the fast kernels, quantizing it first if asked to and it is not quantized yet. A format or row
+/// length without a kernel stays as it is stored.
+fn pack(weight: Tensor, quantize: Option<DType>) -> Result<Weight, quant::QuantError> {
+    let (rows, columns) = (weight.rows(), weight.row_len());
+    let stored = weight.dtype;
+    let target = match (stored, quantize) {
+        (_, Some(target)) if !stored.is_block() && PackedMatrix::supports(target, columns) => target,
+        // F8 fits BF16 without loss, F64 weights were F32 once.
+        (DType::F8E4M3 | DType::F8E5M2, _) => DType::BF16,
+        (DType::F64, _) => DType::F32,
+        _ => stored,
+    };
+    if !PackedMatrix::supports(target, columns) {
+        return Ok(Weight::Stored(weight, Product::Exact));
+    }
+    if target == stored {
+        return Ok(Weight::Packed(PackedMatrix::pack(stored, &weight.data, rows, columns)?));
+    }
+    let values = weight.to_f32()?;
+    let mut bytes = Vec::new();
+    quant::encode_rows(target, &values, columns, &mut bytes)?;
+    Ok(Weight::Packed(PackedMatrix::pack(target, &bytes, rows, columns)?))
+}
+
+thread_local! {
+    /// A decoded row; kept, so that a step allocates nothing.
+    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+fn multiply_stored(weight: &Tensor, x: &[f32], product: Product, y: &mut [f32]) {
+    let (rows, width) = (weight.rows(), weight.row_len());
+    let count = x.len() / width;
+    let plain = weight.as_f32();
+    // Tasks write whole rows of the transposed result, so that no two share memory.
+    let mut transposed = vec![0.0f32; if count == 1 { 0 } else { rows * count }];
+    let target = if count == 1 { &mut *y } else { &mut transposed[..] };
+    Pool::global().split_chunks(target, ROWS_PER_TASK * count.max(1), |task, out| {
+        ROW.with_borrow_mut(|buffer| {
+            buffer.resize(width.max(buffer.len()), 0.0);
+            for (index, out) in out.chunks_mut(count.max(1)).enumerate() {
+                let row = task * ROWS_PER_TASK + index;
+                let weights: &[f32] = match plain {
+                    Some(plain) => &plain[row * width..(row + 1) * width],
+                    None => {
+                        let buffer = &mut buffer[..width];
+                        weight.decode_row(row, buffer).expect("formats and sizes are checked at load");
+                        buffer
+                    }
+                };
+                for (x, out) in x.chunks_exact(width).zip(out) {
+                    *out = product.dot(weights, x);
+                }
+            }
+        });
+    });
+    if count != 1 {
+        for (column, y) in y.chunks_exact_mut(rows).enumerate() {
+            for (row, y) in y.iter_mut().enumerate() {
+                *y = transposed[row * count + column];
+            }
         }
     }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn stored(shape: &[usize], values: &[f32], bias: Option<Vec<f32>>) -> Linear {
+        Linear { weight: Weight::Stored(Tensor::from_f32(shape, values), Product::Exact), bias }
+    }
+
     #[test]
     fn several_vectors_give_what_each_gives_alone() {
         let values: Vec<f32> = (0..40 * 24).map(|i| (i as f32 * 0.11).sin()).collect();
-        let linear = Linear::from_tensor(
-            Tensor::from_f32(&[40, 24], &values),
-            Some((0..40).map(|i| i as f32).collect()),
-        );
+        let linear = stored(&[40, 24], &values, Some((0..40).map(|i| i as f32).collect()));
         let x: Vec<f32> = (0..3 * 24).map(|i| (i as f32 * 0.3).cos()).collect();
-        let together = linear.forward(&x, Product::Exact);
+        let mut scratch = Scratch::default();
+        let together = linear.forward(&x, &mut scratch);
         for (index, x) in x.chunks_exact(24).enumerate() {
-            let alone = linear.forward(x, Product::Exact);
+            let alone = linear.forward(x, &mut scratch);
             assert_eq!(alone, together[index * 40..(index + 1) * 40]);
             let row5: f64 = (0..24).map(|i| f64::from(values[5 * 24 + i]) * f64::from(x[i])).sum();
             assert!((f64::from(alone[5]) - row5 - 5.0).abs() < 1e-5);
@@ -114,13 +208,22 @@ mod tests {
     }
 
     #[test]
-    fn one_thread_gives_what_many_give() {
-        let values: Vec<f32> = (0..200 * 64).map(|i| (i as f32 * 0.7).sin()).collect();
-        let linear = Linear::from_tensor(Tensor::from_f32(&[200, 64], &values), None);
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| linear.forward(&values[..5 * 64], Product::Exact))
-        };
-        assert_eq!(run(1), run(3));
+    fn packed_weights_give_nearly_what_stored_ones_give() {
+        let values: Vec<f32> = (0..64 * 256).map(|i| (i as f32 * 0.7).sin()).collect();
+        let x: Vec<f32> = (0..5 * 256).map(|i| (i as f32 * 0.3).cos()).collect();
+        let mut scratch = Scratch::default();
+        let exact = stored(&[64, 256], &values, None).forward(&x, &mut scratch);
+        for (quantize, tolerance) in
+            [(None, 1e-5), (Some(DType::BF16), 0.02), (Some(DType::Q8_0), 0.03), (Some(DType::Q4K), 0.3)]
+        {
+            let weight = pack(Tensor::from_f32(&[64, 256], &values), quantize).unwrap();
+            let linear = Linear { weight, bias: None };
+            assert!(linear.packed_bytes() > 0);
+            let found = linear.forward(&x, &mut scratch);
+            let rms = (exact.iter().map(|x| x * x).sum::<f32>() / exact.len() as f32).sqrt();
+            let error =
+                exact.iter().zip(&found).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / exact.len() as f32;
+            assert!(error.sqrt() <= tolerance * rms, "{quantize:?}: {} of {rms}", error.sqrt());
+        }
     }
 }

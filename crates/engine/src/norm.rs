@@ -1,10 +1,14 @@
 //! A norm with its weights.
 
 use ounce_kernels::norm::{layer_norm, rms_norm};
+use ounce_kernels::pool::Pool;
 use ounce_model::Weights;
 use ounce_model::spec::{Norm as NormSpec, NormKind};
 
 use crate::error::Result;
+
+/// Values from which threads share a batch; fewer are done sooner than threads are told of them.
+const SHARED_FROM: usize = 1 << 14;
 
 /// A norm with its weights, applied to each vector of a batch.
 #[derive(Debug)]
@@ -26,12 +30,19 @@ impl Norm {
     /// Normalises every consecutive vector of the weight's width in `x`.
     pub(crate) fn apply(&self, x: &mut [f32]) {
         let offset = if self.spec.plus_one { 1.0 } else { 0.0 };
-        for x in x.chunks_exact_mut(self.weight.len()) {
-            match self.spec.kind {
-                NormKind::Rms => rms_norm(x, &self.weight, offset, self.spec.eps),
-                NormKind::Layer => layer_norm(x, &self.weight, offset, self.bias.as_deref(), self.spec.eps),
-            }
-        }
+        for_vectors(x, self.weight.len(), |x| match self.spec.kind {
+            NormKind::Rms => rms_norm(x, &self.weight, offset, self.spec.eps),
+            NormKind::Layer => layer_norm(x, &self.weight, offset, self.bias.as_deref(), self.spec.eps),
+        });
+    }
+}
+
+/// Calls `function` on every consecutive `width` values of `x`; threads share a large batch.
+pub(crate) fn for_vectors(x: &mut [f32], width: usize, function: impl Fn(&mut [f32]) + Sync) {
+    if x.len() < SHARED_FROM {
+        x.chunks_exact_mut(width).for_each(function);
+    } else {
+        Pool::global().split_chunks(x, width, |_, x| function(x));
     }
 }
 

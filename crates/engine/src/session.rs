@@ -5,6 +5,7 @@ use ounce_model::rope::Rope;
 use crate::cache::KvCache;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::scratch::Scratch;
 
 /// Positions of a long prompt that are run at once; bounds the memory of a prefill.
 const PREFILL_CHUNK: usize = 256;
@@ -15,11 +16,12 @@ pub struct Session<'e> {
     engine: &'e Engine,
     cache: KvCache,
     tokens: Vec<u32>,
+    scratch: Scratch,
 }
 
 impl<'e> Session<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Session<'e> {
-        Session { engine, cache: engine.new_cache(), tokens: Vec::new() }
+        Session { engine, cache: engine.new_cache(), tokens: Vec::new(), scratch: Scratch::default() }
     }
 
     /// The engine it runs on.
@@ -55,11 +57,13 @@ impl<'e> Session<'e> {
         let mut done = 0;
         for chunk in self.chunks(ids) {
             let hidden = self.run(chunk)?;
-            last = hidden[hidden.len() - width..].to_vec();
+            last.clear();
+            last.extend_from_slice(&hidden[hidden.len() - width..]);
+            self.scratch.give(hidden);
             done += chunk.len();
             progress(done);
         }
-        self.engine.logits(&last)
+        self.engine.logits(&last, &mut self.scratch)
     }
 
     /// Appends tokens and hands `each` the logits after every one of them, `[chunk, vocab]`, in order.
@@ -70,7 +74,10 @@ impl<'e> Session<'e> {
         self.check(ids)?;
         for chunk in self.chunks(ids) {
             let hidden = self.run(chunk)?;
-            each(&self.engine.logits(&hidden)?)?;
+            let logits = self.engine.logits(&hidden, &mut self.scratch)?;
+            each(&logits)?;
+            self.scratch.give(logits);
+            self.scratch.give(hidden);
         }
         Ok(())
     }
@@ -116,11 +123,13 @@ impl<'e> Session<'e> {
         if again {
             self.cache.truncate(0);
         }
-        let hidden = self.engine.hidden(&mut self.cache, if again { &self.tokens } else { chunk }, &[]);
+        let ids = if again { &self.tokens } else { chunk };
+        let hidden = self.engine.hidden(&mut self.cache, &mut self.scratch, ids, &[]);
         match hidden {
             Ok(mut hidden) => {
-                let width = self.engine.spec().hidden_size;
-                Ok(hidden.split_off(hidden.len() - chunk.len() * width))
+                let earlier = hidden.len() - chunk.len() * self.engine.spec().hidden_size;
+                hidden.drain(..earlier);
+                Ok(hidden)
             }
             Err(error) => {
                 self.cache.truncate(if again { 0 } else { before });

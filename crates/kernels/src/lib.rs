@@ -4,10 +4,12 @@
 //! - [`quant`]: one file per block format: decode to f32 and, where ounce writes the format, encode from f32.
 //! - [`isa`], [`pool`]: the instruction set and the threads in use.
 //! - [`packed`]: products of quantized weights with int8 activations.
-//! - [`matmul`]: inner products. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
+//! - [`attention`]: the KV cache of a layer and attention over it.
+//! - [`matmul`], [`vector`]: inner products and what loops over vectors share. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
 //! - [`lmul`]: products by integer addition, emulated, and the fp8 rounding they are compared with.
 
 pub mod activation;
+pub mod attention;
 pub mod dtype;
 pub mod isa;
 pub mod lmul;
@@ -18,5 +20,6 @@ pub mod pool;
 pub mod quant;
 pub mod rope;
 pub mod softmax;
+pub mod vector;
 
 pub use dtype::DType;

@@ -1,30 +1,55 @@
-//! Normalisation of one vector.
+//! Normalisation of one vector. Sums are f32 over sixteen lanes, joined in f64.
+
+use crate::vector::{dispatch, fused};
+
+/// Σ of a function of each value.
+#[inline(always)]
+fn lane_sum(x: &[f32], add: impl Fn(f32, f32) -> f32) -> f64 {
+    let (chunks, rest) = x.as_chunks::<16>();
+    let mut sums = [0.0f32; 16];
+    for chunk in chunks {
+        for lane in 0..16 {
+            sums[lane] = add(sums[lane], chunk[lane]);
+        }
+    }
+    for (lane, &x) in rest.iter().enumerate() {
+        sums[lane] = add(sums[lane], x);
+    }
+    sums.iter().map(|&sum| f64::from(sum)).sum()
+}
 
 /// RMSNorm, `x / sqrt(mean(x²) + eps) · (weight + offset)`, in place. `x` and `weight` have one length;
 /// `offset` is 1 where weights are stored as differences to one.
 pub fn rms_norm(x: &mut [f32], weight: &[f32], offset: f32, eps: f32) {
-    let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-    let scale = (1.0 / (squares / x.len() as f64 + f64::from(eps)).sqrt()) as f32;
-    for (x, weight) in x.iter_mut().zip(weight) {
-        *x = *x * scale * (weight + offset);
+    #[inline(always)]
+    fn run<const FUSED: bool>(x: &mut [f32], weight: &[f32], offset: f32, eps: f32) {
+        let squares = lane_sum(x, |sum, x| fused::<FUSED>(x, x, sum));
+        let scale = (1.0 / (squares / x.len() as f64 + f64::from(eps)).sqrt()) as f32;
+        for (x, weight) in x.iter_mut().zip(weight) {
+            *x = *x * scale * (weight + offset);
+        }
     }
+    dispatch!(run(x: &mut [f32], weight: &[f32], offset: f32, eps: f32))
 }
 
 /// LayerNorm, `(x − mean) / sqrt(var + eps) · (weight + offset) + bias`, in place.
 pub fn layer_norm(x: &mut [f32], weight: &[f32], offset: f32, bias: Option<&[f32]>, eps: f32) {
-    let n = x.len() as f64;
-    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
-    let scale = (1.0 / (variance + f64::from(eps)).sqrt()) as f32;
-    let mean = mean as f32;
-    for (x, weight) in x.iter_mut().zip(weight) {
-        *x = (*x - mean) * scale * (weight + offset);
-    }
-    if let Some(bias) = bias {
-        for (x, bias) in x.iter_mut().zip(bias) {
-            *x += bias;
+    #[inline(always)]
+    fn run<const FUSED: bool>(x: &mut [f32], weight: &[f32], offset: f32, bias: Option<&[f32]>, eps: f32) {
+        let n = x.len() as f64;
+        let mean = (lane_sum(x, |sum, x| sum + x) / n) as f32;
+        let variance = lane_sum(x, |sum, x| fused::<FUSED>(x - mean, x - mean, sum)) / n;
+        let scale = (1.0 / (variance + f64::from(eps)).sqrt()) as f32;
+        for (x, weight) in x.iter_mut().zip(weight) {
+            *x = (*x - mean) * scale * (weight + offset);
+        }
+        if let Some(bias) = bias {
+            for (x, bias) in x.iter_mut().zip(bias) {
+                *x += bias;
+            }
         }
     }
+    dispatch!(run(x: &mut [f32], weight: &[f32], offset: f32, bias: Option<&[f32]>, eps: f32))
 }
 
 /// Scales `x` to Euclidean length one; a zero vector stays zero.
@@ -41,10 +66,10 @@ mod tests {
 
     #[test]
     fn layer_norm_gives_mean_zero_and_variance_one() {
-        let mut x: Vec<f32> = (0..48).map(|i| (i as f32).sin() * 3.0 + 5.0).collect();
-        layer_norm(&mut x, &[1.0; 48], 0.0, None, 0.0);
-        let mean = x.iter().sum::<f32>() / 48.0;
-        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 48.0;
+        let mut x: Vec<f32> = (0..49).map(|i| (i as f32).sin() * 3.0 + 5.0).collect();
+        layer_norm(&mut x, &[1.0; 49], 0.0, None, 0.0);
+        let mean = x.iter().sum::<f32>() / 49.0;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 49.0;
         assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-5, "{mean} {variance}");
     }
 

@@ -137,11 +137,11 @@ impl Cache {
 
     /// The folder of a repository, `models--org--name`.
     pub fn repo_folder(&self, repo: &str) -> PathBuf {
-        self.root.join(self.repo_name(repo))
+        self.root.join(Cache::repo_name(repo))
     }
 
     /// The name of that folder.
-    pub fn repo_name(&self, repo: &str) -> String {
+    pub fn repo_name(repo: &str) -> String {
         format!("models--{}", repo.replace('/', "--"))
     }
 

@@ -71,11 +71,17 @@ fn a_folder_comes_back_from_gguf_as_it_was() {
         write(&open(&at(".gguf")), &at("-back"));
         // The folder as ounce writes it without the detour; checkpoints in old spellings are written in new ones.
         write(&original, &at("-direct"));
-        let (back, direct) = (tensors(&at("-back")), tensors(&at("-direct")));
+        let masked = original.spec.head.is_some() && !original.spec.causal;
+        let (back, mut direct) = (tensors(&at("-back")), tensors(&at("-direct")));
+        if masked {
+            // Without its head an encoder is another class, whose names have no prefix.
+            let prefix = format!("{}.", original.spec.family);
+            let bare = |name: String| name.strip_prefix(&prefix).map_or(name.clone(), str::to_string);
+            direct = direct.into_iter().map(|(name, tensor)| (bare(name), tensor)).collect();
+        }
         let lost: Vec<&String> = direct.keys().filter(|key| !back.contains_key(*key)).collect();
         let is_head =
             |name: &String| ["cls.", "lm_head", "vocab_"].iter().any(|start| name.starts_with(start));
-        let masked = original.spec.head.is_some() && !original.spec.causal;
         assert!(lost.iter().all(|name| masked && is_head(name)), "{name} lost {lost:?}");
         for (key, tensor) in &back {
             let expected = direct.get(key).unwrap_or_else(|| panic!("{name}: {key} is new"));
@@ -220,7 +226,7 @@ fn bad_files_are_refused_with_the_reason() {
         ("llama.gguf", "general.architecture", "rwkv6".into(), "none that ounce knows"),
         ("llama.gguf", "general.type", "adapter".into(), "no model by itself"),
         ("llama.gguf", "llama.block_count", 3u32.into(), "blk.2."),
-        ("llama.gguf", "llama.block_count", u32::MAX.into(), "num_hidden_layers"),
+        ("llama.gguf", "llama.block_count", u32::MAX.into(), "no number of layers"),
         ("llama.gguf", "llama.embedding_length", 24u32.into(), "asks for"),
         ("llama.gguf", "llama.attention.value_length", 4u32.into(), "wider or narrower"),
         ("llama.gguf", "llama.attention.clamp_kqv", 8.0f32.into(), "does not compute"),

@@ -6,7 +6,9 @@ use std::io::IsTerminal;
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::{bench, completions, convert, embed, eval, logits, man, methods, run, show, tokenize};
+use crate::commands::{
+    bench, completions, convert, embed, eval, logits, man, methods, pull, run, show, tokenize,
+};
 use crate::failure::Outcome;
 
 /// Fits large models into small machines: look at, run, convert, measure and compress language models.
@@ -62,6 +64,7 @@ enum Command {
     Embed(embed::Args),
     Logits(logits::Args),
     Tokenize(tokenize::Args),
+    Pull(pull::Args),
     Methods(methods::Args),
     Bench(bench::Args),
     Completions(completions::Args),
@@ -85,6 +88,7 @@ impl Cli {
             Command::Embed(args) => embed::run(args, globals),
             Command::Logits(args) => logits::run(args, globals),
             Command::Tokenize(args) => tokenize::run(args, globals),
+            Command::Pull(args) => pull::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
             Command::Completions(args) => completions::run(args),

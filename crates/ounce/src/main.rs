@@ -6,6 +6,7 @@
 mod chat;
 mod cli;
 mod commands;
+mod download;
 mod evidence;
 mod failure;
 mod generation;
