@@ -28,7 +28,7 @@ fn config(model_type: &str, changes: &[(&str, Value)]) -> Config {
     let config = json!({
         "model_type": model_type,
         "hidden_size": 24,
-        "head_dim": 6,
+        "head_dim": 8,
         "intermediate_size": 32,
         "num_hidden_layers": 5,
         "num_attention_heads": 4,
@@ -100,22 +100,18 @@ fn assert_close(found: &[f32], expected: &[f32], what: &str) {
 fn shapes_are_those_of_each_layer() {
     let model = random(config("llama", &[("ounce_layers", layers())]));
     let shape = |name: &str| model.weights.info(name).map(|(_, shape)| shape.to_vec());
-    assert_eq!(shape("layers.0.attention.query.weight"), Some(vec![24, 24]));
-    assert_eq!(shape("layers.1.attention.query.weight"), Some(vec![18, 24]));
-    assert_eq!(shape("layers.1.attention.output.weight"), Some(vec![24, 18]));
+    assert_eq!(shape("layers.0.attention.query.weight"), Some(vec![32, 24]));
+    assert_eq!(shape("layers.1.attention.query.weight"), Some(vec![24, 24]));
+    assert_eq!(shape("layers.1.attention.output.weight"), Some(vec![24, 24]));
     assert_eq!(shape("layers.1.feed_forward.down.weight"), Some(vec![24, 10]));
     assert_eq!(shape("layers.2.attention.query.weight"), None);
     assert_eq!(shape("layers.2.feed_forward.up.weight"), Some(vec![40, 24]));
-    assert_eq!(shape("layers.3.attention.query.weight"), Some(vec![36, 24]));
-    assert_eq!(shape("layers.3.attention.key.weight"), Some(vec![6, 24]));
+    assert_eq!(shape("layers.3.attention.query.weight"), Some(vec![48, 24]));
+    assert_eq!(shape("layers.3.attention.key.weight"), Some(vec![8, 24]));
     assert_eq!(shape("layers.3.feed_forward.up.weight"), None);
     assert!(!model.weights.names().any(|name| name.starts_with("layers.4.")));
-    // 20 tokens in a cache of 2, 3, none and 1 key/value heads.
-    let engine = Engine::new(&model).expect("an engine");
-    let mut session = engine.session();
-    session.feed(&ids(), |_| {}).expect("logits");
-    assert_eq!(session.cache_bytes(), 20 * 2 * (2 + 3 + 1) * 6 * 4);
-    assert_eq!(model.spec.kv_bytes_per_token(4) * 20, session.cache_bytes());
+    // Keys and values of 2, 3, none and 1 heads.
+    assert_eq!(model.spec.kv_bytes_per_token(4), 2 * (2 + 3 + 1) * 8 * 4);
 }
 
 #[test]
@@ -173,13 +169,14 @@ fn fewer_heads_compute_what_heads_that_add_nothing_compute() {
         let columns = tensor.row_len();
         let part = planned.name.strip_prefix("model.layers.0.").unwrap_or_default();
         let kept_rows = match part {
-            "self_attn.q_proj.weight" => Some(12),
-            "self_attn.k_proj.weight" | "self_attn.v_proj.weight" => Some(6),
+            "self_attn.q_proj.weight" => Some(16),
+            "self_attn.k_proj.weight" | "self_attn.v_proj.weight" => Some(8),
             "mlp.gate_proj.weight" | "mlp.up_proj.weight" => Some(12),
             _ => None,
         };
         let kept_columns = match part {
-            "self_attn.o_proj.weight" | "mlp.down_proj.weight" => 12,
+            "self_attn.o_proj.weight" => 16,
+            "mlp.down_proj.weight" => 12,
             _ => columns,
         };
         let smaller: Vec<f32> = values

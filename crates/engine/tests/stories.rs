@@ -1,5 +1,5 @@
-//! A trained model end to end: stories260K, a llama2.c checkpoint of 260 000 weights, writes the story and reaches the
-//! perplexity that its own program gives.
+//! A trained model end to end: stories260K, a llama2.c checkpoint of 260 000 weights, writes the story that its own
+//! program writes and reaches the perplexity that other programs give it.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -64,6 +64,7 @@ fn perplexity_of_stories_is_the_known_one() {
     }
     let perplexity = (loss / f64::from(tokens)).exp();
     println!("{perplexity} over {tokens} tokens");
-    assert_eq!(tokens, 1722);
-    assert!((perplexity / 3.526 - 1.0).abs() < 0.005, "{perplexity}");
+    // What a separate implementation in PyTorch gives for the same ids.
+    assert_eq!(tokens, 1804);
+    assert!((perplexity / 3.5482 - 1.0).abs() < 1e-3, "{perplexity}");
 }

@@ -2,3 +2,4 @@
 
 pub mod method;
 pub mod perplexity;
+pub mod speed;

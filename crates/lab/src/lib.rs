@@ -2,6 +2,7 @@
 //!
 //! - [`catalogue`]: every method, working or planned, and the page that lists them.
 //! - [`bench`]: gives demonstrations what they need, runs them and measures their cost.
+//! - [`shapes`]: models of real shapes with random weights, to measure speed.
 //! - [`store`]: evidence on disk, one file a method.
 //! - [`stories`]: generated text to train and measure on.
 //! - [`builtin`]: the language model that is part of the program.
@@ -9,5 +10,6 @@
 pub mod bench;
 pub mod builtin;
 pub mod catalogue;
+pub mod shapes;
 pub mod store;
 pub mod stories;

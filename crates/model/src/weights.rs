@@ -206,6 +206,19 @@ impl Weights {
         Weights { source, places: Arc::new(places), order: Arc::new(order), unused: Arc::new(unused) }
     }
 
+    /// Tensors held in memory under ounce's own names, in the order in which they were inserted.
+    pub fn in_memory(source: MemorySource) -> Weights {
+        let place = |name: &String| {
+            let shape = source.tensors[name].shape.clone();
+            (
+                name.clone(),
+                Place { file_name: name.clone(), take: crate::names::Take::Range { start: 0 }, shape },
+            )
+        };
+        let places = source.order.iter().map(place).collect();
+        Weights::new(Arc::new(source), places, Vec::new())
+    }
+
     /// Where the tensors lie, for messages.
     pub fn path(&self) -> &Path {
         self.source.path()

@@ -86,10 +86,7 @@ fn a_folder_comes_back_from_gguf_as_it_was() {
         for (key, tensor) in &back {
             let expected = direct.get(key).unwrap_or_else(|| panic!("{name}: {key} is new"));
             assert_eq!(tensor.shape, expected.shape, "{name}: {key}");
-            if key.contains("token_type") {
-                // F32 in GGUF, because other programs add it as it is.
-                assert_eq!(tensor.to_f32(), expected.to_f32(), "{name}: {key}");
-            } else if name.starts_with("gemma") && key.contains("norm") {
+            if name.starts_with("gemma") && key.contains("norm") {
                 let pairs = tensor.to_f32().expect("f32").into_iter().zip(expected.to_f32().expect("f32"));
                 pairs.for_each(|(a, b)| assert!((a - b).abs() <= 1e-7, "{name}: {key}: {a} {b}"));
             } else {

@@ -1,9 +1,12 @@
 //! A dialogue on the terminal: a line editor with history, commands that begin with `/`, and answers that Ctrl-C
 //! ends without ending the dialogue. A model without a chat template goes on with each line as a text of its own.
 
+use std::io::Write;
+
 use anyhow::Context;
 use ounce_engine::Session;
 use ounce_model::chat::Message;
+use ounce_model::storage::AtomicFile;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -133,15 +136,21 @@ impl Dialogue<'_> {
                 self.session.truncate(0);
             }
             Command::Save(file) => {
-                let text = serde_json::to_string_pretty(&self.all_messages())? + "\n";
-                match std::fs::write(file, text) {
-                    Ok(()) => output::note(&format!("saved to {file}")),
-                    Err(error) => output::note(&format!("{file}: {error}")),
-                }
+                let saved = self.save(file);
+                output::note(
+                    &saved.map_or_else(|error| format!("error: {error:#}"), |()| format!("saved to {file}")),
+                );
             }
             Command::Exit => {}
         }
         Ok(())
+    }
+
+    fn save(&self, file: &str) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(&self.all_messages())? + "\n";
+        let mut draft = AtomicFile::create(file)?;
+        draft.write_all(text.as_bytes()).with_context(|| file.to_string())?;
+        Ok(draft.commit()?)
     }
 
     fn say(&mut self, line: String) -> anyhow::Result<()> {

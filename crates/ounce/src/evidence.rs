@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ounce_eval::method::Evidence;
+use ounce_eval::method::{Evidence, Row};
 use ounce_lab::store::Store;
 
 use crate::{output, units, user_data};
@@ -30,31 +30,20 @@ pub fn summary(evidence: &Evidence) -> String {
 /// # Errors
 /// If stdout can't be written.
 pub fn print(evidence: &Evidence) -> anyhow::Result<()> {
-    let mut names: Vec<&str> = Vec::new();
-    for value in evidence.rows.iter().flat_map(|row| &row.values) {
-        if !names.contains(&value.name.as_str()) {
-            names.push(&value.name);
+    // Rows that measure the same things stand in one table.
+    let names = |row: &Row| row.values.iter().map(|value| value.name.clone()).collect::<Vec<_>>();
+    let mut tables: Vec<(Vec<String>, Vec<&Row>)> = Vec::new();
+    for row in &evidence.rows {
+        let names = names(row);
+        match tables.iter_mut().find(|(known, _)| *known == names) {
+            Some((_, rows)) => rows.push(row),
+            None => tables.push((names, vec![row])),
         }
     }
-    let unit = |name: &str| {
-        let mut values = evidence.rows.iter().flat_map(|row| &row.values);
-        values
-            .find(|value| value.name == name)
-            .map(|value| value.unit.as_str())
-            .filter(|unit| !unit.is_empty())
-    };
-    let heads: Vec<String> = names
-        .iter()
-        .map(|name| unit(name).map_or(name.to_string(), |unit| format!("{name} ({unit})")))
-        .collect();
-    let head: Vec<&str> = std::iter::once("").chain(heads.iter().map(String::as_str)).collect();
-    let mut table = output::table(&head);
-    for row in &evidence.rows {
-        let mark = if row.label == evidence.baseline { " (baseline)" } else { "" };
-        let values = names.iter().map(|name| row.get(name).map_or(String::new(), number));
-        table.add_row(std::iter::once(format!("{}{mark}", row.label)).chain(values));
+    for (_, rows) in &tables {
+        print_rows(rows, &evidence.baseline)?;
+        output::line("")?;
     }
-    output::print_table(&table)?;
     for expectation in &evidence.expectations {
         let verdict = if expectation.holds { "holds" } else { "FAILS" };
         output::line(format!("{verdict}  {}: {}", expectation.text, expectation.measured))?;
@@ -68,6 +57,23 @@ pub fn print(evidence: &Evidence) -> anyhow::Result<()> {
         .map(|bytes| format!(", {} at most", units::bytes(bytes)))
         .unwrap_or_default();
     output::line(format!("seed {}, {:.1} s{peak}", evidence.seed, evidence.cost.seconds))
+}
+
+/// One table of rows with the same values.
+fn print_rows(rows: &[&Row], baseline: &str) -> anyhow::Result<()> {
+    let heads: Vec<String> = rows[0]
+        .values
+        .iter()
+        .map(|it| if it.unit.is_empty() { it.name.clone() } else { format!("{} ({})", it.name, it.unit) })
+        .collect();
+    let head: Vec<&str> = std::iter::once("").chain(heads.iter().map(String::as_str)).collect();
+    let mut table = output::table(&head);
+    for row in rows {
+        let mark = if row.label == baseline { " (baseline)" } else { "" };
+        let values = row.values.iter().map(|value| number(value.value));
+        table.add_row(std::iter::once(format!("{}{mark}", row.label)).chain(values));
+    }
+    output::print_table(&table)
 }
 
 /// A measured number with five digits that count.

@@ -54,11 +54,12 @@ pub fn table(head: &[&str]) -> Table {
     table
 }
 
-/// Writes a table to stdout, without blanks at the ends of lines.
+/// Writes a table to stdout, without the blanks around its lines.
 ///
 /// # Errors
 /// As [`print`].
 pub fn print_table(table: &Table) -> anyhow::Result<()> {
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_string()).collect();
+    let lines: Vec<String> =
+        table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_string()).collect();
     line(lines.join("\n"))
 }

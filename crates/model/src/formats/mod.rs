@@ -21,6 +21,28 @@ pub struct WriteOptions {
     pub overwrite: bool,
 }
 
+/// A tensor as it will lie in a new file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedTensor {
+    /// Its name there.
+    pub name: String,
+    /// Its format there.
+    pub dtype: DType,
+    /// Its row-major shape there.
+    pub shape: Vec<usize>,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// What writing a model would give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forecast {
+    /// The tensors, in file order.
+    pub tensors: Vec<PlannedTensor>,
+    /// What the writer would return.
+    pub bytes: u64,
+}
+
 /// Told the bytes done and the bytes in all while a model is written; an error stops the writing.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> crate::Result<()>;
 

@@ -308,3 +308,71 @@ fn layer_of(name: &str, stems: &HashSet<String>) -> Option<usize> {
 fn is_part(dtype: DType) -> bool {
     dtype.is_weight() || matches!(dtype, DType::I32 | DType::U8 | DType::I8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values 0, 1, 2 ...
+    fn counted(shape: &[usize]) -> Tensor {
+        let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
+        Tensor::from_f32(shape, &values)
+    }
+
+    fn taken(take: Take, stored: Tensor, shape: &[usize]) -> Result<Vec<f32>, String> {
+        take.apply(stored, shape).map(|tensor| tensor.to_f32().unwrap())
+    }
+
+    #[test]
+    fn each_layout_gives_its_part() {
+        let part = |take, shape: &[usize]| taken(take, counted(&[4, 3]), shape).unwrap();
+        assert_eq!(part(Take::Range { start: 6 }, &[1, 3]), [6.0, 7.0, 8.0]);
+        assert_eq!(
+            part(Take::Columns { start: 1, of: 3 }, &[2, 4]),
+            [1.0, 4.0, 7.0, 10.0, 2.0, 5.0, 8.0, 11.0]
+        );
+        assert_eq!(
+            part(Take::Chunks { chunk: 3, stride: 6, start: 3 }, &[2, 3]),
+            [3.0, 4.0, 5.0, 9.0, 10.0, 11.0]
+        );
+        let rows: Vec<f32> =
+            part(Take::HalfSplit { heads: 1 }, &[4, 3]).chunks(3).map(|row| row[0]).collect();
+        assert_eq!(rows, [0.0, 6.0, 3.0, 9.0]);
+        assert_eq!(part(Take::MinusOne, &[12])[..3], [-1.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn parts_beyond_the_tensor_are_errors() {
+        for (take, shape) in [
+            (Take::Range { start: 12 }, &[1, 3][..]),
+            (Take::Range { start: usize::MAX }, &[1]),
+            (Take::Range { start: 0 }, &[1 << 40, 1 << 40]),
+            (Take::Columns { start: 3, of: 3 }, &[1, 4]),
+            (Take::Columns { start: 0, of: 3 }, &[12]),
+            (Take::Chunks { chunk: 9, stride: 8, start: 0 }, &[2, 9]),
+            (Take::Chunks { chunk: 0, stride: 0, start: 0 }, &[1]),
+            (Take::Chunks { chunk: 1, stride: 1, start: 99 }, &[1]),
+            (Take::HalfSplit { heads: 0 }, &[4, 3]),
+            (Take::HalfSplit { heads: 3 }, &[4, 3]),
+            (Take::HalfSplit { heads: 4 }, &[4, 3]),
+            (Take::HalfSplit { heads: 1 }, &[]),
+            (Take::MinusOne, &[13]),
+        ] {
+            assert!(taken(take, counted(&[4, 3]), shape).is_err(), "{take:?} of {shape:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_never_cut() {
+        let stored = || Tensor { dtype: DType::Q8_0, shape: vec![2, 32], data: Bytes::from(vec![0; 68]) };
+        assert!(taken(Take::Range { start: 32 }, stored(), &[1, 32]).is_ok());
+        for (take, shape) in [
+            (Take::Range { start: 16 }, &[1, 32][..]),
+            (Take::Range { start: 0 }, &[64, 1]),
+            (Take::Columns { start: 0, of: 32 }, &[32, 2]),
+            (Take::Chunks { chunk: 16, stride: 32, start: 0 }, &[1, 32]),
+        ] {
+            assert!(taken(take, stored(), shape).unwrap_err().contains("Q8_0 blocks do not end"), "{take:?}");
+        }
+    }
+}

@@ -81,7 +81,6 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let evidence = bench.run(method)?.ok_or_else(|| {
         anyhow::anyhow!("method {} ({}) is planned and has no demonstration yet", method.number, method.name)
     })?;
-    drop(bench);
     drop(bar);
     let file = evidence::store(args.evidence).write(&evidence)?;
     let holds = evidence.holds();

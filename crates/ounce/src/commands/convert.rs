@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 use ounce_kernels::{DType, quant};
-use ounce_model::formats::{WriteOptions, gguf_model, hf};
+use ounce_model::formats::{Forecast, WriteOptions, gguf_model, hf};
 use serde::Serialize;
 
 use crate::cli::Globals;
@@ -79,6 +79,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     }
     let model = source::open(&args.model)?;
     let options = WriteOptions { dtype: args.dtype, shard_bytes: args.shard_size, overwrite: args.force };
+    if args.dry_run {
+        let forecast = if is_gguf(target) {
+            gguf_model::forecast(&model, target, &options)?
+        } else {
+            hf::forecast(&model, target, &options)?
+        };
+        return print_forecast(&forecast, target, globals);
+    }
     let start = Instant::now();
     let watch = Watch::start();
     let mut bar = Progress::new("writing", Unit::Bytes);
@@ -106,6 +114,43 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         let (before, after) = (units::bytes(report.bytes_before), units::bytes(bytes));
         output::line(format!("{}: {after} ({before} before), {:.1} s", target.display(), report.seconds))?;
     }
+    Ok(Outcome::Done)
+}
+
+/// What `--dry-run` prints with `--json`.
+#[derive(Debug, Serialize)]
+struct Plan<'a> {
+    target: &'a Path,
+    bytes: u64,
+    tensors: Vec<PlanTensor<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct PlanTensor<'a> {
+    name: &'a str,
+    dtype: &'static str,
+    shape: &'a [usize],
+    bytes: u64,
+}
+
+fn print_forecast(forecast: &Forecast, target: &Path, globals: &Globals) -> anyhow::Result<Outcome> {
+    let tensors = forecast.tensors.iter().map(|tensor| PlanTensor {
+        name: &tensor.name,
+        dtype: tensor.dtype.name(),
+        shape: &tensor.shape,
+        bytes: tensor.bytes,
+    });
+    let plan = Plan { target, bytes: forecast.bytes, tensors: tensors.collect() };
+    if globals.json {
+        output::json(&plan)?;
+        return Ok(Outcome::Done);
+    }
+    let mut table = output::table(&["name", "format", "shape", "bytes"]);
+    for PlanTensor { name, dtype, shape, bytes } in &plan.tensors {
+        table.add_row([*name, *dtype, &format!("{shape:?}"), &bytes.to_string()]);
+    }
+    output::print_table(&table)?;
+    output::line(format!("{}: {} would be written", target.display(), units::bytes(plan.bytes)))?;
     Ok(Outcome::Done)
 }
 

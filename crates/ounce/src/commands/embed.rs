@@ -164,12 +164,17 @@ fn settings(model: &Model, name: &str) -> Option<Value> {
     serde_json::from_slice(&extra.content).ok()
 }
 
-/// Tokens of a text at most: the sentence encoder's own limit, else the model's.
+/// Tokens of a text at most: the sentence encoder's own limit, else the tokenizer's, else the model's.
 fn longest(model: &Model) -> usize {
-    let own = settings(model, "sentence_bert_config.json");
-    let own = own.and_then(|it| it.get("max_seq_length")?.as_u64()).and_then(|it| usize::try_from(it).ok());
+    let limit = |file: &str, key: &str| {
+        // Tokenizers without a limit say so with a number beyond all integers.
+        let limit = settings(model, file)?.get(key)?.as_u64()?;
+        usize::try_from(limit).ok().filter(|&limit| limit > 0)
+    };
+    let own = limit("sentence_bert_config.json", "max_seq_length")
+        .or_else(|| limit("tokenizer_config.json", "model_max_length"));
     let whole = model.spec.context_length.max(1);
-    own.filter(|&own| own > 0).map_or(whole, |own| own.min(whole))
+    own.map_or(whole, |own| own.min(whole))
 }
 
 /// The prompt of that name, or the default one, which may be none.

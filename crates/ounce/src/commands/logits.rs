@@ -86,10 +86,15 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         positions: Vec::new(),
         tokens: ids.clone(),
     };
-    let mut file = args.npy.as_deref().map(|path| NpyFile::create(path, &report.shape)).transpose()?;
+    let watch = Watch::start();
+    let mut file = None;
     let shown = shown_positions(&model, &ids);
     let mut take = |first: usize, values: &[f32]| -> anyhow::Result<()> {
-        if let Some(file) = &mut file {
+        if let Some(path) = &args.npy {
+            let file = match &mut file {
+                Some(file) => file,
+                None => file.insert(NpyFile::create(path, &report.shape)?),
+            };
             file.write(values)?;
         }
         if !args.hidden {
@@ -109,7 +114,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if args.hidden {
         take(0, &engine.encode(&ids, &types)?)?;
     } else if model.spec.causal {
-        causal(&engine, &ids, &mut take)?;
+        causal(&engine, &ids, &watch, &mut take)?;
     } else {
         take(0, &engine.masked_logits(&ids, &types)?)?;
     }
@@ -128,9 +133,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 fn causal(
     engine: &Engine,
     ids: &[u32],
+    watch: &Watch,
     take: &mut dyn FnMut(usize, &[f32]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let watch = Watch::start();
     let mut bar = Progress::new("running", Unit::Tokens);
     let width = engine.spec().vocab_size;
     let mut done = 0;

@@ -145,13 +145,12 @@ fn print(report: &Report<'_>) -> anyhow::Result<()> {
     match &report.tokenizer {
         None => fact("tokenizer", "none".to_string())?,
         Some(tokenizer) => {
-            let adds = match (tokenizer.adds_bos, tokenizer.adds_eos) {
-                (true, true) => ", adds bos and eos",
-                (true, false) => ", adds bos",
-                (false, true) => ", adds eos",
-                (false, false) => "",
+            let TokenizerFacts { tokens, before, after, .. } = tokenizer;
+            let frame = match (before.concat(), after.concat()) {
+                (before, after) if before.is_empty() && after.is_empty() => String::new(),
+                (before, after) => format!(", encodes a text as {before}text{after}"),
             };
-            fact("tokenizer", format!("{} tokens{adds}", tokenizer.tokens))?;
+            fact("tokenizer", format!("{tokens} tokens{frame}"))?;
             for (role, tokens) in &tokenizer.special {
                 let tokens: Vec<String> =
                     tokens.iter().map(|(id, piece)| format!("{id} {piece:?}")).collect();

@@ -23,6 +23,12 @@ const MAX_JSON_BYTES: u64 = 64 << 20;
 /// Pages of a list of files at most.
 const MAX_PAGES: usize = 1000;
 
+/// Attempts without any progress before a request is given up.
+pub const ATTEMPTS: u32 = 4;
+
+/// The pause before the second attempt; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(400);
+
 /// Redirects of one request at most.
 const MAX_REDIRECTS: usize = 8;
 
@@ -61,7 +67,7 @@ impl Hub {
     /// If the hub can't be reached, refuses, or has no such model or revision.
     pub fn commit(&self, repo: &str, revision: &str) -> anyhow::Result<String> {
         let url = format!("{}/api/models/{repo}/revision/{}", self.endpoint, segment(revision));
-        let info = self.json(self.get(&url, None, repo, revision)?)?;
+        let (info, _) = self.ask(&url, repo, revision)?;
         let commit = info.get("sha").and_then(Value::as_str).filter(|sha| hub::is_commit(sha));
         commit.map(String::from).with_context(|| format!("{url}: the answer names no commit"))
     }
@@ -74,9 +80,7 @@ impl Hub {
         let mut url = format!("{}/api/models/{repo}/tree/{commit}?recursive=true", self.endpoint);
         let mut files = Vec::new();
         for _ in 0..MAX_PAGES {
-            let response = self.get(&url, None, repo, commit)?;
-            let next = header(&response, LINK.as_str()).and_then(next_page);
-            let page = self.json(response)?;
+            let (page, next) = self.ask(&url, repo, commit)?;
             let page = page.as_array().with_context(|| format!("{url}: the answer is no list of files"))?;
             files.extend(page.iter().filter_map(remote_file));
             match next {
@@ -131,9 +135,24 @@ impl Hub {
         bail!("{url}: too many redirects")
     }
 
-    fn json(&self, mut response: Response<Body>) -> anyhow::Result<Value> {
-        let text = response.body_mut().with_config().limit(MAX_JSON_BYTES).read_to_vec()?;
-        serde_json::from_slice(&text).with_context(|| format!("{}: the answer is no JSON", self.endpoint))
+    /// An answer of the interface and the address of its next page; trouble that may pass is waited for.
+    fn ask(&self, url: &str, repo: &str, revision: &str) -> anyhow::Result<(Value, Option<String>)> {
+        let once = || {
+            let mut response = self.get(url, None, repo, revision)?;
+            let next = header(&response, LINK.as_str()).and_then(next_page);
+            let text = response.body_mut().with_config().limit(MAX_JSON_BYTES).read_to_vec()?;
+            let value =
+                serde_json::from_slice(&text).with_context(|| format!("{url}: the answer is no JSON"))?;
+            Ok((value, next))
+        };
+        let mut attempt = 1;
+        loop {
+            match once() {
+                Err(error) if attempt < ATTEMPTS && may_pass(&error) => wait(attempt, &error),
+                answer => return answer,
+            }
+            attempt += 1;
+        }
     }
 
     fn is_own(&self, url: &str) -> bool {
@@ -172,7 +191,29 @@ impl Hub {
 /// The hub refused for a reason that may pass.
 #[derive(Debug, thiserror::Error)]
 #[error("{1}; try again later")]
-pub struct Refused(pub u16, String);
+struct Refused(u16, String);
+
+/// A transfer that ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; run the command again to go on")]
+pub struct Broken(pub String);
+
+/// Whether a failure may be gone at the next attempt.
+pub fn may_pass(error: &anyhow::Error) -> bool {
+    let refused = |it: &Refused| matches!(it.0, 408 | 429 | 500..=599);
+    let unreached = |it: &ureq::Error| !matches!(it, ureq::Error::BadUri(_) | ureq::Error::Tls(_));
+    error.chain().any(|cause| {
+        cause.is::<Broken>()
+            || cause.downcast_ref().is_some_and(refused)
+            || cause.downcast_ref().is_some_and(unreached)
+    })
+}
+
+/// Waits before the attempt that follows attempt number `attempt`.
+pub fn wait(attempt: u32, error: &anyhow::Error) {
+    tracing::warn!("{error:#}; trying again");
+    std::thread::sleep(PAUSE * 2u32.pow(attempt - 1));
+}
 
 fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()

@@ -73,7 +73,9 @@ pub fn entry_point(files: &[RemoteFile], model: &HubModel) -> Option<String> {
 }
 
 fn whole_model(names: &[String], model: &HubModel) -> anyhow::Result<Vec<String>> {
-    let at_root = |end: &str| names.iter().filter(|name| name.ends_with(end) && !name.contains('/')).cloned();
+    let at_root = |end: &'static str| {
+        names.iter().filter(move |name| name.ends_with(end) && !name.contains('/')).cloned()
+    };
     let safetensors: Vec<String> = at_root(".safetensors").collect();
     if !safetensors.is_empty() {
         // Some repositories hold the same weights again under another name.

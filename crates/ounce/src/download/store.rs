@@ -3,7 +3,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ounce_model::hub::Cache;
@@ -12,13 +11,7 @@ use ureq::http::StatusCode;
 use ureq::http::header::CONTENT_RANGE;
 
 use super::RemoteFile;
-use super::client::{Hub, Refused, header};
-
-/// Attempts without a single new byte before a download is given up.
-const ATTEMPTS: u32 = 5;
-
-/// The pause before the second attempt; it doubles with each.
-const PAUSE: Duration = Duration::from_millis(300);
+use super::client::{ATTEMPTS, Broken, Hub, header, may_pass, wait};
 
 const BUFFER_BYTES: usize = 1 << 18;
 
@@ -130,12 +123,14 @@ impl Download<'_> {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            attempt = if out.metadata()?.len() > before { 1 } else { attempt + 1 };
-            if attempt > ATTEMPTS || !may_pass(&failed) {
+            if out.metadata()?.len() > before {
+                attempt = 1;
+            }
+            if attempt >= ATTEMPTS || !may_pass(&failed) {
                 return Err(failed);
             }
-            tracing::warn!("{}: {failed:#}; trying again", self.file.name);
-            std::thread::sleep(PAUSE * 2u32.pow(attempt - 1));
+            wait(attempt, &failed);
+            attempt += 1;
         }
     }
 
@@ -177,22 +172,6 @@ impl Download<'_> {
         }
         Ok(())
     }
-}
-
-/// A transfer that ended before its end.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}; run the command again to go on")]
-struct Broken(String);
-
-/// Whether a failure may be gone at the next attempt.
-fn may_pass(error: &anyhow::Error) -> bool {
-    let refused = |it: &Refused| matches!(it.0, 408 | 429 | 500..=599);
-    let unreached = |it: &ureq::Error| !matches!(it, ureq::Error::BadUri(_) | ureq::Error::Tls(_));
-    error.chain().any(|cause| {
-        cause.is::<Broken>()
-            || cause.downcast_ref().is_some_and(refused)
-            || cause.downcast_ref().is_some_and(unreached)
-    })
 }
 
 /// `bytes 100-199/200` begins at 100.

@@ -104,10 +104,10 @@ pub struct TokenizerFacts {
     pub tokens: usize,
     /// Special tokens by role, each as `id` and spelling.
     pub special: BTreeMap<&'static str, Vec<(u32, String)>>,
-    /// Whether a text begins with the beginning-of-text token.
-    pub adds_bos: bool,
-    /// Whether a text ends with an end-of-text token.
-    pub adds_eos: bool,
+    /// Tokens put before every text.
+    pub before: Vec<String>,
+    /// Tokens put behind every text.
+    pub after: Vec<String>,
 }
 
 /// Every tensor, in the order of use.
@@ -167,6 +167,7 @@ pub fn tokenizer(tokenizer: &Tokenizer) -> TokenizerFacts {
         ("cls", ids.cls.into_iter().collect()),
         ("mask", ids.mask.into_iter().collect::<Vec<u32>>()),
     ];
+    let (before, after) = frame(tokenizer);
     let spelt = |id: u32| (id, tokenizer.piece(id).unwrap_or_default());
     TokenizerFacts {
         tokens: tokenizer.vocab_size(),
@@ -175,7 +176,16 @@ pub fn tokenizer(tokenizer: &Tokenizer) -> TokenizerFacts {
             .filter(|(_, ids)| !ids.is_empty())
             .map(|(role, ids)| (role, ids.into_iter().map(spelt).collect()))
             .collect(),
-        adds_bos: tokenizer.adds_bos(),
-        adds_eos: tokenizer.adds_eos(),
+        before,
+        after,
     }
+}
+
+/// What the tokenizer puts before and behind a text.
+fn frame(tokenizer: &Tokenizer) -> (Vec<String>, Vec<String>) {
+    let encode = |special: bool| tokenizer.encode("a", special).unwrap_or_default();
+    let (with, bare) = (encode(true), encode(false));
+    let at = with.windows(bare.len().max(1)).position(|part| part == bare).unwrap_or(0);
+    let names = |ids: &[u32]| ids.iter().map(|&id| tokenizer.piece(id).unwrap_or_default()).collect();
+    (names(&with[..at]), names(with.get(at + bare.len()..).unwrap_or_default()))
 }

@@ -146,3 +146,47 @@ fn compare(ours: &Json, theirs: &Json, path: String, differing: &mut BTreeSet<St
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::hf;
+    use crate::spec::FeedForwardKind;
+
+    fn open(name: &str) -> Model {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models").join(name);
+        hf::open_model(&folder).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn layers_of_any_shape_come_back_from_the_keys() {
+        for name in ["llama", "qwen3_moe", "gemma2", "phi3_longrope_long", "stablelm"] {
+            let model = open(name);
+            let mut spec = model.spec.clone();
+            if let Some(attention) = &mut spec.layers[0].attention {
+                (attention.heads, attention.kv_heads) = (2, 1);
+            }
+            match spec.layers[0].feed_forward.as_mut().map(|half| &mut half.kind) {
+                Some(FeedForwardKind::Dense(mlp)) => mlp.width = 24,
+                Some(FeedForwardKind::Experts(experts)) => (experts.count, experts.expert.width) = (3, 8),
+                None => {}
+            }
+            spec.layers[1].attention = None;
+            let last = spec.layers.len() - 1;
+            spec.layers[last].feed_forward = None;
+            let draft = Draft::of(&spec, &model.config).expect("a draft");
+            let path = Path::new("draft");
+            let plain = Config::new(path, draft.facts(path).config().expect("a configuration"));
+            let (_, found) = families::spec_of(&plain).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let shapes = |spec: &Spec| -> Vec<_> { spec.tensors() };
+            assert_eq!(shapes(&found), shapes(&spec), "{name}");
+        }
+    }
+
+    #[test]
+    fn families_without_an_architecture_are_refused() {
+        let model = open("llama");
+        let spec = Spec { family: "rwkv".to_string(), ..model.spec.clone() };
+        assert!(Draft::of(&spec, &model.config).is_err());
+    }
+}

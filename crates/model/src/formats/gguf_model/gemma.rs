@@ -47,11 +47,11 @@ const GEMMA2_27B_LAYERS: usize = 46;
 const GEMMA3_27B_LAYERS: usize = 62;
 
 fn even(layer: usize) -> bool {
-    layer % 2 == 0
+    layer.is_multiple_of(2)
 }
 
 fn five_of_six(layer: usize) -> bool {
-    (layer + 1) % 6 != 0
+    !(layer + 1).is_multiple_of(6)
 }
 
 const SOFT_CAPS: &[Key] = &[

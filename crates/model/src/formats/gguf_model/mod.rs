@@ -41,7 +41,7 @@ use crate::{Config, Result};
 
 pub use draft::unexpressed;
 pub use read::{is_first_shard, open_model};
-pub use write::write_model;
+pub use write::{forecast, write_model};
 
 use facts::Facts;
 use keys::Key;
@@ -93,7 +93,7 @@ fn by_family(family: &str) -> Option<&'static Arch> {
 
 /// Tensors of files that no computation needs or that are read as settings.
 const IGNORED: &[&str] =
-    &["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight", ".attn_rot_embd"];
+    &["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight", ".attn_rot_embd.weight"];
 
 /// A table of names; GGUF's have no prefixes.
 const fn names(rules: &'static [&'static [Rule]]) -> Names {

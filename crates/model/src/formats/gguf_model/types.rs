@@ -1,8 +1,9 @@
 //! In which format each tensor of a GGUF file is stored.
 //!
-//! Vectors, norms and token types are F32, which other programs require. Everything else keeps its format or takes
-//! the one asked for; a router and a position table stay F32 then, because they are small and sensitive. Rows that
-//! are no whole number of blocks take the nearest format with smaller blocks, or F16.
+//! Vectors, norms and token types are F32, which other programs require, and so are routers: programs that round
+//! activations to the weights' format would choose other experts. Everything else keeps its format or takes the one
+//! asked for, except a position table, which is F32 then. Rows that are no whole number of blocks take the nearest
+//! format with smaller blocks, or F16.
 
 use ounce_kernels::{DType, quant};
 
@@ -29,14 +30,16 @@ pub(super) fn target(name: &str, shape: &[usize], stored: DType, asked: Option<D
     if is_small(name, shape) {
         return DType::F32;
     }
+    let router = name.contains("ffn_gate_inp");
     let Some(asked) = asked else {
         return match stored {
+            dtype if router && !dtype.is_block() => DType::F32,
             DType::F64 => DType::F32,
             dtype if dtype.ggml_id().is_none() => DType::BF16,
             dtype => dtype,
         };
     };
-    if name.contains("ffn_gate_inp") || name == "position_embd.weight" {
+    if router || name == "position_embd.weight" {
         return DType::F32;
     }
     fitting(asked, shape.last().copied().unwrap_or(1))
@@ -44,7 +47,7 @@ pub(super) fn target(name: &str, shape: &[usize], stored: DType, asked: Option<D
 
 /// `dtype`, or what takes its place for rows of `row` values.
 fn fitting(dtype: DType, row: usize) -> DType {
-    let fits = |dtype: &DType| row % dtype.block_len() == 0;
+    let fits = |dtype: &DType| row.is_multiple_of(dtype.block_len());
     let smaller = match dtype {
         DType::Q4K => DType::Q5_0,
         DType::Q6K => DType::Q8_0,
@@ -96,7 +99,7 @@ mod tests {
         assert_eq!(target("blk.0.attn_norm.weight", &[64], DType::BF16, None), DType::F32);
         assert_eq!(target("blk.0.attn_q_norm.weight", &[4, 64], DType::BF16, None), DType::F32);
         assert_eq!(target("blk.0.ffn_gate_inp.weight", &[8, 64], DType::BF16, asked), DType::F32);
-        assert_eq!(target("blk.0.ffn_gate_inp.weight", &[8, 64], DType::BF16, None), DType::BF16);
+        assert_eq!(target("blk.0.ffn_gate_inp.weight", &[8, 64], DType::BF16, None), DType::F32);
         assert_eq!(target("blk.0.attn_q.weight", &[64, 64], DType::BF16, asked), DType::Q8_0);
         assert_eq!(target("blk.0.attn_q.weight", &[64, 64], DType::F8E4M3, None), DType::BF16);
     }

@@ -52,7 +52,7 @@ fn pattern(facts: &Facts<'_>, rule: Rule) -> Result<Vec<bool>> {
 
 /// Whether a layer has a window where every `period`-th has none; no period, no windows.
 fn periodic(layer: usize, period: usize) -> bool {
-    period > 1 && (layer + 1) % period != 0
+    period > 1 && !(layer + 1).is_multiple_of(period)
 }
 
 /// Writes the first window's width, and the pattern where it is not the rule's.

@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::read::{FILES, GENERATION, POOLING, POSITION_TABLE, POSITIONS, pooling_type, text_of};
 use super::{config, types, vocab};
 use crate::formats::gguf::{GgufHeader, GgufWriter};
-use crate::formats::{Progress, WriteOptions, check_target};
+use crate::formats::{Forecast, PlannedTensor, Progress, WriteOptions, check_target};
 use crate::model::Model;
 use crate::names::FileTensor;
 use crate::weights::{Tensor, bytes_of};
@@ -30,6 +30,13 @@ struct Planned<'a> {
     skipped: usize,
 }
 
+impl Planned<'_> {
+    /// Bytes in the file.
+    fn bytes(&self) -> u64 {
+        bytes_of(self.dtype, &self.shape).unwrap_or(0) as u64
+    }
+}
+
 /// Writes `model` to the file `path`. Returns the file's size in bytes.
 ///
 /// # Errors
@@ -41,12 +48,7 @@ pub fn write_model(
     options: &WriteOptions,
     progress: Progress<'_>,
 ) -> Result<u64> {
-    check_target(path, options.overwrite)?;
-    types::check(options.dtype)?;
-    if options.shard_bytes.is_some() {
-        return Err(Error::unsupported("a GGUF file is written whole; leave out the size of shards"));
-    }
-    let draft = Draft::of(&model.spec, &model.config)?;
+    let draft = prepare(model, path, options)?;
     let unexpressed = draft.unexpressed()?;
     if !unexpressed.is_empty() {
         tracing::warn!(
@@ -58,7 +60,7 @@ pub fn write_model(
     }
     let planned = plan(model, &draft, options.dtype);
     let header = header(model, &draft, &planned)?;
-    let total = header.file_bytes()?;
+    let total = planned.iter().map(Planned::bytes).sum();
     let mut writer = GgufWriter::create(path, &header)?;
     let mut done = 0;
     for (name, values) in &draft.settings {
@@ -66,10 +68,35 @@ pub fn write_model(
     }
     for planned in &planned {
         write_tensor(model, planned, &mut writer)?;
-        done += bytes_of(planned.dtype, &planned.shape).unwrap_or(0) as u64;
-        progress(done.min(total), total)?;
+        done += planned.bytes();
+        progress(done, total)?;
     }
     writer.finish()
+}
+
+/// What [`write_model`] would write, and the size of the file; writes nothing.
+///
+/// # Errors
+/// As [`write_model`], before it writes.
+pub fn forecast(model: &Model, path: &Path, options: &WriteOptions) -> Result<Forecast> {
+    let draft = prepare(model, path, options)?;
+    let planned = plan(model, &draft, options.dtype);
+    let bytes = header(model, &draft, &planned)?.file_bytes()?;
+    let tensor = |Planned { tensor, dtype, shape, .. }: Planned<'_>| {
+        let bytes = bytes_of(dtype, &shape).unwrap_or(0) as u64;
+        PlannedTensor { name: tensor.name.clone(), dtype, shape, bytes }
+    };
+    Ok(Forecast { tensors: planned.into_iter().map(tensor).collect(), bytes })
+}
+
+/// Everything that can be checked before formats are chosen.
+fn prepare(model: &Model, path: &Path, options: &WriteOptions) -> Result<Draft> {
+    check_target(path, options.overwrite)?;
+    types::check(options.dtype)?;
+    if options.shard_bytes.is_some() {
+        return Err(Error::unsupported("a GGUF file is written whole; leave out the size of shards"));
+    }
+    Draft::of(&model.spec, &model.config)
 }
 
 /// Chooses each tensor's format.
@@ -100,7 +127,9 @@ fn header(model: &Model, draft: &Draft, planned: &[Planned<'_>]) -> Result<GgufH
     let mut header = GgufHeader::new();
     header.set("general.architecture", draft.arch.name);
     header.set("general.type", "model");
-    if let Some(name) = model.origin.path.file_stem() {
+    let path = &model.origin.path;
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    if let Some(name) = name {
         header.set("general.name", name.to_string_lossy().as_ref());
     }
     if let Some(file_type) = prevailing(planned).and_then(types::file_type) {
@@ -156,41 +185,42 @@ fn prevailing(planned: &[Planned<'_>]) -> Option<DType> {
 fn write_tensor(model: &Model, planned: &Planned<'_>, writer: &mut GgufWriter) -> Result<()> {
     let (tensor, weights) = (planned.tensor, &model.weights);
     let name = tensor.name.as_str();
+    let source = weights.path();
     // Experts, and projections in one tensor: one part behind another, each taken as it is.
     if let [_, _, ..] = tensor.parts.as_slice() {
-        return tensor
-            .parts
-            .iter()
-            .try_for_each(|part| write_rows(name, &weights.get(part)?, planned.dtype, 0, writer));
+        let mut parts = tensor.parts.iter();
+        return parts.try_for_each(|part| write_rows(source, planned, &weights.get(part)?, 0, writer));
     }
     // What may be computed with (norms to which one is added) must not be rounded before that.
     let small = types::is_small(name, &tensor.shape);
     let as_stored = if small { DType::F32 } else { tensor.stored_dtype(weights) };
     let built = tensor.build(weights, as_stored)?;
-    write_rows(name, &built, planned.dtype, planned.skipped, writer)
+    write_rows(source, planned, &built, planned.skipped, writer)
 }
 
-/// Writes the rows of `tensor` from `first` on in `dtype`: as they are, or a chunk at a time decoded and encoded.
+/// Writes the rows of `part` from `first` on: as they are, or a chunk at a time decoded and encoded. `source` is
+/// where they come from, for messages.
 fn write_rows(
-    name: &str,
-    tensor: &Tensor,
-    dtype: DType,
+    source: &Path,
+    planned: &Planned<'_>,
+    part: &Tensor,
     first: usize,
     writer: &mut GgufWriter,
 ) -> Result<()> {
-    let start = first.min(tensor.rows()) * tensor.row_bytes();
-    if tensor.dtype == dtype {
-        return writer.write(name, &tensor.data[start..]);
+    let name = planned.tensor.name.as_str();
+    let start = first.min(part.rows()) * part.row_bytes();
+    if part.dtype == planned.dtype {
+        return writer.write(name, &part.data[start..]);
     }
-    let bad = |error: quant::QuantError| Error::tensor("model", name, error.to_string());
-    let row = tensor.row_len();
+    let bad = |error: quant::QuantError| Error::tensor(source, name, error.to_string());
+    let row = part.row_len();
     let rows = (CHUNK_VALUES / row.max(1)).max(1);
     let (mut values, mut encoded) = (Vec::new(), Vec::new());
-    for bytes in tensor.data[start..].chunks((rows * tensor.row_bytes()).max(1)) {
-        values.resize(bytes.len() / tensor.row_bytes() * row, 0.0);
-        quant::decode_rows(tensor.dtype, bytes, row, &mut values).map_err(bad)?;
+    for bytes in part.data[start..].chunks((rows * part.row_bytes()).max(1)) {
+        values.resize(bytes.len() / part.row_bytes() * row, 0.0);
+        quant::decode_rows(part.dtype, bytes, row, &mut values).map_err(bad)?;
         encoded.clear();
-        quant::encode_rows(dtype, &values, row, &mut encoded).map_err(bad)?;
+        quant::encode_rows(planned.dtype, &values, row, &mut encoded).map_err(bad)?;
         writer.write(name, &encoded)?;
     }
     Ok(())

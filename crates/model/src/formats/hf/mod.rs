@@ -8,4 +8,4 @@ mod write;
 
 pub(crate) use read::EXTRAS;
 pub use read::{open_embedded, open_model};
-pub use write::write_model;
+pub use write::{forecast, write_model};

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::files::stays_inside;
 use crate::families;
-use crate::formats::{Progress, WriteOptions, check_target};
+use crate::formats::{Forecast, PlannedTensor, Progress, WriteOptions, check_target};
 use crate::model::Model;
 use crate::names::{self, FileTensor};
 use crate::storage::AtomicFile;
@@ -38,12 +38,7 @@ pub fn write_model(
     options: &WriteOptions,
     progress: Progress<'_>,
 ) -> Result<u64> {
-    check_target(folder, options.overwrite)?;
-    check_replaceable(folder)?;
-    let family = families::by_name(&model.spec.family).ok_or_else(|| {
-        Error::unsupported(format!("the family {} has no folder format", model.spec.family))
-    })?;
-    let planned = plan(model, names::plan(&model.spec, &family.names)?, options.dtype)?;
+    let (family, planned) = prepare(model, folder, options)?;
     let parent = folder.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(Error::io(parent))?;
     let draft = beside(folder, parent)?;
@@ -58,6 +53,35 @@ pub fn write_model(
     write_texts(model, family, &planned, draft.path())?;
     put_in_place(draft, folder, parent)?;
     Ok(total)
+}
+
+/// What [`write_model`] would write, bytes of weights in all; writes nothing.
+///
+/// # Errors
+/// As [`write_model`], before it writes.
+pub fn forecast(model: &Model, folder: &Path, options: &WriteOptions) -> Result<Forecast> {
+    let (_, planned) = prepare(model, folder, options)?;
+    let bytes = planned.iter().map(|planned| planned.bytes).sum();
+    let tensor = |Planned { tensor, dtype, bytes }| {
+        let FileTensor { name, shape, .. } = tensor;
+        PlannedTensor { name, dtype, shape, bytes }
+    };
+    Ok(Forecast { tensors: planned.into_iter().map(tensor).collect(), bytes })
+}
+
+/// Everything that can be checked and chosen before writing.
+fn prepare(
+    model: &Model,
+    folder: &Path,
+    options: &WriteOptions,
+) -> Result<(&'static families::Family, Vec<Planned>)> {
+    check_target(folder, options.overwrite)?;
+    check_replaceable(folder)?;
+    let family = families::by_name(&model.spec.family).ok_or_else(|| {
+        Error::unsupported(format!("the family {} has no folder format", model.spec.family))
+    })?;
+    let planned = plan(model, names::plan(&model.spec, &family.names)?, options.dtype)?;
+    Ok((family, planned))
 }
 
 /// Refuses to replace what is no model's folder: a name typed wrong must not cost a home directory.
@@ -103,7 +127,7 @@ fn put_in_place(draft: TempDir, folder: &Path, parent: &Path) -> Result<()> {
 }
 
 /// Chooses each tensor's format: as asked, else as stored; block formats, which safetensors has not, become F16.
-/// A vector kept in F32 by the source joins the matrices' format if that loses nothing.
+/// A vector or small table kept in F32 by the source joins the matrices' format if that loses nothing.
 fn plan(model: &Model, tensors: Vec<FileTensor>, asked: Option<DType>) -> Result<Vec<Planned>> {
     if let Some(dtype) = asked.filter(|dtype| dtype.safetensors_name().is_none() || !dtype.is_weight()) {
         return Err(Error::unsupported(format!(
@@ -121,7 +145,8 @@ fn plan(model: &Model, tensors: Vec<FileTensor>, asked: Option<DType>) -> Result
         // Norms and biases do not bear 8 bits.
         let asked = asked.filter(|dtype| dtype.block_bytes() > 1 || tensor.shape.len() > 1);
         let mut dtype = asked.unwrap_or_else(|| stored(&tensor));
-        let joins = asked.is_none() && tensor.shape.len() == 1 && dtype == DType::F32;
+        let small = tensor.shape.len() == 1 || tensor.shape[0] <= 512;
+        let joins = asked.is_none() && small && dtype == DType::F32;
         if let Some(common) = common.filter(|_| joins) {
             dtype = if is_lossless(model, &tensor, common)? { common } else { dtype };
         }
