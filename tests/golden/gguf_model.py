@@ -293,7 +293,7 @@ def make_all():
 
 def run(command, source, target):
     words = [word.format(src=source, dst=target) for word in shlex.split(command)]
-    subprocess.run(words, check=True)
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
 
 def stories(command, checkpoint):
