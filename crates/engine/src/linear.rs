@@ -109,11 +109,12 @@ pub(crate) fn forward_all<const N: usize>(
     linears.map(|linear| {
         let count = x.len() / linear.in_width();
         let mut y = scratch.take(count * linear.out_width());
-        if let Weight::Packed(packed) = &linear.weight {
-            if prepared != Some(packed.form()) {
+        match &linear.weight {
+            Weight::Packed(packed) if prepared != Some(packed.form()) => {
                 packed.prepare(x, Pool::global(), &mut scratch.activations);
                 prepared = Some(packed.form());
             }
+            Weight::Packed(_) | Weight::Stored(..) => {}
         }
         linear.multiply(x, &scratch.activations, &mut y);
         y

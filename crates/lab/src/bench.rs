@@ -88,7 +88,7 @@ mod tests {
     fn method(number: u16) -> Method {
         let planned =
             Method::planned(number, "name", Family::Quantization, "paper", None, "gives.", "claim.");
-        Method { command: Some("ounce demo"), demonstrate: Some(demonstrate), ..planned }
+        Method { command: Some("ounce show"), demonstrate: Some(demonstrate), ..planned }
     }
 
     #[test]

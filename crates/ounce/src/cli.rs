@@ -80,6 +80,7 @@ impl Cli {
         let globals = &self.globals;
         globals.start_log();
         rayon::ThreadPoolBuilder::new().num_threads(globals.threads).build_global()?;
+        ounce_kernels::pool::set_threads(globals.threads);
         match self.command {
             Command::Run(args) => run::run(args, globals),
             Command::Show(args) => show::run(args, globals),

@@ -6,6 +6,7 @@
 mod chat;
 mod cli;
 mod commands;
+mod compute;
 mod download;
 mod evidence;
 mod failure;

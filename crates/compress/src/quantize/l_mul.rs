@@ -28,7 +28,7 @@ pub const METHOD: Method = Method {
             and the energy that such hardware would save are known.",
     claim: "95 % less energy for element-wise products and 80 % for dot products; 4 mantissa bits are about as precise \
             as e4m3, 3 bits more than e5m2.",
-    command: Some("ounce demo 020"),
+    command: Some("ounce eval MODEL --perplexity FILE --l-mul attention"),
     demonstrate: Some(demonstrate::demonstrate),
 };
 

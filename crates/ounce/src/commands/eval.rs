@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use ounce_engine::Engine;
+use ounce_engine::{Engine, Mode};
 use ounce_eval::perplexity::{Estimate, Options, Report, TextSize, score};
 use ounce_model::Model;
 use serde::Serialize;
 
 use crate::cli::Globals;
+use crate::compute::ComputeArgs;
 use crate::failure::Outcome;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
@@ -23,6 +24,8 @@ Examples:
   ounce eval ./model.gguf --perplexity wiki.test.raw --context 2048
   ounce eval ./folder --perplexity stories.txt --document-separator '<|endoftext|>'
   ounce eval ./folder --perplexity book.txt --stride 256        slower, and each token sees more
+  ounce eval ./folder --perplexity book.txt --quant q4_0        what 4 bits would cost
+  ounce eval builtin --perplexity stories.txt --l-mul attention what L-Mul would cost, and save
 Each token is predicted once, the first from the beginning-of-text (else end-of-text) token; windows of the
 context's length follow each other, and the last is moved back to keep that length. This is what
 lm-evaluation-harness calls rolling log-likelihood. llama.cpp's perplexity is another number. Standard errors
@@ -42,6 +45,8 @@ pub struct Args {
     /// Split the file at this text into documents that are predicted separately; \n is a line end
     #[arg(long, value_name = "TEXT")]
     document_separator: Option<String>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// What is printed with `--json`.
@@ -56,6 +61,8 @@ struct Output {
     prefix_token: Option<u32>,
     #[serde(flatten)]
     report: Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy: Option<String>,
     seconds: f64,
     tokens_per_second: f64,
 }
@@ -84,7 +91,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let tokenizer = source::tokenizer(&model)?;
     let ids = texts.iter().map(|text| tokenizer.encode(text, false)).collect::<Result<Vec<_>, _>>()?;
     let options = Options { context, stride, prefix: prefix(&model) };
-    let engine = Engine::new(&model)?;
+    let engine = Engine::load(&model, args.compute.mode(Mode::fast())?)?;
     let watch = Watch::start();
     let mut bar = Progress::new("predicting", Unit::Tokens);
     let start = Instant::now();
@@ -104,12 +111,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         prefix_token: options.prefix,
         tokens_per_second: report.tokens as f64 / seconds.max(1e-9),
         report,
+        energy: args.compute.energy_note(&model.spec, context),
         seconds,
     };
     if globals.json {
         output::json(&output)?
     } else {
-        print(&output)?
+        print(&output)?;
+        output.energy.iter().try_for_each(output::line)?;
     }
     Ok(Outcome::Done)
 }

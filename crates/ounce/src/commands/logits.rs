@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use ounce_engine::Engine;
 use ounce_engine::sample::{TokenLogprob, logprobs};
+use ounce_engine::{Engine, Mode};
 use ounce_model::Model;
 use serde::Serialize;
 
 use crate::cli::Globals;
+use crate::compute::ComputeArgs;
 use crate::failure::{Interrupted, Outcome};
 use crate::interrupt::Watch;
 use crate::npy::NpyFile;
@@ -40,6 +41,8 @@ pub struct Args {
     /// How many of the likeliest tokens to print
     #[arg(long, value_name = "N", default_value_t = 5)]
     top: usize,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// What is printed with `--json`.
@@ -78,7 +81,7 @@ struct Likely {
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let model = source::open(&args.model)?;
     let (ids, types) = input(&model, &args)?;
-    let engine = Engine::new(&model)?;
+    let engine = Engine::load(&model, args.compute.mode(Mode::Reference)?)?;
     let mut report = Report {
         model: model.origin.path.display().to_string(),
         shape: [ids.len(), if args.hidden { model.spec.hidden_size } else { model.spec.vocab_size }],

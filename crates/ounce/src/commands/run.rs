@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use ounce_engine::generate::Finish;
 use ounce_engine::sample::TokenLogprob;
-use ounce_engine::{Engine, Sampling, Session};
+use ounce_engine::{Engine, Mode, Sampling, Session};
 use ounce_lab::bench::peak_resident_bytes;
 use ounce_model::Model;
 use ounce_model::chat::{ChatTemplate, Message, RenderOptions};
@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::chat;
 use crate::cli::Globals;
+use crate::compute::ComputeArgs;
 use crate::failure::Outcome;
 use crate::generation::{self, Answer, DEFAULT_MAX_TOKENS, Request};
 use crate::interrupt::Watch;
@@ -30,6 +31,7 @@ Examples:
   ounce run org/name:Q4_K_M \"Name three rivers.\"   one answer
   ounce run ./model.gguf - < letter.txt            the prompt comes from stdin
   ounce run ./base --raw --greedy -n 50 \"It was\"   go on with the text itself
+  ounce run ./folder --quant q4_0 \"Why?\"           quantize the weights while loading
 A model with a chat template answers the prompt as a message; other models, and --raw, go on with the text.")]
 pub struct Args {
     /// Folder, .gguf file, llama2.c .bin, org/name[@revision][:QUANT] pulled before, or `builtin`. A single
@@ -57,6 +59,8 @@ pub struct Args {
     verbose: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// A model that is ready to answer, and how it shall.
@@ -132,7 +136,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if !model.spec.causal {
         bail!("{reference} is an encoder and writes no text; use ounce embed or ounce logits");
     }
-    let engine = Engine::new(&model)?;
+    let engine = Engine::load(&model, args.compute.mode(Mode::fast())?)?;
     let load_time = start.elapsed();
     let sampling = args.sampling.resolve(&model.generation)?;
     let setup = Setup {

@@ -1,0 +1,143 @@
+//! How a command computes: the flags that choose an engine's mode.
+
+use anyhow::bail;
+use clap::ValueEnum;
+use ounce_compress::quantize::l_mul::{self, Replace, energy};
+use ounce_engine::Mode;
+use ounce_kernels::DType;
+use ounce_kernels::lmul::MantissaBits;
+use ounce_model::Spec;
+
+/// Flags that choose how a model computes.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Computing")]
+pub struct ComputeArgs {
+    /// `fast` packs the weights at load for vector instructions and rounds activations to int8 or bf16 where the
+    /// format's kernel wants it; `reference` computes in f32 on weights as they are stored, slowly
+    #[arg(long, value_enum, value_name = "MODE")]
+    mode: Option<ModeName>,
+    /// Quantize F32, F16, BF16 and F8 matrices at load: q8_0, q4_0, q4_k, q6_k or bf16 (fast mode)
+    #[arg(long, value_name = "TYPE", value_parser = quant)]
+    quant: Option<DType>,
+    /// Replace multiplications by L-Mul's integer additions (method 20), emulated: slow, to see what it costs in
+    /// quality
+    #[arg(long, value_enum, value_name = "WHERE", conflicts_with_all = ["mode", "quant"])]
+    l_mul: Option<LMulPart>,
+    /// Mantissa bits that L-Mul keeps of each operand, 1 to 23
+    #[arg(long, value_name = "K", default_value_t = 4, requires = "l_mul")]
+    l_mul_bits: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ModeName {
+    Fast,
+    Reference,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LMulPart {
+    /// Scores and the weighted sum of values
+    Attention,
+    /// Projections, feed-forward parts and the head
+    Linear,
+    /// Both
+    All,
+}
+
+fn quant(name: &str) -> Result<DType, String> {
+    const TYPES: [DType; 7] =
+        [DType::Q8_0, DType::Q4_0, DType::Q4K, DType::Q6K, DType::BF16, DType::F16, DType::F32];
+    DType::parse(name)
+        .filter(|dtype| TYPES.contains(dtype))
+        .ok_or_else(|| format!("{name} has no fast kernel; choose {}", TYPES.map(DType::name).join(", ")))
+}
+
+impl ComputeArgs {
+    /// The mode asked for; `default` where no flag says.
+    ///
+    /// # Errors
+    /// If flags contradict each other or a number is out of its range.
+    pub fn mode(&self, default: Mode) -> anyhow::Result<Mode> {
+        if let Some(options) = self.l_mul()? {
+            return Ok(Mode::Emulated(options.arithmetic()));
+        }
+        match (self.mode, self.quant) {
+            (Some(ModeName::Reference), Some(_)) => {
+                bail!("--quant needs the fast mode; leave out --mode reference")
+            }
+            (Some(ModeName::Reference), None) => Ok(Mode::Reference),
+            (Some(ModeName::Fast), None) => Ok(Mode::fast()),
+            (_, Some(target)) => Ok(Mode::Fast { quantize: Some(target) }),
+            (None, None) => Ok(default),
+        }
+    }
+
+    fn l_mul(&self) -> anyhow::Result<Option<l_mul::Options>> {
+        let Some(part) = self.l_mul else { return Ok(None) };
+        let Some(bits) = MantissaBits::new(self.l_mul_bits) else {
+            bail!("--l-mul-bits should be from 1 to 23, found {}", self.l_mul_bits);
+        };
+        let replace = match part {
+            LMulPart::Attention => Replace::Attention,
+            LMulPart::Linear => Replace::Linear,
+            LMulPart::All => Replace::Everything,
+        };
+        Ok(Some(l_mul::Options { bits, replace }))
+    }
+
+    /// With `--l-mul`: a sentence on the energy of one token's inner products, for hardware that would have it.
+    pub fn energy_note(&self, spec: &Spec, context: usize) -> Option<String> {
+        let part = self.l_mul?;
+        let products = energy::token_products(spec, context);
+        let replaced = match part {
+            LMulPart::Attention => products.attention,
+            LMulPart::Linear => products.linear,
+            LMulPart::All => products.attention + products.linear,
+        };
+        let all = products.attention + products.linear;
+        let plain = energy::Unit::F32.dot(all).joules;
+        let cheap = energy::Unit::F32.dot(all - replaced).joules + energy::Unit::LMul32.dot(replaced).joules;
+        Some(format!(
+            "energy of the inner products of a token that sees {context} positions: {:.3} uJ in f32, {:.3} uJ with \
+             L-Mul ({:.0} % less), on hardware that would have it (45 nm figures); here it is emulated",
+            plain * 1e6,
+            cheap * 1e6,
+            100.0 * (1.0 - cheap / plain)
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        compute: ComputeArgs,
+    }
+
+    fn mode(arguments: &[&str]) -> Result<Mode, String> {
+        let line =
+            Line::try_parse_from(std::iter::once(&"ounce").chain(arguments)).map_err(|it| it.to_string())?;
+        line.compute.mode(Mode::fast()).map_err(|it| it.to_string())
+    }
+
+    #[test]
+    fn flags_choose_the_mode_and_contradictions_are_refused() {
+        assert!(matches!(mode(&[]), Ok(Mode::Fast { quantize: None })));
+        assert!(matches!(mode(&["--mode", "reference"]), Ok(Mode::Reference)));
+        assert!(matches!(mode(&["--quant", "q4_0"]), Ok(Mode::Fast { quantize: Some(DType::Q4_0) })));
+        assert!(matches!(mode(&["--l-mul", "attention"]), Ok(Mode::Emulated(_))));
+        for wrong in [
+            &["--mode", "reference", "--quant", "q8_0"][..],
+            &["--l-mul", "all", "--l-mul-bits", "0"],
+            &["--l-mul-bits", "3"],
+            &["--quant", "q2_k"],
+            &["--l-mul", "all", "--mode", "fast"],
+        ] {
+            assert!(mode(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
