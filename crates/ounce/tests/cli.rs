@@ -195,7 +195,7 @@ fn ctrl_c_ends_long_work_and_leaves_no_file() {
     for args in [
         &["eval", "builtin", "--perplexity", "long.txt"][..],
         &["logits", "builtin", "--npy", "l.npy"],
-        &["run", "builtin", "Once", "-n", "1000000", "--mode", "reference", "--threads", "1"],
+        &["run", "builtin", "Once", "-n", "1000000", "--l-mul", "all"],
     ] {
         let text = std::fs::File::open(desk.path("long.txt")).expect("text");
         let child = desk.command(args).stdin(text).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
