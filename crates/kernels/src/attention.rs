@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::pool::Pool;
+use crate::pool::{Pool, SharedOut};
 use crate::softmax::{softcap, softmax};
 use crate::vector::{LANES, lane_sums};
 
@@ -146,7 +146,7 @@ pub fn attend(
     assert!(start + count <= cache.len, "the cache holds the queries' own positions");
     let sharing = shape.heads / cache.kv_heads;
     let tiles = (count * sharing).div_ceil(TILE);
-    let out = SharedOut { pointer: out.as_mut_ptr(), length: out.len() };
+    let out = SharedOut::new(out);
     let threads = pool.threads();
     // Later tiles see more of the text, so threads take turns.
     pool.run(&|thread| {
@@ -177,7 +177,7 @@ fn attend_tile(
     shape: &Shape,
     kv_head: usize,
     tile: &[Query],
-    out: &SharedOut,
+    out: &SharedOut<'_>,
 ) {
     macro_rules! tokens {
         ($($count:literal)*) => {
@@ -201,7 +201,7 @@ fn attend_queries<const T: usize>(
     shape: &Shape,
     kv_head: usize,
     tile: &[Query],
-    out: &SharedOut,
+    out: &SharedOut<'_>,
 ) {
     let dim = cache.head_dim;
     let vectors: [&[f32]; T] = std::array::from_fn(|t| &queries[tile[t].at..tile[t].at + dim]);
@@ -237,27 +237,11 @@ fn attend_queries<const T: usize>(
             let values = &cache.values[base * stride + kv_head * padded + lanes..];
             let sums = lane_sums::<T>(values, stride, inputs);
             for (query, sums) in tile.iter().zip(sums) {
-                out.write(query.at + lanes, &sums[..LANES.min(dim - lanes)]);
+                // SAFETY: each query is one task's own, and each task one thread's.
+                unsafe { out.write(query.at + lanes, &sums[..LANES.min(dim - lanes)]) };
             }
         }
     });
-}
-
-/// An output that threads write disjoint parts of.
-struct SharedOut {
-    pointer: *mut f32,
-    length: usize,
-}
-
-// SAFETY: each query is one thread's own; no place is written by two threads or read by any.
-unsafe impl Sync for SharedOut {}
-
-impl SharedOut {
-    fn write(&self, at: usize, values: &[f32]) {
-        assert!(at + values.len() <= self.length, "inside the output");
-        // SAFETY: the range is inside the output, just checked, and belongs to the calling thread alone.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.pointer.add(at), values.len()) };
-    }
 }
 
 #[cfg(test)]

@@ -151,6 +151,34 @@ impl Pool {
     }
 }
 
+/// An output of which threads write disjoint parts that do not lie in one piece.
+pub(crate) struct SharedOut<'o> {
+    pointer: *mut f32,
+    length: usize,
+    borrow: std::marker::PhantomData<&'o mut [f32]>,
+}
+
+// SAFETY: who calls `write` promises that no place is written by two threads; nothing is read.
+unsafe impl Sync for SharedOut<'_> {}
+
+impl<'o> SharedOut<'o> {
+    /// Borrows an output.
+    pub(crate) fn new(out: &'o mut [f32]) -> SharedOut<'o> {
+        SharedOut { pointer: out.as_mut_ptr(), length: out.len(), borrow: std::marker::PhantomData }
+    }
+
+    /// Copies values to a place.
+    ///
+    /// # Safety
+    /// No other thread writes to these places while the output is borrowed.
+    #[inline]
+    pub(crate) unsafe fn write(&self, at: usize, values: &[f32]) {
+        assert!(at + values.len() <= self.length, "inside the output");
+        // SAFETY: the range is inside the output, just checked, and the caller's alone.
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.pointer.add(at), values.len()) };
+    }
+}
+
 /// A pointer that may cross threads; who makes one sees to it that they do not share what it points to.
 struct SendPointer<T>(*mut T);
 

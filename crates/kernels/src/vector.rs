@@ -1,7 +1,7 @@
 //! Loops over vectors that every part of a layer shares, compiled once for each instruction set: exponentials,
 //! nonlinearities, softmax, sums of products over panels of sixteen lanes.
 //!
-//! The code is plain Rust in fixed-width loops; [`dispatch!`] compiles it with the processor's features, where the
+//! The code is plain Rust in fixed-width loops; `dispatch!` compiles it with the processor's features, where the
 //! compiler turns the loops into vector instructions.
 
 /// Calls `$name(arguments)`, an `#[inline(always)]` function, compiled for the instruction set in use.

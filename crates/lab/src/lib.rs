@@ -1,7 +1,7 @@
 //! The catalogue of methods, fixtures, demonstrations and the evidence store.
 //!
 //! - [`catalogue`]: every method, working or planned, and the page that lists them.
-//! - [`bench`]: gives demonstrations what they need, runs them and measures their cost.
+//! - [`mod@bench`]: gives demonstrations what they need, runs them and measures their cost.
 //! - [`shapes`]: models of real shapes with random weights, to measure speed.
 //! - [`store`]: evidence on disk, one file a method.
 //! - [`stories`]: generated text to train and measure on.

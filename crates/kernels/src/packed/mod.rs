@@ -31,7 +31,7 @@ mod q8_0;
 
 use crate::DType;
 use crate::isa::Isa;
-use crate::pool::Pool;
+use crate::pool::{Pool, SharedOut};
 use crate::quant::QuantError;
 
 pub use activations::{Activations, Form};
@@ -138,7 +138,7 @@ impl PackedMatrix {
         assert_eq!(x.form(), layout.form, "activations in this format's form");
         assert_eq!(out.len(), x.tokens() * self.rows, "one sum for every token and row");
         let kernel = (layout.kernel)(isa);
-        let out = SharedOut { pointer: out.as_mut_ptr(), length: out.len() };
+        let out = SharedOut::new(out);
         let panels = self.rows.div_ceil(PANEL);
         pool.split(panels, 1, |part| {
             let mut sums: Sums = [[0.0; PANEL]; TILE];
@@ -153,7 +153,8 @@ impl PackedMatrix {
                         let tokens = TILE.min(block_end - token);
                         kernel(data, x, token, tokens, &mut sums);
                         for (index, sums) in sums[..tokens].iter().enumerate() {
-                            out.write((token + index) * self.rows + first_row, &sums[..rows]);
+                            // SAFETY: these rows are this panel's, and each panel is one thread's own.
+                            unsafe { out.write((token + index) * self.rows + first_row, &sums[..rows]) };
                         }
                     }
                 }
@@ -162,21 +163,19 @@ impl PackedMatrix {
     }
 }
 
-/// An output that threads write disjoint parts of.
-struct SharedOut {
-    pointer: *mut f32,
-    length: usize,
-}
-
-// SAFETY: each thread writes only the rows of its own panels; no place is written by two threads or read by any.
-unsafe impl Sync for SharedOut {}
-
-impl SharedOut {
-    #[inline]
-    fn write(&self, at: usize, values: &[f32]) {
-        assert!(at + values.len() <= self.length, "inside the output");
-        // SAFETY: the range is inside the output, just checked, and belongs to the calling thread alone.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.pointer.add(at), values.len()) };
+/// Packs formats of a scale and its values: `STORED` bytes a block, two of them the f16 scale in front, the rest
+/// copied four bytes of a row after four of the next. Scales go behind all blocks.
+fn pack_scaled_blocks<const STORED: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
+    let blocks = row_bytes / STORED;
+    let quants_len = (STORED - 2) * PANEL;
+    let (quants, scales) = out.split_at_mut(blocks * quants_len);
+    for (row, stored) in rows.chunks_exact(row_bytes).enumerate() {
+        for (block, stored) in stored.chunks_exact(STORED).enumerate() {
+            scales[(block * PANEL + row) * 2..][..2].copy_from_slice(&stored[..2]);
+            for (group, four) in stored[2..].chunks_exact(4).enumerate() {
+                quants[block * quants_len + group * 64 + row * 4..][..4].copy_from_slice(four);
+            }
+        }
     }
 }
 

@@ -3,28 +3,20 @@
 //! A panel: for each block of 32 columns eight groups of 64 bytes (group g holds columns 4g..4g+4 of sixteen rows),
 //! 512 bytes; behind all blocks their scales, sixteen f16 a block.
 
-use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16};
+use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16, pack_scaled_blocks};
 use crate::isa::Isa;
 
 const BLOCK: usize = 32;
 const STORED: usize = 34;
 const QUANTS: usize = PANEL * BLOCK;
 
-pub(super) static LAYOUT: Layout =
-    Layout { block: BLOCK, bytes: QUANTS + PANEL * 2, form: Form::Int8(BLOCK), pack, kernel };
-
-fn pack(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
-    let blocks = row_bytes / STORED;
-    let (quants, scales) = out.split_at_mut(blocks * QUANTS);
-    for (row, stored) in rows.chunks_exact(row_bytes).enumerate() {
-        for (block, stored) in stored.chunks_exact(STORED).enumerate() {
-            scales[(block * PANEL + row) * 2..][..2].copy_from_slice(&stored[..2]);
-            for (group, four) in stored[2..].chunks_exact(4).enumerate() {
-                quants[block * QUANTS + group * 64 + row * 4..][..4].copy_from_slice(four);
-            }
-        }
-    }
-}
+pub(super) static LAYOUT: Layout = Layout {
+    block: BLOCK,
+    bytes: QUANTS + PANEL * 2,
+    form: Form::Int8(BLOCK),
+    pack: pack_scaled_blocks::<STORED>,
+    kernel,
+};
 
 fn kernel(isa: Isa) -> Kernel {
     match isa {

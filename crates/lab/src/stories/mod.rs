@@ -3,8 +3,8 @@
 //! A seeded random generator goes in, English text comes out; the same seed gives the same text on every machine.
 //! A tale is a plot (a list of beats, each with several wordings) told about a cast that is drawn once, so names,
 //! pronouns, things and their troubles stay consistent from the first sentence to the last. About one text in
-//! four is something else: counting, small sums in words, lists of days and colours ([`drills`]), or rounds and talks
-//! that can only be continued by looking back ([`recall`]); and some tales end with questions and answers about what
+//! four is something else: counting, small sums in words, lists of days and colours (`drills`), or rounds and talks
+//! that can only be continued by looking back (`recall`); and some tales end with questions and answers about what
 //! happened.
 //!
 //! **Seeds.** Seeds below [`FIRST_HELD_OUT_SEED`] are for training; that seed and all above are held out: text for

@@ -25,7 +25,7 @@ The cache is the one that Hugging Face's Python tools use (HF_HOME, HF_HUB_CACHE
 again, and a fetch that was cut off goes on where it ended. HF_TOKEN opens private and gated models, HF_ENDPOINT
 names another hub, HF_HUB_OFFLINE=1 forbids requests. Only safetensors, GGUF and the texts beside them are fetched.")]
 pub struct Args {
-    /// org/name, org/name@revision, org/name:QUANT or hf://org/name[@revision]/FILE
+    /// `org/name`, `org/name@revision`, `org/name:QUANT` or `hf://org/name[@revision]/FILE`
     model: String,
     /// Fetch the files that fit this pattern in place of those needed; may be repeated
     #[arg(long, value_name = "PATTERN")]
