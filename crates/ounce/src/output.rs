@@ -26,7 +26,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 /// Writes a line to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn line(text: impl Display) -> anyhow::Result<()> {
     print(&format!("{text}\n"))
 }
@@ -34,7 +34,7 @@ pub fn line(text: impl Display) -> anyhow::Result<()> {
 /// Writes a value to stdout as indented JSON.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string_pretty(value)?)
 }
@@ -57,7 +57,7 @@ pub fn table(head: &[&str]) -> Table {
 /// Writes a table to stdout, without the blanks around its lines.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_table(table: &Table) -> anyhow::Result<()> {
     let lines: Vec<String> =
         table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_string()).collect();

@@ -256,7 +256,8 @@ impl Tokenizer {
 
     /// Whether [`Tokenizer::encode`] puts an end-of-text id at the end.
     pub fn adds_eos(&self) -> bool {
-        self.encode("", true).is_ok_and(|ids| ids.last().is_some_and(|id| self.is_end(*id)))
+        // A text that is not empty: in an empty one, a token that both begins and ends texts would stand for either.
+        self.encode("a", true).is_ok_and(|ids| ids.last().is_some_and(|id| self.is_end(*id)))
     }
 
     /// The content of a `tokenizer.json` for this tokenizer: the text it was read from, or a written-out one if it

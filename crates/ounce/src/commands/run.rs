@@ -34,7 +34,7 @@ Examples:
   ounce run ./folder --quant q4_0 \"Why?\"           quantize the weights while loading
 A model with a chat template answers the prompt as a message; other models, and --raw, go on with the text.")]
 pub struct Args {
-    /// Folder, .gguf file, llama2.c .bin, org/name[@revision][:QUANT] pulled before, or `builtin`. A single
+    /// Folder, .gguf file, llama2.c .bin, `org/name[@revision][:QUANT]` pulled before, or `builtin`. A single
     /// argument that is none of these is a prompt for the built-in model
     model: Option<String>,
     /// The prompt; `-` reads stdin. Without it: stdin if something is piped in, else a dialogue on the terminal
@@ -182,6 +182,10 @@ fn one_shot(
     };
     if setup.sampling.temperature > 0.0 && !globals.json {
         output::note(&format!("seed {}", setup.sampling.seed));
+    }
+    // On a terminal a continued text is shown whole; a pipe gets what is new.
+    if setup.template.is_none() && !globals.json && std::io::stdout().is_terminal() {
+        output::print(prompt)?;
     }
     let mut session = setup.engine.session();
     let show = |text: &str| if globals.json || text.is_empty() { Ok(()) } else { output::print(text) };

@@ -1,38 +1,20 @@
-//! `ounce bench`: demonstrations of methods, measured.
+//! `ounce bench method`: a method's demonstration, measured.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
 
-use clap::Subcommand;
 use ounce_eval::method::Evidence;
 use ounce_lab::bench::Workbench;
 use serde::Serialize;
 
-use super::methods;
 use crate::cli::Globals;
+use crate::commands::methods;
 use crate::failure::Outcome;
 use crate::progress::{Progress, Unit};
 use crate::{evidence, output};
 
 /// A bar of this many steps shows a share from 0 to 1.
 const STEPS: f64 = 1000.0;
-
-/// Measure what a method promises
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  ounce bench method 20
-  ounce bench method 20 --seed 7 --evidence ./evidence
-Exits with 1 if an expectation that was stated before measuring does not hold.")]
-pub struct Args {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    Method(MethodArgs),
-}
 
 /// Run a method's demonstration: its claim, what is expected, what was measured, and whether it holds
 #[derive(Debug, clap::Args)]
@@ -41,7 +23,7 @@ Examples:
   ounce bench method 20
   ounce bench method 20 --json
 The evidence is written to a folder, where `ounce methods` finds it.")]
-struct MethodArgs {
+pub struct Args {
     /// Number in the catalogue
     number: u16,
     /// What all random numbers are drawn from
@@ -66,7 +48,6 @@ struct Report<'a> {
 /// # Errors
 /// If the method has no demonstration, or it fails.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
-    let What::Method(args) = args.what;
     let method = methods::find(args.number)?;
     if !globals.json {
         output::line(format!("{:03} {}: {}", method.number, method.name, method.gives))?;

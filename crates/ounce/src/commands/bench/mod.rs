@@ -1,0 +1,38 @@
+//! `ounce bench`: what can be measured, one file each.
+
+mod method;
+mod speed;
+
+use clap::Subcommand;
+
+use crate::cli::Globals;
+use crate::failure::Outcome;
+
+/// Measure: a method's promise, or a model's speed
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ounce bench method 20
+  ounce bench speed ./model.gguf
+  ounce bench speed --shape smollm2-135m --quant q4_0")]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Method(method::Args),
+    Speed(speed::Args),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// As the part that was named.
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    match args.what {
+        What::Method(args) => method::run(args, globals),
+        What::Speed(args) => speed::run(args, globals),
+    }
+}
