@@ -6,7 +6,8 @@
 
 use std::cell::RefCell;
 
-use ounce_kernels::packed::{Activations, PackedMatrix};
+use ounce_kernels::isa::Isa;
+use ounce_kernels::packed::{PackedMatrix, multiply_all};
 use ounce_kernels::pool::Pool;
 use ounce_kernels::{DType, quant};
 use ounce_model::{Tensor, Weights};
@@ -85,11 +86,7 @@ impl Linear {
         y
     }
 
-    fn multiply(&self, x: &[f32], activations: &Activations, y: &mut [f32]) {
-        match &self.weight {
-            Weight::Packed(packed) => packed.multiply(activations, Pool::global(), y),
-            Weight::Stored(tensor, product) => multiply_stored(tensor, x, *product, y),
-        }
+    fn add_bias(&self, y: &mut [f32]) {
         if let Some(bias) = &self.bias {
             for y in y.chunks_exact_mut(bias.len()) {
                 y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
@@ -105,20 +102,47 @@ pub(crate) fn forward_all<const N: usize>(
     x: &[f32],
     scratch: &mut Scratch,
 ) -> [Vec<f32>; N] {
-    let mut prepared = None;
-    linears.map(|linear| {
+    let mut outputs = linears.map(|linear| {
         let count = x.len() / linear.in_width();
-        let mut y = scratch.take(count * linear.out_width());
-        match &linear.weight {
-            Weight::Packed(packed) if prepared != Some(packed.form()) => {
-                packed.prepare(x, Pool::global(), &mut scratch.activations);
-                prepared = Some(packed.form());
+        scratch.take(count * linear.out_width())
+    });
+    if let Some(matrices) = packed_alike(linears) {
+        matrices[0].prepare(x, Pool::global(), &mut scratch.activations);
+        let mut rest = outputs.iter_mut();
+        // One piece of work for the threads in place of one for each weight.
+        let products = matrices.map(|matrix| (matrix, rest.next().map_or(&mut [][..], |y| &mut y[..])));
+        multiply_all(Isa::current(), products, &scratch.activations, Pool::global());
+    } else {
+        for (linear, y) in linears.iter().zip(&mut outputs) {
+            match &linear.weight {
+                Weight::Packed(packed) => {
+                    packed.prepare(x, Pool::global(), &mut scratch.activations);
+                    packed.multiply(&scratch.activations, Pool::global(), y);
+                }
+                Weight::Stored(tensor, product) => multiply_stored(tensor, x, *product, y),
             }
-            Weight::Packed(_) | Weight::Stored(..) => {}
         }
-        linear.multiply(x, &scratch.activations, &mut y);
-        y
-    })
+    }
+    for (linear, y) in linears.iter().zip(&mut outputs) {
+        linear.add_bias(y);
+    }
+    outputs
+}
+
+/// The packed weights, if all are packed and want activations in one form.
+fn packed_alike<const N: usize>(linears: [&Linear; N]) -> Option<[&PackedMatrix; N]> {
+    let matrix = |linear: &Linear| match &linear.weight {
+        Weight::Packed(packed) => Some(packed.form()),
+        Weight::Stored(..) => None,
+    };
+    let form = matrix(linears[0])?;
+    if linears.iter().any(|linear| matrix(linear) != Some(form)) {
+        return None;
+    }
+    Some(linears.map(|linear| match &linear.weight {
+        Weight::Packed(packed) => packed,
+        Weight::Stored(..) => unreachable!("every weight was found packed"),
+    }))
 }
 
 /// Packs a weight for the fast kernels, quantizing it first if asked to and it is not quantized yet. A format or row

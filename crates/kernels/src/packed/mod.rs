@@ -29,9 +29,11 @@ mod q4_k;
 mod q6_k;
 mod q8_0;
 
+use std::ops::Range;
+
 use crate::DType;
 use crate::isa::Isa;
-use crate::pool::{Pool, SharedOut};
+use crate::pool::{Pool, SharedOut, part};
 use crate::quant::QuantError;
 
 pub use activations::{Activations, Form};
@@ -132,34 +134,60 @@ impl PackedMatrix {
     /// # Panics
     /// As [`PackedMatrix::multiply`], and if this processor does not have the path.
     pub fn multiply_with(&self, isa: Isa, x: &Activations, pool: &Pool, out: &mut [f32]) {
+        multiply_all(isa, [(self, out)], x, pool);
+    }
+}
+
+/// Multiplies the same activations with several matrices of one form in one piece of work for the pool; what comes out
+/// is what each matrix gives alone.
+///
+/// # Panics
+/// As [`PackedMatrix::multiply_with`].
+pub fn multiply_all<const N: usize>(
+    isa: Isa,
+    products: [(&PackedMatrix, &mut [f32]); N],
+    x: &Activations,
+    pool: &Pool,
+) {
+    let jobs = products.map(|(matrix, out)| (matrix, matrix.check(isa, x, out), SharedOut::new(out)));
+    let threads = pool.threads();
+    pool.run(&|thread| {
+        for (matrix, kernel, out) in &jobs {
+            matrix.multiply_panels(part(matrix.rows.div_ceil(PANEL), 1, thread, threads), *kernel, x, out);
+        }
+    });
+}
+
+impl PackedMatrix {
+    /// Checks that activations and output fit, and gives the kernel.
+    fn check(&self, isa: Isa, x: &Activations, out: &[f32]) -> Kernel {
         assert!(isa.is_available(), "the processor has the path");
         let layout = layout(self.dtype).expect("a packed matrix has a layout");
         assert_eq!(x.columns(), self.columns, "activations as long as the matrix is wide");
         assert_eq!(x.form(), layout.form, "activations in this format's form");
         assert_eq!(out.len(), x.tokens() * self.rows, "one sum for every token and row");
-        let kernel = (layout.kernel)(isa);
-        let out = SharedOut::new(out);
-        let panels = self.rows.div_ceil(PANEL);
-        pool.split(panels, 1, |part| {
-            let mut sums: Sums = [[0.0; PANEL]; TILE];
-            for block in (0..x.tokens()).step_by(TOKEN_BLOCK) {
-                let block_end = (block + TOKEN_BLOCK).min(x.tokens());
-                for panel in part.clone() {
-                    let data =
-                        &self.data.as_slice()[panel * self.panel_bytes..(panel + 1) * self.panel_bytes];
-                    let first_row = panel * PANEL;
-                    let rows = PANEL.min(self.rows - first_row);
-                    for token in (block..block_end).step_by(TILE) {
-                        let tokens = TILE.min(block_end - token);
-                        kernel(data, x, token, tokens, &mut sums);
-                        for (index, sums) in sums[..tokens].iter().enumerate() {
-                            // SAFETY: these rows are this panel's, and each panel is one thread's own.
-                            unsafe { out.write((token + index) * self.rows + first_row, &sums[..rows]) };
-                        }
+        (layout.kernel)(isa)
+    }
+
+    /// One thread's panels.
+    fn multiply_panels(&self, part: Range<usize>, kernel: Kernel, x: &Activations, out: &SharedOut<'_>) {
+        let mut sums: Sums = [[0.0; PANEL]; TILE];
+        for block in (0..x.tokens()).step_by(TOKEN_BLOCK) {
+            let block_end = (block + TOKEN_BLOCK).min(x.tokens());
+            for panel in part.clone() {
+                let data = &self.data.as_slice()[panel * self.panel_bytes..(panel + 1) * self.panel_bytes];
+                let first_row = panel * PANEL;
+                let rows = PANEL.min(self.rows - first_row);
+                for token in (block..block_end).step_by(TILE) {
+                    let tokens = TILE.min(block_end - token);
+                    kernel(data, x, token, tokens, &mut sums);
+                    for (index, sums) in sums[..tokens].iter().enumerate() {
+                        // SAFETY: these rows are this panel's, and each panel is one thread's own.
+                        unsafe { out.write((token + index) * self.rows + first_row, &sums[..rows]) };
                     }
                 }
             }
-        });
+        }
     }
 }
 
