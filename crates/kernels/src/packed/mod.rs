@@ -237,6 +237,20 @@ fn layout(dtype: DType) -> Option<&'static Layout> {
     }
 }
 
+/// The kernel of a path, for a format whose file has `plain`, `x86::avx512` and `x86::avx2`.
+macro_rules! kernel_for {
+    ($isa:expr) => {
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => x86::avx512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => x86::avx2,
+            _ => plain,
+        }
+    };
+}
+pub(crate) use kernel_for;
+
 /// Calls a kernel written for a fixed number of tokens with the number at hand.
 macro_rules! for_tokens {
     ($tokens:expr, $kernel:ident($($argument:expr),*)) => {

@@ -4,7 +4,7 @@
 //! columns 4g..4g+4 of sixteen rows, the high halves columns 16+4g..16+4g+4. 256 bytes a block; behind all blocks
 //! their scales, sixteen f16 a block.
 
-use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16, pack_scaled_blocks};
+use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16, kernel_for, pack_scaled_blocks};
 use crate::isa::Isa;
 
 const BLOCK: usize = 32;
@@ -20,13 +20,7 @@ pub(super) static LAYOUT: Layout = Layout {
 };
 
 fn kernel(isa: Isa) -> Kernel {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => x86::avx512,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => x86::avx2,
-        _ => plain,
-    }
+    kernel_for!(isa)
 }
 
 fn plain(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut Sums) {

@@ -8,7 +8,7 @@
 //! Scales and minima multiply exact integer sums: with one activation scale a for 256 values a block is
 //! `d · a · Σ s · dot − e · a · Σ m · sum`, where both sums are integers.
 
-use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16};
+use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16, kernel_for};
 use crate::isa::Isa;
 
 const BLOCK: usize = 256;
@@ -53,13 +53,7 @@ fn scale_and_minimum(packed: &[u8], part: usize) -> (u8, u8) {
 }
 
 fn kernel(isa: Isa) -> Kernel {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => x86::avx512,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => x86::avx2,
-        _ => plain,
-    }
+    kernel_for!(isa)
 }
 
 fn plain(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut Sums) {

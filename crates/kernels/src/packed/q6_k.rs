@@ -5,7 +5,7 @@
 //! columns 64 further on), then eight groups with the high two bits of all four parts of 32 columns, lowest part in
 //! the lowest bits. 3072 bytes a block. Behind all blocks, 288 bytes each: sixteen f16 d, sixteen times sixteen s.
 
-use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16};
+use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16, kernel_for};
 use crate::isa::Isa;
 
 const BLOCK: usize = 256;
@@ -45,13 +45,7 @@ fn pack(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
 }
 
 fn kernel(isa: Isa) -> Kernel {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => x86::avx512,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => x86::avx2,
-        _ => plain,
-    }
+    kernel_for!(isa)
 }
 
 fn plain(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut Sums) {

@@ -3,7 +3,7 @@
 //! A panel: for each block of 32 columns eight groups of 64 bytes (group g holds columns 4g..4g+4 of sixteen rows),
 //! 512 bytes; behind all blocks their scales, sixteen f16 a block.
 
-use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16, pack_scaled_blocks};
+use super::{Activations, Form, Kernel, Layout, PANEL, Sums, f16, kernel_for, pack_scaled_blocks};
 use crate::isa::Isa;
 
 const BLOCK: usize = 32;
@@ -19,13 +19,7 @@ pub(super) static LAYOUT: Layout = Layout {
 };
 
 fn kernel(isa: Isa) -> Kernel {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => x86::avx512,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => x86::avx2,
-        _ => plain,
-    }
+    kernel_for!(isa)
 }
 
 fn plain(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut Sums) {
