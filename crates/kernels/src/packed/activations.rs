@@ -36,7 +36,6 @@ pub struct Activations {
     values: Vec<i8>,
     scales: Vec<f32>,
     sums: Vec<i16>,
-    negative_sums: Vec<i32>,
 }
 
 impl Activations {
@@ -84,14 +83,6 @@ impl Activations {
         self.values.resize(x.len(), 0);
         self.scales.resize(x.len() / block, 0.0);
         self.sums.resize(x.len() / SUM_BLOCK, 0);
-        self.negative_sums.resize(x.len() / (2 * SUM_BLOCK), 0);
-        self.quantize_int8(x, block, pool);
-        for (negative, sums) in self.negative_sums.iter_mut().zip(self.sums.as_chunks::<2>().0) {
-            *negative = -(i32::from(sums[0]) + i32::from(sums[1]));
-        }
-    }
-
-    fn quantize_int8(&mut self, x: &[f32], block: usize, pool: &Pool) {
         let columns = self.columns;
         if self.tokens < SHARED_FROM {
             return quantize(x, block, &mut self.values, &mut self.scales, &mut self.sums);
@@ -137,13 +128,6 @@ impl Activations {
     pub(crate) fn scales(&self, token: usize) -> &[f32] {
         let blocks = self.scales.len() / self.tokens.max(1);
         &self.scales[token * blocks..(token + 1) * blocks]
-    }
-
-    /// Sums of each 32 values of a token, negative.
-    #[inline]
-    pub(crate) fn negative_sums(&self, token: usize) -> &[i32] {
-        let blocks = self.columns / (2 * SUM_BLOCK);
-        &self.negative_sums[token * blocks..(token + 1) * blocks]
     }
 
     /// Sums of each [`SUM_BLOCK`] values of a token.

@@ -101,11 +101,14 @@ impl<F: Scaled> Product for Blocks<F> {
         let blocks = tile.x.columns() / UNIT;
         let values: [*const i8; T] = std::array::from_fn(|t| tile.x.values(tile.token(t)).as_ptr());
         let x_scales: [*const f32; T] = std::array::from_fn(|t| tile.x.scales(tile.token(t)).as_ptr());
-        let x_sums: [*const i32; T] = std::array::from_fn(|t| tile.x.negative_sums(tile.token(t)).as_ptr());
+        let x_sums: [*const i16; T] = std::array::from_fn(|t| tile.x.sums(tile.token(t)).as_ptr());
         // SAFETY: all offsets stay inside the panel and the tokens' activations (`blocks` blocks each).
         unsafe {
             let extras = panel.as_ptr().add(blocks * F::UNIT_BYTES);
             let mut total = [S::splat(0.0); T];
+            let none = S::splat_int(0);
+            let offset = offset::<S>(F::CODES);
+            let offsets = S::pair(S::splat_int(-offset), S::splat_int(-offset));
             for block in 0..blocks {
                 let unit = panel.as_ptr().add(block * F::UNIT_BYTES);
                 for line in 0..F::UNIT_BYTES / 64 {
@@ -119,14 +122,10 @@ impl<F: Scaled> Product for Blocks<F> {
                     Scale::Power => S::multiply(S::powers(extras), S::splat(0.5)),
                 };
                 for t in 0..T {
-                    let sum = x_sums[t].add(block);
+                    // The sums of the two halves of the unit's values.
+                    let two = x_sums[t].add(block * 2);
                     let four = values[t].add(block * UNIT);
-                    let mut dot = match F::CODES {
-                        Codes::Less8 => S::splat_int_shifted::<3>(sum),
-                        Codes::Less16 => S::splat_int_shifted::<4>(sum),
-                        Codes::Signed | Codes::Table(_) if S::FLIPPED => S::splat_int_shifted::<7>(sum),
-                        _ => S::splat_int(0),
-                    };
+                    let mut dot = if offset == 0 { none } else { S::dot_pair(none, offsets, two) };
                     for (group, weights) in weights.into_iter().enumerate() {
                         dot = match F::CODES {
                             Codes::Signed | Codes::Table(_) => {
@@ -139,14 +138,30 @@ impl<F: Scaled> Product for Blocks<F> {
                     let both = S::multiply(scale, S::splat(x_scale));
                     total[t] = S::multiply_add(S::to_floats(dot), both, total[t]);
                     if F::MINIMUM {
-                        // The sums are kept negative.
-                        let x_sum = S::splat(x_scale * *sum as f32);
-                        total[t] = S::subtract_product(S::halves(extras.add(PANEL * 2)), x_sum, total[t]);
+                        let x_sum = S::splat(x_scale * f32::from(*two + *two.add(1)));
+                        total[t] = S::multiply_add(S::halves(extras.add(PANEL * 2)), x_sum, total[t]);
                     }
                 }
             }
             for t in 0..T {
                 S::store(total[t], sums[t].as_mut_ptr());
+            }
+        }
+    }
+}
+
+/// What is added to the numbers that codes stand for when they are multiplied.
+#[inline(always)]
+fn offset<S: Simd>(codes: Codes) -> i32 {
+    match codes {
+        Codes::Unsigned => 0,
+        Codes::Less8 => 8,
+        Codes::Less16 => 16,
+        Codes::Signed | Codes::Table(_) => {
+            if S::FLIPPED {
+                128
+            } else {
+                0
             }
         }
     }

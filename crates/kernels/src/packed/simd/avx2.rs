@@ -100,10 +100,6 @@ impl Simd for Avx2 {
         intrinsics!([_mm256_set1_epi32(value); 2])
     }
     #[inline(always)]
-    unsafe fn splat_int_shifted<const BITS: u32>(at: *const i32) -> [__m256i; 2] {
-        intrinsics!([_mm256_set1_epi32(*at << BITS); 2])
-    }
-    #[inline(always)]
     unsafe fn widen_unsigned(at: *const u8) -> [__m256i; 2] {
         both!(half => _mm256_cvtepu8_epi32(_mm_loadl_epi64(at.add(half * 8).cast())))
     }

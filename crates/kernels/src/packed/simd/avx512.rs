@@ -74,10 +74,6 @@ impl Simd for Avx512 {
         intrinsics!(_mm512_set1_epi32(value))
     }
     #[inline(always)]
-    unsafe fn splat_int_shifted<const BITS: u32>(at: *const i32) -> __m512i {
-        intrinsics!(_mm512_slli_epi32::<BITS>(_mm512_set1_epi32(*at)))
-    }
-    #[inline(always)]
     unsafe fn widen_unsigned(at: *const u8) -> __m512i {
         intrinsics!(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast())))
     }

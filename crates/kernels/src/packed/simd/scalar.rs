@@ -90,11 +90,6 @@ impl Simd for Scalar {
         [value; 16]
     }
     #[inline(always)]
-    unsafe fn splat_int_shifted<const BITS: u32>(at: *const i32) -> [i32; 16] {
-        // SAFETY: as promised.
-        [unsafe { *at } << BITS; 16]
-    }
-    #[inline(always)]
     unsafe fn widen_unsigned(at: *const u8) -> [i32; 16] {
         // SAFETY: as promised.
         unsafe { read::<u8, 16>(at) }.map(i32::from)
