@@ -79,11 +79,11 @@ impl Activations {
     }
 
     fn fill_int8(&mut self, x: &[f32], block: usize, pool: &Pool) {
-        let columns = self.columns;
-        assert!(columns.is_multiple_of(block), "whole blocks");
+        assert!(self.columns.is_multiple_of(block), "whole blocks");
         self.values.resize(x.len(), 0);
         self.scales.resize(x.len() / block, 0.0);
         self.sums.resize(x.len() / SUM_BLOCK, 0);
+        let columns = self.columns;
         if self.tokens < SHARED_FROM {
             return quantize(x, block, &mut self.values, &mut self.scales, &mut self.sums);
         }

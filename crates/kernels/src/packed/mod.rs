@@ -23,11 +23,12 @@
 
 mod activations;
 mod buffer;
+mod dispatch;
 mod float;
-mod q4_0;
-mod q4_k;
-mod q6_k;
-mod q8_0;
+mod planes;
+mod scaled;
+mod simd;
+mod super_blocks;
 
 use std::ops::Range;
 
@@ -38,6 +39,7 @@ use crate::quant::QuantError;
 
 pub use activations::{Activations, Form};
 use buffer::Buffer;
+use dispatch::Kernel;
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -81,7 +83,8 @@ impl PackedMatrix {
             return Err(QuantError::Size { dtype, values, expected, found: bytes.len() });
         }
         let panel_bytes = layout.bytes * (columns / layout.block);
-        let mut data = Buffer::zeroed(panel_bytes * rows.div_ceil(PANEL));
+        let mut data = Buffer::zeroed(panel_bytes.saturating_mul(rows.div_ceil(PANEL)))
+            .map_err(|error| QuantError::Memory { bytes: expected, reason: error.to_string() })?;
         Pool::global().split_chunks(data.as_mut_slice(), panel_bytes, |panel, out| {
             let first = panel * PANEL;
             let count = PANEL.min(rows - first);
@@ -191,25 +194,6 @@ impl PackedMatrix {
     }
 }
 
-/// Packs formats of a scale and its values: `STORED` bytes a block, two of them the f16 scale in front, the rest
-/// copied four bytes of a row after four of the next. Scales go behind all blocks.
-fn pack_scaled_blocks<const STORED: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
-    let blocks = row_bytes / STORED;
-    let quants_len = (STORED - 2) * PANEL;
-    let (quants, scales) = out.split_at_mut(blocks * quants_len);
-    for (row, stored) in rows.chunks_exact(row_bytes).enumerate() {
-        for (block, stored) in stored.chunks_exact(STORED).enumerate() {
-            scales[(block * PANEL + row) * 2..][..2].copy_from_slice(&stored[..2]);
-            for (group, four) in stored[2..].chunks_exact(4).enumerate() {
-                quants[block * quants_len + group * 64 + row * 4..][..4].copy_from_slice(four);
-            }
-        }
-    }
-}
-
-/// Sums of a panel with `tokens` tokens from `first` on.
-type Kernel = fn(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut Sums);
-
 /// How a format is packed and multiplied.
 struct Layout {
     /// Columns of a block.
@@ -229,62 +213,21 @@ fn layout(dtype: DType) -> Option<&'static Layout> {
         DType::F32 => Some(&float::F32),
         DType::F16 => Some(&float::F16),
         DType::BF16 => Some(&float::BF16),
-        DType::Q8_0 => Some(&q8_0::LAYOUT),
-        DType::Q4_0 => Some(&q4_0::LAYOUT),
-        DType::Q4K => Some(&q4_k::LAYOUT),
-        DType::Q6K => Some(&q6_k::LAYOUT),
+        DType::Q8_0 => Some(&scaled::Q8_0),
+        DType::Q4_0 => Some(&scaled::Q4_0),
+        DType::Q4_1 => Some(&scaled::Q4_1),
+        DType::Q5_0 => Some(&scaled::Q5_0),
+        DType::Q5_1 => Some(&scaled::Q5_1),
+        DType::IQ4NL => Some(&scaled::IQ4_NL),
+        DType::MXFP4 => Some(&scaled::MXFP4),
+        DType::Q2K => Some(&super_blocks::Q2_K),
+        DType::Q3K => Some(&super_blocks::Q3_K),
+        DType::Q4K => Some(&super_blocks::Q4_K),
+        DType::Q5K => Some(&super_blocks::Q5_K),
+        DType::Q6K => Some(&super_blocks::Q6_K),
+        DType::IQ4XS => Some(&super_blocks::IQ4_XS),
         _ => None,
     }
-}
-
-/// The kernel of a path, for a format whose file has `plain`, `x86::avx512` and `x86::avx2`.
-macro_rules! kernel_for {
-    ($isa:expr) => {
-        match $isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86::avx512,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => x86::avx2,
-            _ => plain,
-        }
-    };
-}
-pub(crate) use kernel_for;
-
-/// Calls a kernel written for a fixed number of tokens with the number at hand.
-macro_rules! for_tokens {
-    ($tokens:expr, $kernel:ident($($argument:expr),*)) => {
-        match $tokens {
-            1 => $kernel::<1>($($argument),*),
-            2 => $kernel::<2>($($argument),*),
-            3 => $kernel::<3>($($argument),*),
-            4 => $kernel::<4>($($argument),*),
-            5 => $kernel::<5>($($argument),*),
-            6 => $kernel::<6>($($argument),*),
-            7 => $kernel::<7>($($argument),*),
-            _ => $kernel::<8>($($argument),*),
-        }
-    };
-}
-pub(crate) use for_tokens;
-
-/// Calls a kernel that holds the sums of at most two tokens: as many as sixteen 256-bit registers take.
-macro_rules! in_twos {
-    ($tokens:expr, $first:expr, $sums:expr, $kernel:ident($panel:expr, $x:expr)) => {
-        for pair in (0..$tokens).step_by(2) {
-            if pair + 1 < $tokens {
-                $kernel::<2>($panel, $x, $first + pair, &mut $sums[pair..]);
-            } else {
-                $kernel::<1>($panel, $x, $first + pair, &mut $sums[pair..]);
-            }
-        }
-    };
-}
-pub(crate) use in_twos;
-
-/// Reads a little-endian f16.
-pub(crate) fn f16(bytes: &[u8]) -> f32 {
-    half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
 }
 
 #[cfg(test)]

@@ -13,13 +13,11 @@ pub(super) const NL_BYTES: usize = 18;
 pub(super) const XS_BYTES: usize = 136;
 
 /// What the codes stand for; denser around zero, where most weights are. Part of the format (ggml's table).
-const TABLE: [f32; 16] = [
-    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
-];
+pub(super) const TABLE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 fn decode_group(scale: f32, bytes: &[u8], values: &mut [f32; 32]) {
     // The table is scaled once: 16 products in place of 32, each the same as the one it replaces.
-    let table = TABLE.map(|x| scale * x);
+    let table = TABLE.map(|x| scale * f32::from(x));
     for (j, byte) in bytes.iter().enumerate().take(16) {
         values[j] = table[usize::from(byte & 15)];
         values[j + 16] = table[usize::from(byte >> 4)];

@@ -21,6 +21,26 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 
+/// What the packed products must know of the formats besides their bytes.
+pub(crate) mod tables {
+    /// What the codes of IQ4_NL and IQ4_XS stand for.
+    pub(crate) const IQ4: [i8; 16] = super::iq4::TABLE;
+    /// Twice what the codes of MXFP4 stand for.
+    pub(crate) const E2M1_DOUBLED: [i8; 16] = super::mxfp4::DOUBLED;
+
+    /// The sixteen scales of a Q3_K block, from their twelve bytes.
+    #[inline]
+    pub(crate) fn q3_k_scales(packed: &[u8]) -> [i8; 16] {
+        super::q3_k::scales(packed)
+    }
+
+    /// Scale and minimum of a part of Q4_K or Q5_K, from the block's twelve bytes.
+    #[inline]
+    pub(crate) fn q4_k_scale(packed: &[u8], part: usize) -> (u8, u8) {
+        super::q4_k::group_scale(packed, part)
+    }
+}
+
 use rayon::prelude::*;
 
 use crate::DType;
@@ -50,6 +70,14 @@ pub enum QuantError {
         block: usize,
         /// Values of the row.
         values: usize,
+    },
+    /// The system has no memory for a repacked matrix.
+    #[error("no memory for a matrix of {bytes} bytes: {reason}")]
+    Memory {
+        /// Bytes of the matrix as stored.
+        bytes: usize,
+        /// What the system says.
+        reason: String,
     },
     /// ounce reads this format but does not write it (or the reverse).
     #[error("{dtype} can't be {what}")]

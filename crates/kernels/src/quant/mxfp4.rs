@@ -10,8 +10,7 @@
 pub(super) const BYTES: usize = 17;
 
 /// Twice the E2M1 numbers, which makes them whole; the scale below is halved in return. Code 8 is plain zero.
-const DOUBLED: [f32; 16] =
-    [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+pub(super) const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// 2^(e - 128). The two smallest are subnormal in `f32` and exact nevertheless.
 fn half_scale(e: u8) -> f32 {
@@ -24,7 +23,7 @@ fn half_scale(e: u8) -> f32 {
 pub(super) fn decode(block: &[u8; BYTES], out: &mut [f32; 32]) {
     let scale = half_scale(block[0]);
     // The table is scaled once: 16 products in place of 32, each the same as the one it replaces.
-    let table = DOUBLED.map(|x| scale * x);
+    let table = DOUBLED.map(|x| scale * f32::from(x));
     for (j, byte) in block[1..].iter().enumerate() {
         out[j] = table[usize::from(byte & 15)];
         out[j + 16] = table[usize::from(byte >> 4)];

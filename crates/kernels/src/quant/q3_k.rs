@@ -9,7 +9,7 @@ use super::block::f16_at;
 pub(super) const BYTES: usize = 110;
 
 /// The 16 group scales: four low bits in bytes 0..8 (two per byte), two high bits in bytes 8..12 (four per byte).
-fn scales(packed: &[u8]) -> [i8; 16] {
+pub(super) fn scales(packed: &[u8]) -> [i8; 16] {
     std::array::from_fn(|group| {
         let low = (packed[group % 8] >> (group / 8 * 4)) & 15;
         let high = (packed[8 + group % 4] >> (group / 4 * 2)) & 3;
