@@ -1,6 +1,6 @@
 //! Attention of one layer: projections, query/key norms, rotation, scores, weighted sum, output.
 
-use ounce_kernels::attention::{LayerCache, Shape, attend};
+use ounce_kernels::attention::{LayerCache, Shape, Task, attend};
 use ounce_kernels::pool::Pool;
 use ounce_kernels::rope::rotate_half;
 use ounce_kernels::softmax::{softcap, softmax};
@@ -93,7 +93,10 @@ impl Attention {
         };
         let mut mixed = scratch.take(queries.len());
         match self.product {
-            Product::Exact => attend(&queries, span.start, cache, &shape, Pool::global(), &mut mixed),
+            Product::Exact => {
+                let task = Task { cache, queries: &queries, start: span.start, out: &mut mixed };
+                attend(&mut [task], &shape, Pool::global());
+            }
             Product::Emulated(dot) => {
                 mix_emulated(&queries, span, cache, (kv_heads, head_dim), &shape, dot, &mut mixed);
             }
@@ -132,11 +135,17 @@ fn mix_emulated(
             softcap(&mut scores, cap);
         }
         softmax(&mut scores);
-        let mut column = Vec::with_capacity(scores.len());
-        for (dim, out) in out.iter_mut().enumerate() {
-            column.clear();
-            column.extend(visible.clone().map(|position| cache.value(position, kv_head)[dim]));
-            *out = dot(&scores, &column);
+        // Values column by column, `[head_dim][visible]`, as the inner product takes them.
+        let mut columns = vec![0.0; scores.len() * head_dim];
+        let mut value = vec![0.0; head_dim];
+        for (index, position) in visible.enumerate() {
+            cache.value(position, kv_head, &mut value);
+            for (column, &value) in columns.chunks_exact_mut(scores.len()).zip(&value) {
+                column[index] = value;
+            }
+        }
+        for (out, column) in out.iter_mut().zip(columns.chunks_exact(scores.len())) {
+            *out = dot(&scores, column);
         }
     });
 }

@@ -1,6 +1,6 @@
 //! A model ready to run, and its forward pass from token ids to hidden states, logits and sentence vectors.
 
-use ounce_kernels::attention::LayerCache;
+use ounce_kernels::attention::{KvType, LayerCache};
 use ounce_kernels::norm::l2_normalise;
 use ounce_kernels::{quant, softmax::softcap};
 use ounce_model::spec::{HeadTransform, PoolingMode, Spec};
@@ -113,11 +113,12 @@ impl Engine {
         Session::new(self)
     }
 
-    /// An empty cache for one sequence.
-    pub(crate) fn new_cache(&self) -> KvCache {
+    /// An empty cache for one sequence, its keys and values stored as `kv_type`.
+    pub(crate) fn new_cache(&self, kv_type: KvType) -> KvCache {
         let layer = |layer: &Layer| {
             let spec = layer.attention.as_ref().map(|attention| &attention.spec);
-            spec.map_or(LayerCache::new(0, 0), |spec| LayerCache::new(spec.kv_heads, spec.head_dim))
+            let (kv_heads, head_dim) = spec.map_or((0, 0), |spec| (spec.kv_heads, spec.head_dim));
+            LayerCache::new(kv_heads, head_dim, kv_type)
         };
         KvCache::new(self.layers.iter().map(layer).collect())
     }
@@ -218,7 +219,7 @@ impl Engine {
     /// # Errors
     /// If an id or type is out of range, or the model has too few positions.
     pub fn encode(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
-        self.hidden(&mut self.new_cache(), &mut Scratch::default(), ids, types)
+        self.hidden(&mut self.new_cache(KvType::F32), &mut Scratch::default(), ids, types)
     }
 
     /// Logits `[ids, vocab]` of one whole text: what a masked language model is for.

@@ -1,5 +1,6 @@
 //! One sequence on an engine: its KV cache and the tokens it holds.
 
+use ounce_kernels::attention::KvType;
 use ounce_model::rope::Rope;
 
 use crate::cache::KvCache;
@@ -21,7 +22,12 @@ pub struct Session<'e> {
 
 impl<'e> Session<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Session<'e> {
-        Session { engine, cache: engine.new_cache(), tokens: Vec::new(), scratch: Scratch::default() }
+        Session {
+            engine,
+            cache: engine.new_cache(KvType::F32),
+            tokens: Vec::new(),
+            scratch: Scratch::default(),
+        }
     }
 
     /// The engine it runs on.

@@ -14,6 +14,14 @@ use crate::vector::{LANES, lane_sums};
 /// Queries computed together.
 const TILE: usize = 8;
 
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum KvType {
+    /// As they are computed.
+    #[default]
+    F32,
+}
+
 /// Keys and values of one layer.
 #[derive(Debug, Clone)]
 pub struct LayerCache {
@@ -26,7 +34,8 @@ pub struct LayerCache {
 
 impl LayerCache {
     /// An empty cache for `kv_heads` heads of `head_dim`; both 0 for a layer without attention.
-    pub fn new(kv_heads: usize, head_dim: usize) -> LayerCache {
+    pub fn new(kv_heads: usize, head_dim: usize, kv_type: KvType) -> LayerCache {
+        let KvType::F32 = kv_type;
         LayerCache { kv_heads, head_dim, len: 0, keys: Vec::new(), values: Vec::new() }
     }
 
@@ -82,10 +91,10 @@ impl LayerCache {
         }
     }
 
-    /// The value of a position and head.
-    pub fn value(&self, position: usize, head: usize) -> &[f32] {
+    /// Copies the value of a position and head into `out`.
+    pub fn value(&self, position: usize, head: usize, out: &mut [f32]) {
         let at = position * self.value_stride() + head * (self.head_dim + self.padding());
-        &self.values[at..at + self.head_dim]
+        out.copy_from_slice(&self.values[at..at + self.head_dim]);
     }
 
     /// Zeros behind each head's value, so that sixteen lanes never reach past the end.
@@ -130,16 +139,33 @@ impl Shape {
     }
 }
 
-/// Attends from the last positions of the cache: `queries` are `[count, heads · head_dim]` of the positions from
-/// `start` on, which the cache holds already; `out` has the same shape.
-pub fn attend(
-    queries: &[f32],
-    start: usize,
-    cache: &LayerCache,
-    shape: &Shape,
-    pool: &Pool,
-    out: &mut [f32],
-) {
+/// One sequence of a batch.
+#[derive(Debug)]
+pub struct Task<'a> {
+    /// Keys and values of the sequence, those of the queries' own positions included.
+    pub cache: &'a LayerCache,
+    /// Queries of neighbouring positions, `[count, heads · head_dim]`.
+    pub queries: &'a [f32],
+    /// Position of the first query.
+    pub start: usize,
+    /// Takes the weighted sums of values, of the queries' shape.
+    pub out: &'a mut [f32],
+}
+
+/// Attends from the queries of every sequence to what its cache holds. All sequences are one piece of work for the
+/// pool; what one gets does not depend on the others, nor on the number of threads.
+///
+/// # Panics
+/// If a task's output is not as long as its queries, or its cache lacks a query's position.
+pub fn attend(tasks: &mut [Task<'_>], shape: &Shape, pool: &Pool) {
+    for task in tasks {
+        attend_one(task, shape, pool);
+    }
+}
+
+fn attend_one(task: &mut Task<'_>, shape: &Shape, pool: &Pool) {
+    let Task { cache, queries, start, out } = task;
+    let (cache, queries, start): (&LayerCache, &[f32], usize) = (cache, queries, *start);
     let width = shape.heads * cache.head_dim;
     let count = queries.len() / width;
     assert_eq!(queries.len(), out.len(), "as many results as queries");
@@ -301,13 +327,17 @@ mod tests {
             {
                 let shape = Shape { heads, scale: 0.3, softcap, window, causal };
                 let (keys, values) = (noise(len * kv_heads * dim, 1.0), noise(len * kv_heads * dim, 2.0));
-                let mut cache = LayerCache::new(kv_heads, dim);
+                let mut cache = LayerCache::new(kv_heads, dim, KvType::F32);
                 cache.push(&keys, &values);
                 let queries = noise(count * heads * dim, 3.0);
                 let exact = brute_force(&queries, len - count, &keys, &values, (kv_heads, dim), &shape);
                 for threads in [1, 3] {
                     let mut out = vec![f32::NAN; queries.len()];
-                    attend(&queries, len - count, &cache, &shape, &Pool::new(threads), &mut out);
+                    attend(
+                        &mut [Task { cache: &cache, queries: &queries, start: len - count, out: &mut out }],
+                        &shape,
+                        &Pool::new(threads),
+                    );
                     for (found, exact) in out.iter().zip(&exact) {
                         assert!(
                             (f64::from(*found) - exact).abs() < 1e-5,
@@ -322,17 +352,26 @@ mod tests {
     #[test]
     fn a_query_alone_gives_what_it_gives_among_others() {
         let shape = Shape { heads: 6, scale: 0.2, softcap: None, window: Some(20), causal: true };
-        let (mut cache, queries) = (LayerCache::new(2, 32), noise(50 * 6 * 32, 3.0));
+        let (mut cache, queries) = (LayerCache::new(2, 32, KvType::F32), noise(50 * 6 * 32, 3.0));
         let (keys, values) = (noise(50 * 64, 1.0), noise(50 * 64, 2.0));
         cache.push(&keys, &values);
         let pool = Pool::new(2);
         let mut together = vec![0.0; queries.len()];
-        attend(&queries, 0, &cache, &shape, &pool, &mut together);
+        attend(&mut [Task { cache: &cache, queries: &queries, start: 0, out: &mut together }], &shape, &pool);
         for position in (0..50).rev() {
             cache.truncate(position + 1);
             let range = position * 192..(position + 1) * 192;
             let mut alone = vec![0.0; 192];
-            attend(&queries[range.clone()], position, &cache, &shape, &pool, &mut alone);
+            attend(
+                &mut [Task {
+                    cache: &cache,
+                    queries: &queries[range.clone()],
+                    start: position,
+                    out: &mut alone,
+                }],
+                &shape,
+                &pool,
+            );
             let largest = alone.iter().zip(&together[range]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(largest < 1e-6, "position {position}: {largest}");
         }
@@ -341,7 +380,7 @@ mod tests {
     #[test]
     fn truncating_and_growing_again_gives_the_same_cache() {
         let (keys, values) = (noise(40 * 20, 1.0), noise(40 * 20, 2.0));
-        let mut cache = LayerCache::new(1, 20);
+        let mut cache = LayerCache::new(1, 20, KvType::F32);
         cache.push(&keys, &values);
         cache.truncate(21);
         cache.push(&keys[21 * 20..], &values[21 * 20..]);
@@ -349,7 +388,8 @@ mod tests {
         for position in 0..40 {
             cache.key(position, 0, &mut key);
             assert_eq!(key, keys[position * 20..][..20]);
-            assert_eq!(cache.value(position, 0), &values[position * 20..][..20]);
+            cache.value(position, 0, &mut key);
+            assert_eq!(key, values[position * 20..][..20]);
         }
     }
 
