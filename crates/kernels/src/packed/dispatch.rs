@@ -40,6 +40,10 @@ pub(super) fn kernel<P: Product>(isa: Isa) -> Kernel {
         Isa::Avx512 => x86::avx512::<P>,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => x86::avx2::<P>,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon if std::arch::is_aarch64_feature_detected!("dotprod") => aarch64::neon_dot::<P>,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => aarch64::neon::<P>,
         _ => portable::<P>,
     }
 }
@@ -118,5 +122,74 @@ mod x86 {
     ) {
         // SAFETY: the same contract.
         unsafe { P::sums::<Avx2, T>(panel, tile, sums) }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64 {
+    use super::super::simd::Neon;
+    use super::*;
+
+    /// Two tokens at once: a value takes four of the 32 registers.
+    pub(super) fn neon_dot<P: Product>(
+        panel: &[u8],
+        x: &Activations,
+        first: usize,
+        tokens: usize,
+        sums: &mut Sums,
+    ) {
+        for t in (0..tokens).step_by(2) {
+            let tile = Tile { x, first: first + t, last: first + tokens - 1 };
+            // SAFETY: this path is chosen only where the processor has its instructions; `PackedMatrix` made the panel
+            // and checked the activations.
+            unsafe {
+                if t + 1 < tokens {
+                    neon_dot_tokens::<P, 2>(panel, tile, &mut sums[t..]);
+                } else {
+                    neon_dot_tokens::<P, 1>(panel, tile, &mut sums[t..]);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "neon,dotprod")]
+    unsafe fn neon_dot_tokens<P: Product, const T: usize>(
+        panel: &[u8],
+        tile: Tile<'_>,
+        sums: &mut [[f32; PANEL]],
+    ) {
+        // SAFETY: the same contract.
+        unsafe { P::sums::<Neon<true>, T>(panel, tile, sums) }
+    }
+
+    /// As [`neon_dot`].
+    pub(super) fn neon<P: Product>(
+        panel: &[u8],
+        x: &Activations,
+        first: usize,
+        tokens: usize,
+        sums: &mut Sums,
+    ) {
+        for t in (0..tokens).step_by(2) {
+            let tile = Tile { x, first: first + t, last: first + tokens - 1 };
+            // SAFETY: as for `neon_dot`.
+            unsafe {
+                if t + 1 < tokens {
+                    neon_tokens::<P, 2>(panel, tile, &mut sums[t..]);
+                } else {
+                    neon_tokens::<P, 1>(panel, tile, &mut sums[t..]);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "neon")]
+    unsafe fn neon_tokens<P: Product, const T: usize>(
+        panel: &[u8],
+        tile: Tile<'_>,
+        sums: &mut [[f32; PANEL]],
+    ) {
+        // SAFETY: the same contract.
+        unsafe { P::sums::<Neon<false>, T>(panel, tile, sums) }
     }
 }
