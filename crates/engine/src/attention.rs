@@ -2,15 +2,18 @@
 
 use ounce_kernels::attention::{LayerCache, Shape, Task, attend};
 use ounce_kernels::pool::Pool;
-use ounce_kernels::rope::rotate_half;
+use ounce_kernels::rope::rotate_heads;
 use ounce_kernels::softmax::{softcap, softmax};
 use ounce_model::Weights;
 use ounce_model::spec::{Attention as AttentionSpec, QkNorm, QkScope};
+use smallvec::SmallVec;
 
 use crate::arithmetic::{Mode, Product};
+use crate::batch::{Part, Span};
 use crate::error::Result;
 use crate::linear::{Linear, forward_all};
-use crate::norm::{Norm, Norms};
+use crate::norm::{Norm, Norms, for_indexed};
+use crate::profile::Operator;
 use crate::rotation::Rotation;
 use crate::scratch::Scratch;
 
@@ -26,17 +29,6 @@ pub(crate) struct Attention {
     query_norms: Vec<Norm>,
     key_norms: Vec<Norm>,
     product: Product,
-}
-
-/// Where a batch of positions stands in its sequence.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Span {
-    /// Position of the first vector.
-    pub start: usize,
-    /// Number of vectors.
-    pub count: usize,
-    /// Whether a position sees only itself and what is before it.
-    pub causal: bool,
 }
 
 impl Attention {
@@ -61,49 +53,93 @@ impl Attention {
         [&self.query, &self.key, &self.value, &self.output].map(Linear::packed_bytes).iter().sum()
     }
 
-    /// Attends from `span.count` vectors `x` (`[count, hidden]`, already normed) to what `cache` holds and to
-    /// themselves; appends their keys and values to the cache. Gives `[count, hidden]`.
+    /// Attends from the vectors `x` of a batch (already normed) to what the sequences' caches hold and to themselves;
+    /// appends their keys and values to the caches of layer `index`. Gives as many vectors of the hidden size.
     pub(crate) fn forward(
         &self,
         x: &[f32],
-        span: Span,
+        index: usize,
+        batch: &mut [Part<'_>],
         rotation: Option<&Rotation>,
-        cache: &mut LayerCache,
         scratch: &mut Scratch,
     ) -> Vec<f32> {
         let (heads, kv_heads, head_dim) = (self.spec.heads, self.spec.kv_heads, self.spec.head_dim);
-        let [mut queries, mut keys, values] = forward_all([&self.query, &self.key, &self.value], x, scratch);
+        let projections = [&self.query, &self.key, &self.value];
+        let [mut queries, mut keys, values] = forward_all(projections, x, Operator::QueryKeyValue, scratch);
+
+        let start = scratch.meter.start();
         apply_qk_norms(&self.query_norms, &mut queries, heads, head_dim);
         apply_qk_norms(&self.key_norms, &mut keys, kv_heads, head_dim);
         if let Some(rotation) = rotation {
             for (x, heads) in [(&mut queries, heads), (&mut keys, kv_heads)] {
-                for (index, head) in x.chunks_exact_mut(head_dim).enumerate() {
-                    let (cos, sin) = rotation.at(index / heads);
-                    rotate_half(head, cos, sin);
-                }
+                for_indexed(x, heads * head_dim, |index, x| {
+                    let (cos, sin) = rotation.at(index);
+                    rotate_heads(x, head_dim, cos, sin);
+                });
             }
         }
-        cache.push(&keys, &values);
-        let shape = Shape {
-            heads,
+        scratch.meter.stop(start, Operator::Rotation, || (0, 3 * (queries.len() + keys.len())));
+
+        let start = scratch.meter.start();
+        let width = kv_heads * head_dim;
+        let mut at = 0;
+        for part in batch.iter_mut() {
+            let range = at * width..(at + part.span.count) * width;
+            part.cache.layers[index].push(&keys[range.clone()], &values[range]);
+            at += part.span.count;
+        }
+        scratch.meter.stop(start, Operator::CacheWrite, || (0, 0));
+
+        let start = scratch.meter.start();
+        let mut mixed = scratch.take(queries.len());
+        self.mix(&queries, index, batch, &mut mixed);
+        scratch.meter.stop(start, Operator::Attention, || self.volume(index, batch));
+        let out = self.output.forward(&mixed, Operator::Output, scratch);
+        [queries, keys, values, mixed].into_iter().for_each(|buffer| scratch.give(buffer));
+        out
+    }
+
+    /// The weighted sums of values for every query.
+    fn mix(&self, queries: &[f32], index: usize, batch: &[Part<'_>], mixed: &mut [f32]) {
+        let width = self.spec.heads * self.spec.head_dim;
+        let mut shape = Shape {
+            heads: self.spec.heads,
             scale: self.spec.scale,
             softcap: self.spec.softcap,
             window: self.spec.window,
-            causal: span.causal,
+            causal: true,
         };
-        let mut mixed = scratch.take(queries.len());
-        match self.product {
-            Product::Exact => {
-                let task = Task { cache, queries: &queries, start: span.start, out: &mut mixed };
-                attend(&mut [task], &shape, Pool::global());
-            }
-            Product::Emulated(dot) => {
-                mix_emulated(&queries, span, cache, (kv_heads, head_dim), &shape, dot, &mut mixed);
+        let (mut queries, mut mixed) = (queries, mixed);
+        let mut tasks: SmallVec<[Task<'_>; 4]> = SmallVec::new();
+        for part in batch {
+            shape.causal = part.span.causal;
+            let (own, rest) = queries.split_at(part.span.count * width);
+            let (out, more) = mixed.split_at_mut(own.len());
+            (queries, mixed) = (rest, more);
+            let cache = &part.cache.layers[index];
+            match self.product {
+                Product::Exact => tasks.push(Task { cache, queries: own, start: part.span.start, out }),
+                Product::Emulated(dot) => {
+                    let kv = (self.spec.kv_heads, self.spec.head_dim);
+                    mix_emulated(own, part.span, cache, kv, &shape, dot, out);
+                }
             }
         }
-        let out = self.output.forward(&mixed, scratch);
-        [queries, keys, values, mixed].into_iter().for_each(|buffer| scratch.give(buffer));
-        out
+        attend(&mut tasks, &shape, Pool::global());
+    }
+
+    /// Bytes of cache that attention reads at least, and its operations.
+    fn volume(&self, index: usize, batch: &[Part<'_>]) -> (usize, usize) {
+        let width = self.spec.heads * self.spec.head_dim;
+        let reach = self.spec.window.unwrap_or(usize::MAX);
+        let operations = batch.iter().map(|part| {
+            let seen = |position: usize| {
+                if part.span.causal { (position + 1).min(reach) } else { part.span.count }
+            };
+            let range = part.span.start..part.span.start + part.span.count;
+            4 * width * range.map(seen).sum::<usize>()
+        });
+        (batch.iter().map(|part| part.cache.layers[index].bytes()).sum(), operations.sum())
     }
 }
 

@@ -6,15 +6,17 @@ use ounce_kernels::{quant, softmax::softcap};
 use ounce_model::spec::{HeadTransform, PoolingMode, Spec};
 use ounce_model::{Model, Tensor, Weights};
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
 use crate::arithmetic::{Arithmetic, Mode};
-use crate::attention::Span;
+use crate::batch::{Batch, Part, Span};
 use crate::cache::KvCache;
 use crate::error::{Error, Result};
 use crate::feed_forward::activate;
 use crate::layer::Layer;
 use crate::linear::Linear;
 use crate::norm::{Norm, apply};
+use crate::profile::Operator;
 use crate::rotation::Rotations;
 use crate::scratch::Scratch;
 use crate::session::Session;
@@ -113,6 +115,11 @@ impl Engine {
         Session::new(self)
     }
 
+    /// Steps for several sequences at once.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::new(self)
+    }
+
     /// An empty cache for one sequence, its keys and values stored as `kv_type`.
     pub(crate) fn new_cache(&self, kv_type: KvType) -> KvCache {
         let layer = |layer: &Layer| {
@@ -123,29 +130,33 @@ impl Engine {
         KvCache::new(self.layers.iter().map(layer).collect())
     }
 
-    /// Runs `ids` behind what `cache` holds and appends them to it; gives hidden states `[ids, hidden]` after
-    /// the last norm. `types` are token types, one an id, or empty for all zero.
+    /// Runs the tokens of a batch of sequences, each behind what its cache holds, and appends them to it; gives hidden
+    /// states `[tokens, hidden]` after the last norm, sequence behind sequence.
     ///
     /// # Errors
-    /// If an id or type is out of range, or the model has too few positions.
-    pub(crate) fn hidden(
-        &self,
-        cache: &mut KvCache,
-        scratch: &mut Scratch,
-        ids: &[u32],
-        types: &[u32],
-    ) -> Result<Vec<f32>> {
+    /// If an id or type is out of range, or the model has too few positions. Caches may hold some of the tokens then.
+    pub(crate) fn hidden(&self, batch: &mut [Part<'_>], scratch: &mut Scratch) -> Result<Vec<f32>> {
         let hidden = self.spec.hidden_size;
-        let span = Span { start: cache.len(), count: ids.len(), causal: self.spec.causal };
-        let mut x = scratch.take(ids.len() * hidden);
-        self.embed_tokens(ids, types, span.start, &mut x)?;
-        let rotations = self.rotations.of(span);
-        for (index, (layer, cache)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
-            let rotation = self.rotations.pick(index, &rotations);
-            layer.forward(&mut x, hidden, span, rotation, cache, scratch);
+        let spans: SmallVec<[Span; 4]> = batch.iter().map(|part| part.span).collect();
+        let count = spans.iter().map(|span| span.count).sum::<usize>();
+        let start = scratch.meter.start();
+        let mut x = scratch.take(count * hidden);
+        let mut rest = &mut x[..];
+        for part in batch.iter() {
+            let (own, more) = rest.split_at_mut(part.span.count * hidden);
+            self.embed_tokens(part.ids, part.types, part.span.start, own)?;
+            rest = more;
         }
+        scratch.meter.stop(start, Operator::Embedding, || (0, 0));
+        let mut rotations = std::mem::take(&mut scratch.rotations);
+        self.rotations.fill(&spans, &mut rotations);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let rotation = self.rotations.pick(index, &rotations);
+            layer.forward(&mut x, hidden, index, batch, rotation, scratch);
+        }
+        scratch.rotations = rotations;
         apply(&self.final_norm, &mut x);
-        cache.advance(ids.len());
+        batch.iter_mut().for_each(|part| part.cache.advance(part.span.count));
         Ok(x)
     }
 
@@ -195,14 +206,14 @@ impl Engine {
         })?;
         let mut logits = match &head.transform {
             Some((dense, spec, norm)) => {
-                let mut x = dense.forward(hidden, scratch);
+                let mut x = dense.forward(hidden, Operator::Head, scratch);
                 activate(spec.activation, &mut x);
                 apply(norm, &mut x);
-                let logits = head.matrix.forward(&x, scratch);
+                let logits = head.matrix.forward(&x, Operator::Head, scratch);
                 scratch.give(x);
                 logits
             }
-            None => head.matrix.forward(hidden, scratch),
+            None => head.matrix.forward(hidden, Operator::Head, scratch),
         };
         if let Some(cap) = head.softcap {
             softcap(&mut logits, cap);
@@ -219,7 +230,9 @@ impl Engine {
     /// # Errors
     /// If an id or type is out of range, or the model has too few positions.
     pub fn encode(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
-        self.hidden(&mut self.new_cache(KvType::F32), &mut Scratch::default(), ids, types)
+        let mut cache = self.new_cache(KvType::F32);
+        let part = Part::new(&mut cache, ids, types, self.spec.causal);
+        self.hidden(&mut [part], &mut Scratch::default())
     }
 
     /// Logits `[ids, vocab]` of one whole text: what a masked language model is for.

@@ -3,6 +3,7 @@
 use ounce_kernels::activation::{gelu, gelu_quick, gelu_tanh, relu, relu_squared, sigmoid, silu, tanh};
 use ounce_kernels::matmul::add_scaled;
 use ounce_kernels::softmax::softmax;
+use ounce_kernels::vector::multiply;
 use ounce_model::Weights;
 use ounce_model::spec::{
     Activation, Experts as ExpertsSpec, FeedForward as FeedForwardSpec, FeedForwardKind, Mlp as MlpSpec,
@@ -11,7 +12,8 @@ use ounce_model::spec::{
 use crate::arithmetic::Mode;
 use crate::error::Result;
 use crate::linear::{Linear, forward_all};
-use crate::norm::{Norms, for_vectors};
+use crate::norm::{Norms, for_pairs, for_vectors};
+use crate::profile::Operator;
 use crate::scratch::Scratch;
 
 /// The feed-forward half of a layer.
@@ -85,21 +87,28 @@ impl Mlp {
     }
 
     fn forward(&self, x: &[f32], scratch: &mut Scratch) -> Vec<f32> {
-        let mut inner;
-        match &self.gate {
+        let inner = match &self.gate {
             Some(gate) => {
-                let [mut gates, up] = forward_all([gate, &self.up], x, scratch);
-                activate(self.activation, &mut gates);
-                inner = up;
-                inner.iter_mut().zip(&gates).for_each(|(inner, gate)| *inner *= gate);
-                scratch.give(gates);
+                let [mut gates, up] = forward_all([gate, &self.up], x, Operator::GateUp, scratch);
+                let start = scratch.meter.start();
+                let function = function(self.activation);
+                for_pairs(&mut gates, &up, ACTIVATION_CHUNK, |gates, up| {
+                    function(gates);
+                    multiply(gates, up);
+                });
+                scratch.meter.stop(start, Operator::Activation, || (0, gates.len()));
+                scratch.give(up);
+                gates
             }
             None => {
-                inner = self.up.forward(x, scratch);
+                let mut inner = self.up.forward(x, Operator::GateUp, scratch);
+                let start = scratch.meter.start();
                 activate(self.activation, &mut inner);
+                scratch.meter.stop(start, Operator::Activation, || (0, inner.len()));
+                inner
             }
-        }
-        let out = self.down.forward(&inner, scratch);
+        };
+        let out = self.down.forward(&inner, Operator::Down, scratch);
         scratch.give(inner);
         out
     }
@@ -110,7 +119,14 @@ const ACTIVATION_CHUNK: usize = 4096;
 
 /// Applies a nonlinearity to every value.
 pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
-    let function: fn(&mut [f32]) = match activation {
+    let function = function(activation);
+    let whole = x.len() / ACTIVATION_CHUNK * ACTIVATION_CHUNK;
+    for_vectors(&mut x[..whole], ACTIVATION_CHUNK, function);
+    function(&mut x[whole..]);
+}
+
+fn function(activation: Activation) -> fn(&mut [f32]) {
+    match activation {
         Activation::Silu => silu,
         Activation::Gelu => gelu,
         Activation::GeluTanh => gelu_tanh,
@@ -118,10 +134,7 @@ pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
         Activation::Relu => relu,
         Activation::Relu2 => relu_squared,
         Activation::Tanh => tanh,
-    };
-    let whole = x.len() / ACTIVATION_CHUNK * ACTIVATION_CHUNK;
-    for_vectors(&mut x[..whole], ACTIVATION_CHUNK, function);
-    function(&mut x[whole..]);
+    }
 }
 
 /// How a router is held: it is small, and which experts it picks must not hang on the rounding of packed products.
@@ -169,7 +182,7 @@ impl Experts {
     fn forward(&self, x: &[f32], hidden: usize, scratch: &mut Scratch) -> Vec<f32> {
         let mut out = scratch.take(x.len());
         out.fill(0.0);
-        let mut scores = self.router.forward(x, scratch);
+        let mut scores = self.router.forward(x, Operator::Routing, scratch);
         let chosen: Vec<Vec<(usize, f32)>> =
             scores.chunks_exact_mut(self.spec.count).map(|scores| self.choose(scores)).collect();
         for (index, expert) in self.experts.iter().enumerate() {
@@ -194,7 +207,7 @@ impl Experts {
         scratch.give(scores);
         if let Some(shared) = &self.shared {
             let results = shared.forward(x, scratch);
-            let gates = self.shared_gate.as_ref().map(|gate| gate.forward(x, scratch));
+            let gates = self.shared_gate.as_ref().map(|gate| gate.forward(x, Operator::Routing, scratch));
             for (row, result) in results.chunks_exact(hidden).enumerate() {
                 let weight = gates.as_ref().map_or(1.0, |gates| sigmoid(gates[row]));
                 add_scaled(weight, result, &mut out[row * hidden..(row + 1) * hidden]);

@@ -91,6 +91,7 @@ impl Generation {
                 break Finish::Length;
             }
             if tokens < self.max_tokens {
+                session.reuse(std::mem::take(&mut logits));
                 logits = session.feed(&[id], |_| {})?;
             }
         };

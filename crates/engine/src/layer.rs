@@ -1,14 +1,16 @@
 //! One layer: its halves and how they meet the residual stream.
 
-use ounce_kernels::attention::LayerCache;
+use ounce_kernels::vector::add;
 use ounce_model::Weights;
 use ounce_model::spec::{Layer as LayerSpec, Residual};
 
 use crate::arithmetic::Mode;
-use crate::attention::{Attention, Span};
+use crate::attention::Attention;
+use crate::batch::Part;
 use crate::error::Result;
 use crate::feed_forward::FeedForward;
-use crate::norm::apply;
+use crate::norm::{Norm, Norms, apply, for_pairs, normed};
+use crate::profile::Operator;
 use crate::rotation::Rotation;
 use crate::scratch::Scratch;
 
@@ -40,25 +42,23 @@ impl Layer {
             + self.feed_forward.as_ref().map_or(0, FeedForward::packed_bytes)
     }
 
-    /// Adds the layer's results to the residual stream `x`, `[count, hidden]`.
+    /// Adds the layer's results to the residual stream `x`, the batch's vectors of `hidden` values. `index` is the
+    /// layer's number.
     pub(crate) fn forward(
         &self,
         x: &mut [f32],
         hidden: usize,
-        span: Span,
+        index: usize,
+        batch: &mut [Part<'_>],
         rotation: Option<&Rotation>,
-        cache: &mut LayerCache,
         scratch: &mut Scratch,
     ) {
         // What the feed-forward half sees if it stands beside the attention, not behind it.
         let mut beside = (self.residual == Residual::Parallel).then(|| scratch.copy(x));
         if let Some(attention) = &self.attention {
-            let mut input = scratch.copy(x);
-            apply(&attention.norms.before, &mut input);
-            let mut branch = attention.forward(&input, span, rotation, cache, scratch);
-            apply(&attention.norms.after, &mut branch);
-            add(x, &branch);
-            apply(&attention.norms.residual, x);
+            let input = measured_norm(&attention.norms.before, x, scratch);
+            let mut branch = attention.forward(&input, index, batch, rotation, scratch);
+            self.join(&attention.norms, x, &mut branch, scratch);
             scratch.give(branch);
             if self.residual == Residual::ParallelSharedNorm {
                 beside = Some(input);
@@ -67,18 +67,37 @@ impl Layer {
             }
         }
         if let Some(feed_forward) = &self.feed_forward {
-            let mut input = beside.unwrap_or_else(|| scratch.copy(x));
-            apply(&feed_forward.norms.before, &mut input);
+            let input = match beside {
+                Some(mut input) => {
+                    apply(&feed_forward.norms.before, &mut input);
+                    input
+                }
+                None => measured_norm(&feed_forward.norms.before, x, scratch),
+            };
             let mut branch = feed_forward.forward(&input, hidden, scratch);
-            apply(&feed_forward.norms.after, &mut branch);
-            add(x, &branch);
-            apply(&feed_forward.norms.residual, x);
+            self.join(&feed_forward.norms, x, &mut branch, scratch);
             scratch.give(branch);
             scratch.give(input);
         }
     }
+
+    /// Adds a branch to the residual stream, with the norms behind it.
+    fn join(&self, norms: &Norms, x: &mut [f32], branch: &mut [f32], scratch: &mut Scratch) {
+        let start = scratch.meter.start();
+        apply(&norms.after, branch);
+        for_pairs(x, branch, ADD_CHUNK, add);
+        apply(&norms.residual, x);
+        scratch.meter.stop(start, Operator::Residual, || (0, x.len()));
+    }
 }
 
-fn add(x: &mut [f32], branch: &[f32]) {
-    x.iter_mut().zip(branch).for_each(|(x, branch)| *x += branch);
+/// Values that a thread adds at a time.
+const ADD_CHUNK: usize = 4096;
+
+/// [`normed`], measured.
+fn measured_norm(norm: &Option<Norm>, x: &[f32], scratch: &mut Scratch) -> Vec<f32> {
+    let start = scratch.meter.start();
+    let out = normed(norm, x, scratch);
+    scratch.meter.stop(start, Operator::Norm, || (0, 4 * x.len()));
+    out
 }

@@ -7,6 +7,7 @@
 
 pub mod arithmetic;
 mod attention;
+pub mod batch;
 pub mod cache;
 pub mod engine;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod generate;
 mod layer;
 mod linear;
 mod norm;
+pub mod profile;
 mod rotation;
 pub mod sample;
 mod scratch;
@@ -22,8 +24,10 @@ pub mod session;
 pub mod text;
 
 pub use arithmetic::{Arithmetic, Mode, Product};
+pub use batch::{Batch, Turn, Want};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use generate::{Finish, Generation, Step};
+pub use profile::{Cost, Operator, Profile};
 pub use sample::{Sampler, Sampling};
 pub use session::Session;

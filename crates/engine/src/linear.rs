@@ -9,11 +9,13 @@ use std::cell::RefCell;
 use ounce_kernels::isa::Isa;
 use ounce_kernels::packed::{PackedMatrix, multiply_all};
 use ounce_kernels::pool::Pool;
+use ounce_kernels::vector::add;
 use ounce_kernels::{DType, quant};
 use ounce_model::{Tensor, Weights};
 
 use crate::arithmetic::{Mode, Product};
 use crate::error::Result;
+use crate::profile::Operator;
 use crate::scratch::Scratch;
 
 /// Rows of a stored weight that one task handles; small enough to share a small layer between threads.
@@ -80,16 +82,24 @@ impl Linear {
         }
     }
 
+    /// Bytes that a product reads.
+    fn read_bytes(&self) -> usize {
+        match &self.weight {
+            Weight::Stored(tensor, _) => tensor.data.len(),
+            Weight::Packed(packed) => packed.bytes(),
+        }
+    }
+
     /// Multiplies the vectors of `x`, `[count, in]`; gives `[count, out]` in a buffer of `scratch`.
-    pub(crate) fn forward(&self, x: &[f32], scratch: &mut Scratch) -> Vec<f32> {
-        let [y] = forward_all([self], x, scratch);
+    pub(crate) fn forward(&self, x: &[f32], operator: Operator, scratch: &mut Scratch) -> Vec<f32> {
+        let [y] = forward_all([self], x, operator, scratch);
         y
     }
 
     fn add_bias(&self, y: &mut [f32]) {
         if let Some(bias) = &self.bias {
             for y in y.chunks_exact_mut(bias.len()) {
-                y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+                add(y, bias);
             }
         }
     }
@@ -100,8 +110,10 @@ impl Linear {
 pub(crate) fn forward_all<const N: usize>(
     linears: [&Linear; N],
     x: &[f32],
+    operator: Operator,
     scratch: &mut Scratch,
 ) -> [Vec<f32>; N] {
+    let start = scratch.meter.start();
     let mut outputs = linears.map(|linear| {
         let count = x.len() / linear.in_width();
         scratch.take(count * linear.out_width())
@@ -126,6 +138,10 @@ pub(crate) fn forward_all<const N: usize>(
     for (linear, y) in linears.iter().zip(&mut outputs) {
         linear.add_bias(y);
     }
+    scratch.meter.stop(start, operator, || {
+        let operations = linears.iter().map(|linear| 2 * x.len() * linear.out_width()).sum();
+        (linears.iter().map(|linear| linear.read_bytes()).sum(), operations)
+    });
     outputs
 }
 
@@ -223,9 +239,9 @@ mod tests {
         let linear = stored(&[40, 24], &values, Some((0..40).map(|i| i as f32).collect()));
         let x: Vec<f32> = (0..3 * 24).map(|i| (i as f32 * 0.3).cos()).collect();
         let mut scratch = Scratch::default();
-        let together = linear.forward(&x, &mut scratch);
+        let together = linear.forward(&x, Operator::Head, &mut scratch);
         for (index, x) in x.chunks_exact(24).enumerate() {
-            let alone = linear.forward(x, &mut scratch);
+            let alone = linear.forward(x, Operator::Head, &mut scratch);
             assert_eq!(alone, together[index * 40..(index + 1) * 40]);
             let row5: f64 = (0..24).map(|i| f64::from(values[5 * 24 + i]) * f64::from(x[i])).sum();
             assert!((f64::from(alone[5]) - row5 - 5.0).abs() < 1e-5);
@@ -237,14 +253,14 @@ mod tests {
         let values: Vec<f32> = (0..64 * 256).map(|i| (i as f32 * 0.7).sin()).collect();
         let x: Vec<f32> = (0..5 * 256).map(|i| (i as f32 * 0.3).cos()).collect();
         let mut scratch = Scratch::default();
-        let exact = stored(&[64, 256], &values, None).forward(&x, &mut scratch);
+        let exact = stored(&[64, 256], &values, None).forward(&x, Operator::Head, &mut scratch);
         for (quantize, tolerance) in
             [(None, 1e-5), (Some(DType::BF16), 0.02), (Some(DType::Q8_0), 0.03), (Some(DType::Q4K), 0.3)]
         {
             let weight = pack(Tensor::from_f32(&[64, 256], &values), quantize).unwrap();
             let linear = Linear { weight, bias: None };
             assert!(linear.packed_bytes() > 0);
-            let found = linear.forward(&x, &mut scratch);
+            let found = linear.forward(&x, Operator::Head, &mut scratch);
             let rms = (exact.iter().map(|x| x * x).sum::<f32>() / exact.len() as f32).sqrt();
             let error =
                 exact.iter().zip(&found).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / exact.len() as f32;

@@ -1,35 +1,41 @@
-//! Cosines and sines of a batch of positions, computed once a forward pass for all layers that turn alike.
+//! Cosines and sines of a batch's positions, computed once a forward pass for all layers that turn alike.
 
-use ounce_model::rope::Rope;
+use ounce_model::rope::{Frequencies, Rope};
 
-use crate::attention::Span;
+use crate::batch::Span;
 
-/// Cosines and sines of consecutive positions, `[positions, dims / 2]` each.
-#[derive(Debug)]
+/// Cosines and sines of some positions, `[positions, dims / 2]` each.
+#[derive(Debug, Default)]
 pub(crate) struct Rotation {
+    /// Of ropes that turn alike at every length.
+    frequencies: Option<Frequencies>,
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
 impl Rotation {
-    /// The rotation of a span's positions, in a sequence that ends with the span.
-    pub(crate) fn new(rope: &Rope, span: Span) -> Rotation {
-        let frequencies = rope.frequencies(span.start + span.count);
-        let half = frequencies.radians.len();
-        let (mut cos, mut sin) =
-            (Vec::with_capacity(half * span.count), Vec::with_capacity(half * span.count));
-        for position in span.start..span.start + span.count {
-            for radians in &frequencies.radians {
-                let angle = position as f32 * radians;
-                cos.push(angle.cos() * frequencies.amplitude);
-                sin.push(angle.sin() * frequencies.amplitude);
+    /// Takes the positions of a batch, span behind span; each sequence ends with its span.
+    pub(crate) fn fill(&mut self, rope: &Rope, spans: &[Span]) {
+        self.cos.clear();
+        self.sin.clear();
+        for span in spans {
+            if self.frequencies.is_none() || rope.depends_on_length() {
+                self.frequencies = Some(rope.frequencies(span.start + span.count));
+            }
+            let Some(frequencies) = &self.frequencies else { continue };
+            self.half = frequencies.radians.len();
+            for position in span.start..span.start + span.count {
+                for radians in &frequencies.radians {
+                    let angle = position as f32 * radians;
+                    self.cos.push(angle.cos() * frequencies.amplitude);
+                    self.sin.push(angle.sin() * frequencies.amplitude);
+                }
             }
         }
-        Rotation { half, cos, sin }
     }
 
-    /// Cosines and sines of the span's position `index`.
+    /// Cosines and sines of the batch's vector `index`.
     pub(crate) fn at(&self, index: usize) -> (&[f32], &[f32]) {
         let range = index * self.half..(index + 1) * self.half;
         (&self.cos[range.clone()], &self.sin[range])
@@ -60,12 +66,15 @@ impl Rotations {
         rotations
     }
 
-    /// Every different rotation of a span.
-    pub(crate) fn of(&self, span: Span) -> Vec<Rotation> {
-        self.ropes.iter().map(|rope| Rotation::new(rope, span)).collect()
+    /// Fills `rotations` with every different rotation of a batch.
+    pub(crate) fn fill(&self, spans: &[Span], rotations: &mut Vec<Rotation>) {
+        rotations.resize_with(self.ropes.len(), Rotation::default);
+        for (rope, rotation) in self.ropes.iter().zip(rotations) {
+            rotation.fill(rope, spans);
+        }
     }
 
-    /// A layer's rotation among those of [`Rotations::of`].
+    /// A layer's rotation among those of [`Rotations::fill`].
     pub(crate) fn pick<'r>(&self, layer: usize, rotations: &'r [Rotation]) -> Option<&'r Rotation> {
         self.layers[layer].map(|index| &rotations[index])
     }

@@ -2,23 +2,35 @@
 
 use ounce_kernels::packed::Activations;
 
-/// Buffers that are free at the moment, and activations in the kernels' forms.
+use crate::profile::Meter;
+use crate::rotation::Rotation;
+
+/// Buffers that are free at the moment, activations in the kernels' forms, rotations of the batch at hand, and the
+/// meter of those who ask where time goes.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     free: Vec<Vec<f32>>,
     pub(crate) activations: Activations,
+    pub(crate) rotations: Vec<Rotation>,
+    pub(crate) meter: Meter,
 }
 
 impl Scratch {
     /// A buffer of this length; what it holds is unspecified.
     pub(crate) fn take(&mut self, len: usize) -> Vec<f32> {
-        // The last one given back is the likeliest to be in the cache, if it is large enough.
-        let fitting = self.free.iter().rposition(|buffer| buffer.capacity() >= len);
-        let mut buffer = match fitting {
-            Some(index) => self.free.swap_remove(index),
-            None => self.free.pop().unwrap_or_default(),
+        // The tightest fit leaves the large ones to those who need them; the last one given back is the likeliest to
+        // be in the cache.
+        let fitting = self.free.iter().enumerate().rev().filter(|(_, buffer)| buffer.capacity() >= len);
+        let mut buffer = match fitting.min_by_key(|(_, buffer)| buffer.capacity()) {
+            Some((index, _)) => self.free.swap_remove(index),
+            None => Vec::with_capacity(len),
         };
-        buffer.resize(len, 0.0);
+        // Longer than needed costs nothing; only what was never written has to be.
+        if buffer.len() < len {
+            buffer.resize(len, 0.0);
+        } else {
+            buffer.truncate(len);
+        }
         buffer
     }
 
@@ -32,5 +44,21 @@ impl Scratch {
     /// Takes a buffer back.
     pub(crate) fn give(&mut self, buffer: Vec<f32>) {
         self.free.push(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tightest_free_buffer_is_taken() {
+        let mut scratch = Scratch::default();
+        let (small, large) = (scratch.take(10), scratch.take(1000));
+        let places = (small.as_ptr(), large.as_ptr());
+        scratch.give(large);
+        scratch.give(small);
+        assert_eq!(scratch.take(5).as_ptr(), places.0);
+        assert_eq!(scratch.take(500).as_ptr(), places.1);
     }
 }

@@ -3,9 +3,11 @@
 use ounce_kernels::attention::KvType;
 use ounce_model::rope::Rope;
 
+use crate::batch::Part;
 use crate::cache::KvCache;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::profile::Profile;
 use crate::scratch::Scratch;
 
 /// Positions of a long prompt that are run at once; bounds the memory of a prefill.
@@ -33,6 +35,21 @@ impl<'e> Session<'e> {
     /// The engine it runs on.
     pub fn engine(&self) -> &'e Engine {
         self.engine
+    }
+
+    /// Takes logits back that [`Session::feed`] gave, to be written again in place of new memory.
+    pub fn reuse(&mut self, logits: Vec<f32>) {
+        self.scratch.give(logits);
+    }
+
+    /// Begins to measure where time goes; see [`Session::profile`].
+    pub fn measure(&mut self) {
+        self.scratch.meter.enable();
+    }
+
+    /// Where time went since [`Session::measure`].
+    pub fn profile(&self) -> Option<&Profile> {
+        self.scratch.meter.profile()
     }
 
     /// The tokens held so far.
@@ -101,7 +118,7 @@ impl<'e> Session<'e> {
         Ok(all)
     }
 
-    fn check(&self, ids: &[u32]) -> Result<()> {
+    pub(crate) fn check(&self, ids: &[u32]) -> Result<()> {
         if !self.engine.spec().causal {
             return Err(Error::Unsuitable(
                 "this model is an encoder and writes no text; use ounce embed or ounce logits".to_string(),
@@ -119,30 +136,48 @@ impl<'e> Session<'e> {
         ids.chunks(if whole { ids.len() } else { PREFILL_CHUNK })
     }
 
-    /// Runs a chunk and gives its hidden states; on an error nothing of it stays in the cache. Where the longer
-    /// sequence turns by other frequencies, all of it is run again: a text gives the same logits whether it
-    /// comes at once or token by token.
+    /// Runs a chunk and gives its hidden states; on an error nothing of it stays in the cache.
     fn run(&mut self, chunk: &[u32]) -> Result<Vec<f32>> {
-        let before = self.tokens.len();
-        self.tokens.extend_from_slice(chunk);
-        let again = before > 0 && self.ropes().any(|rope| rope.changes_between(before, self.tokens.len()));
-        if again {
-            self.cache.truncate(0);
-        }
-        let ids = if again { &self.tokens } else { chunk };
-        let hidden = self.engine.hidden(&mut self.cache, &mut self.scratch, ids, &[]);
-        match hidden {
+        let before = self.begin(chunk);
+        let Session { engine, cache, tokens, scratch } = self;
+        let from = cache.len();
+        let part = Part::new(cache, &tokens[from..], &[], engine.spec().causal);
+        match engine.hidden(&mut [part], scratch) {
             Ok(mut hidden) => {
                 let earlier = hidden.len() - chunk.len() * self.engine.spec().hidden_size;
                 hidden.drain(..earlier);
                 Ok(hidden)
             }
             Err(error) => {
-                self.cache.truncate(if again { 0 } else { before });
-                self.tokens.truncate(self.cache.len());
+                self.roll_back(before);
                 Err(error)
             }
         }
+    }
+
+    /// Takes note of new tokens; [`Session::part`] then runs them. Where the longer sequence turns by other
+    /// frequencies, all of it is run again: a text gives the same logits whether it comes at once or token by token.
+    /// Gives the length to go back to if that fails.
+    pub(crate) fn begin(&mut self, chunk: &[u32]) -> usize {
+        let before = self.tokens.len();
+        self.tokens.extend_from_slice(chunk);
+        let again = before > 0 && self.ropes().any(|rope| rope.changes_between(before, self.tokens.len()));
+        if again {
+            self.cache.truncate(0);
+        }
+        self.cache.len()
+    }
+
+    /// The tokens that the cache does not hold yet.
+    pub(crate) fn part(&mut self) -> Part<'_> {
+        let from = self.cache.len();
+        Part::new(&mut self.cache, &self.tokens[from..], &[], self.engine.spec().causal)
+    }
+
+    /// Forgets all from `len` on, of a step that failed halfway too.
+    pub(crate) fn roll_back(&mut self, len: usize) {
+        self.cache.truncate(len);
+        self.tokens.truncate(len);
     }
 
     fn ropes(&self) -> impl Iterator<Item = &'e Rope> {

@@ -112,7 +112,8 @@ pub fn run_once(engine: &Engine, work: Work, depth: usize) -> Result<f64> {
         Work::Generation(tokens) => {
             start = Instant::now();
             for index in 0..tokens {
-                session.feed(&[id(index)], |_| {})?;
+                let logits = session.feed(&[id(index)], |_| {})?;
+                session.reuse(logits);
             }
         }
     }

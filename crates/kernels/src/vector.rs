@@ -62,6 +62,24 @@ pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
     if x.is_nan() { x } else { result }
 }
 
+/// `x += y`, element by element.
+pub fn add(x: &mut [f32], y: &[f32]) {
+    #[inline(always)]
+    fn run<const FUSED: bool>(x: &mut [f32], y: &[f32]) {
+        x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+    }
+    dispatch!(run(x: &mut [f32], y: &[f32]))
+}
+
+/// `x *= y`, element by element.
+pub fn multiply(x: &mut [f32], y: &[f32]) {
+    #[inline(always)]
+    fn run<const FUSED: bool>(x: &mut [f32], y: &[f32]) {
+        x.iter_mut().zip(y).for_each(|(x, y)| *x *= y);
+    }
+    dispatch!(run(x: &mut [f32], y: &[f32]))
+}
+
 /// Lanes of a panel.
 pub const LANES: usize = 16;
 

@@ -1,0 +1,88 @@
+//! Batches: several sequences in one step give what each gives alone.
+
+use std::path::{Path, PathBuf};
+
+use ounce_engine::{Engine, Mode, Session, Turn, Want};
+use ounce_model::Model;
+
+fn models() -> Vec<(String, Model)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models");
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).expect("golden models").map(|entry| entry.expect("entry").path()).collect();
+    paths.sort();
+    let open = |path: PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        (name, Model::open(path).unwrap_or_else(|error| panic!("{error}")))
+    };
+    paths.into_iter().map(open).filter(|(_, model)| model.spec.causal).collect()
+}
+
+fn ids(model: &Model) -> Vec<u32> {
+    (0..48).map(|i| (i * 37 + 11) % model.spec.vocab_size as u32).collect()
+}
+
+fn turn<'s, 'e>(session: &'s mut Session<'e>, ids: &'s [u32], want: Want) -> Turn<'s, 'e> {
+    Turn { session, ids, want }
+}
+
+#[test]
+fn ragged_sequences_in_a_batch_give_what_each_gives_alone() {
+    for (name, model) in models() {
+        let (ids, vocab) = (ids(&model), model.spec.vocab_size);
+        let engine = Engine::load(&model, Mode::fast()).unwrap();
+        let texts = [&ids[..5], &ids[3..33], &ids[40..41]];
+        let next = [&ids[7..8], &ids[1..4], &ids[20..22]];
+        let mut alone = Vec::new();
+        for (text, next) in texts.iter().zip(next) {
+            let mut session = engine.session();
+            let first = session.feed(text, |_| {}).unwrap();
+            alone.push((first, session.logits(next).unwrap()));
+        }
+
+        let mut sessions = [engine.session(), engine.session(), engine.session()];
+        let mut batch = engine.batch();
+        let mut turns: Vec<_> =
+            sessions.iter_mut().zip(texts).map(|(session, ids)| turn(session, ids, Want::Last)).collect();
+        let first = batch.step(&mut turns).unwrap().to_vec();
+        let mut turns: Vec<_> =
+            sessions.iter_mut().zip(next).map(|(session, ids)| turn(session, ids, Want::All)).collect();
+        let second = batch.step(&mut turns).unwrap();
+        let expected_first: Vec<f32> = alone.iter().flat_map(|(first, _)| first.clone()).collect();
+        let expected_second: Vec<f32> = alone.iter().flat_map(|(_, second)| second.clone()).collect();
+        for (found, expected) in [(&first[..], &expected_first), (second, &expected_second)] {
+            assert_eq!(found.len(), expected.len(), "{name}");
+            let rms = (expected.iter().map(|x| x * x).sum::<f32>() / expected.len() as f32).sqrt();
+            let largest = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(largest <= 1e-5 * rms, "{name}: {largest} of {rms}");
+        }
+        assert_eq!(second.len(), 6 * vocab);
+        assert_eq!(sessions.map(|session| session.tokens().len()), [6, 33, 3]);
+    }
+}
+
+#[test]
+fn a_step_that_fails_leaves_every_sequence_as_it_was() {
+    let (_, model) = models().remove(0);
+    let (engine, ids) = (Engine::load(&model, Mode::fast()).unwrap(), ids(&model));
+    let (mut good, mut bad, mut undisturbed) = (engine.session(), engine.session(), engine.session());
+    let mut batch = engine.batch();
+    let mut turns = [turn(&mut good, &ids[..4], Want::Nothing), turn(&mut bad, &ids[..2], Want::Nothing)];
+    assert!(batch.step(&mut turns).unwrap().is_empty());
+    let unknown = [model.spec.vocab_size as u32];
+    let mut turns = [turn(&mut good, &ids[4..6], Want::Last), turn(&mut bad, &unknown, Want::Last)];
+    assert!(batch.step(&mut turns).is_err());
+    assert_eq!((good.tokens().len(), bad.tokens().len()), (4, 2));
+    undisturbed.feed(&ids[..4], |_| {}).unwrap();
+    let expected = undisturbed.feed(&ids[4..6], |_| {}).unwrap();
+    assert_eq!(good.feed(&ids[4..6], |_| {}).unwrap(), expected);
+}
+
+#[test]
+fn a_session_of_another_engine_is_refused() {
+    let (_, model) = models().remove(0);
+    let engines = [Engine::new(&model).unwrap(), Engine::new(&model).unwrap()];
+    let mut session = engines[0].session();
+    let mut turns = [turn(&mut session, &[1], Want::Last)];
+    let error = engines[1].batch().step(&mut turns).unwrap_err().to_string();
+    assert!(error.contains("another engine"), "{error}");
+}
