@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use ounce_engine::{Cost, Engine, Mode, Operator, Profile};
+use ounce_engine::{Cost, Mode, Operator, Profile};
 use ounce_eval::speed::{Speed, SpeedOptions, run_once};
 use ounce_kernels::DType;
 use ounce_kernels::isa::Isa;
@@ -124,7 +124,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     }
     let watch = Watch::start();
     let model = open(&args)?;
-    let engine = Engine::load(&model, args.compute.mode(Mode::fast())?)?;
+    let engine = args.compute.load(&model, Mode::fast())?;
     let options = SpeedOptions {
         prompts: args.prompts.clone(),
         generations: args.generations.clone(),
