@@ -170,6 +170,7 @@ fn packed_alike<const N: usize>(linears: [&Linear; N]) -> Option<[&PackedMatrix;
 fn pack(weight: Tensor, quantize: Option<DType>) -> Result<Weight, quant::QuantError> {
     let (rows, columns) = (weight.rows(), weight.row_len());
     let stored = weight.dtype;
+    let quantize = quantize.and_then(|quantize| quantize.fitting(columns));
     let target = match (stored, quantize) {
         (_, Some(target)) if !stored.is_block() && PackedMatrix::supports(target, columns) => target,
         // F8 fits BF16 without loss, F64 weights were F32 once.
