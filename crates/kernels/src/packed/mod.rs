@@ -13,9 +13,17 @@
 //! | F16 | f32 | 512 (512) |
 //! | BF16 | bf16 | 512 (512) |
 //! | Q8_0 | int8, a scale for 32 values | 272 (272) |
-//! | Q4_0 | int8, a scale for 32 values | 144 (144) |
-//! | Q4_K | int8, a scale for 256 values | 148 (144) |
+//! | Q5_1, Q5_0 | the same | 192 (192), 176 (176) |
+//! | Q4_1, Q4_0, IQ4_NL | the same | 160 (160), 144 (144), 144 (144) |
+//! | MXFP4 | the same | 136 (136) |
 //! | Q6_K | int8, a scale for 256 values | 210 (210) |
+//! | Q5_K, Q4_K | the same | 180 (176), 148 (144) |
+//! | Q3_K, Q2_K | the same | 114 (110), 100 (84) |
+//! | IQ4_XS | the same | 138 (136) |
+//! | groups of g values, b bits | int8, a scale for g values | 32 b + 768 / g (the same) |
+//!
+//! A format is its bits and what its codes stand for: `scaled`, `super_blocks` and `groups` hold the three kinds,
+//! `planes` how codes lie in a panel, `simd` the instruction sets.
 //!
 //! The products of one block are summed exactly in 32-bit integers, blocks in f32 in the order of columns. What a
 //! kernel gives depends on the instruction set only by the rounding of fused multiply-adds, and not at all on the
@@ -25,6 +33,7 @@ mod activations;
 mod buffer;
 mod dispatch;
 mod float;
+mod groups;
 mod planes;
 mod scaled;
 mod simd;
@@ -41,6 +50,7 @@ use crate::quant::{self, QuantError};
 pub use activations::{Activations, Form};
 use buffer::Buffer;
 use dispatch::Kernel;
+pub use groups::Groups;
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -57,7 +67,7 @@ pub(crate) type Sums = [[f32; PANEL]; TILE];
 /// A weight matrix `[rows, columns]` in panels.
 #[derive(Debug)]
 pub struct PackedMatrix {
-    dtype: DType,
+    layout: &'static Layout,
     rows: usize,
     columns: usize,
     panel_bytes: usize,
@@ -68,6 +78,12 @@ impl PackedMatrix {
     /// Whether a matrix of this format and row length has a kernel here.
     pub fn supports(dtype: DType, columns: usize) -> bool {
         layout(dtype).is_some_and(|layout| columns > 0 && columns.is_multiple_of(layout.block))
+    }
+
+    /// Bytes of memory that a matrix will take, if it has a kernel here.
+    pub fn bytes_for(dtype: DType, rows: usize, columns: usize) -> Option<usize> {
+        let layout = layout(dtype).filter(|_| PackedMatrix::supports(dtype, columns))?;
+        layout.bytes.checked_mul(columns / layout.block)?.checked_mul(rows.div_ceil(PANEL))
     }
 
     /// Repacks stored rows. `bytes` holds `rows` rows of `columns` values in `dtype`.
@@ -84,29 +100,57 @@ impl PackedMatrix {
             let values = rows.saturating_mul(columns);
             return Err(QuantError::Size { dtype, values, expected, found: bytes.len() });
         }
-        let panel_bytes = layout.bytes * (columns / layout.block);
-        let mut data = Buffer::zeroed(panel_bytes.saturating_mul(rows.div_ceil(PANEL)))
-            .map_err(|error| QuantError::Memory { bytes: expected, reason: error.to_string() })?;
         let damaged = AtomicUsize::new(usize::MAX);
-        Pool::global().split_chunks(data.as_mut_slice(), panel_bytes, |panel, out| {
+        let matrix = PackedMatrix::new(layout, rows, columns, |panel, out| {
             let first = panel * PANEL * row_bytes;
             let stored = &bytes[first..bytes.len().min(first + PANEL * row_bytes)];
-            // Rows that a last panel lacks stay zero: scale 0 makes their sums 0.
             (layout.pack)(stored, row_bytes, out);
             if let Some(offset) = quant::check_scales(dtype, stored) {
                 damaged.fetch_min(first + offset, Ordering::Relaxed);
             }
-        });
+        })?;
         match damaged.into_inner() {
-            usize::MAX => {}
-            offset => return Err(QuantError::Scale { dtype, offset }),
+            usize::MAX => Ok(matrix),
+            offset => Err(QuantError::Scale { dtype, offset }),
         }
-        Ok(PackedMatrix { dtype, rows, columns, panel_bytes, data })
     }
 
-    /// The stored format it was packed from.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    /// Packs a matrix of ounce's own group formats.
+    ///
+    /// # Errors
+    /// If there is no kernel for the bits and the group size, the numbers of codes, scales or zero points do not fit the
+    /// shape, a code or scale is out of range, or there is no memory.
+    pub fn pack_groups(matrix: &Groups<'_>) -> Result<PackedMatrix, QuantError> {
+        let Groups { bits, group, rows, columns, .. } = *matrix;
+        let layout = groups::layout(bits, group).filter(|_| columns > 0 && columns.is_multiple_of(group));
+        let layout =
+            layout.ok_or(QuantError::Groups("bits should be 2, 3, 4 or 8, groups 32, 64, 128 or 256"))?;
+        let counts = [matrix.codes.len(), matrix.scales.len() * group, matrix.zeros.len() * group];
+        if counts.iter().any(|&count| Some(count) != rows.checked_mul(columns)) {
+            return Err(QuantError::Groups("numbers of codes, scales or zero points do not fit the shape"));
+        }
+        if bits < 8 && matrix.codes.iter().any(|&code| code >> bits != 0) {
+            return Err(QuantError::Groups("a code has more bits than the format"));
+        }
+        if matrix.scales.iter().any(|scale| !scale.is_finite()) {
+            return Err(QuantError::Groups("a scale is not finite"));
+        }
+        PackedMatrix::new(layout, rows, columns, |panel, out| groups::pack(matrix, panel * PANEL, out))
+    }
+
+    /// Packs panel by panel. Rows that a last panel lacks stay zero: scale 0 makes their sums 0.
+    fn new(
+        layout: &'static Layout,
+        rows: usize,
+        columns: usize,
+        pack: impl Fn(usize, &mut [u8]) + Sync,
+    ) -> Result<PackedMatrix, QuantError> {
+        let panel_bytes = layout.bytes * (columns / layout.block);
+        let bytes = panel_bytes.saturating_mul(rows.div_ceil(PANEL));
+        let mut data =
+            Buffer::zeroed(bytes).map_err(|error| QuantError::Memory { bytes, reason: error.to_string() })?;
+        Pool::global().split_chunks(data.as_mut_slice(), panel_bytes, pack);
+        Ok(PackedMatrix { layout, rows, columns, panel_bytes, data })
     }
 
     /// Rows: the length of a product.
@@ -126,7 +170,7 @@ impl PackedMatrix {
 
     /// The form in which this matrix's kernel wants activations.
     pub fn form(&self) -> Form {
-        layout(self.dtype).expect("a packed matrix has a layout").form
+        self.layout.form
     }
 
     /// Brings activations `[tokens, columns]` to the form that this matrix's kernel wants.
@@ -175,11 +219,10 @@ impl PackedMatrix {
     /// Checks that activations and output fit, and gives the kernel.
     fn check(&self, isa: Isa, x: &Activations, out: &[f32]) -> Kernel {
         assert!(isa.is_available(), "the processor has the path");
-        let layout = layout(self.dtype).expect("a packed matrix has a layout");
         assert_eq!(x.columns(), self.columns, "activations as long as the matrix is wide");
-        assert_eq!(x.form(), layout.form, "activations in this format's form");
+        assert_eq!(x.form(), self.layout.form, "activations in this format's form");
         assert_eq!(out.len(), x.tokens() * self.rows, "one sum for every token and row");
-        (layout.kernel)(isa)
+        (self.layout.kernel)(isa)
     }
 
     /// One thread's panels.
@@ -205,6 +248,7 @@ impl PackedMatrix {
 }
 
 /// How a format is packed and multiplied.
+#[derive(Debug)]
 struct Layout {
     /// Columns of a block.
     block: usize,

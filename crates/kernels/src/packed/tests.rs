@@ -159,3 +159,75 @@ fn unsupported_shapes_are_refused() {
     assert!(PackedMatrix::pack(DType::Q4K, &[0; 143], 1, 256).is_err());
     assert!(!PackedMatrix::supports(DType::Q4K, 128) && PackedMatrix::supports(DType::Q8_0, 96));
 }
+
+/// A matrix in groups of noise: codes, scales, zero points.
+fn in_groups(bits: usize, group: usize, rows: usize, columns: usize) -> (Vec<u8>, Vec<half::f16>, Vec<u8>) {
+    let byte = |x: &f32| (x.abs() * 1e6) as u32 as u8;
+    let codes = noise(rows * columns, 3).iter().map(|x| byte(x) >> (8 - bits)).collect();
+    let count = rows * columns / group;
+    let scales = noise(count, 4).iter().map(|&x| half::f16::from_f32(x * 0.1)).collect();
+    let zeros = noise(count, 5).iter().map(|x| byte(x) >> (8 - bits)).collect();
+    (codes, scales, zeros)
+}
+
+#[test]
+fn group_formats_give_the_product_of_what_they_stand_for_on_every_path() {
+    for bits in [2, 3, 4, 8] {
+        for group in [32, 64, 128, 256] {
+            let (rows, columns, tokens) = (37, 512, 9);
+            let (codes, scales, zeros) = in_groups(bits, group, rows, columns);
+            let matrix = Groups { bits, group, rows, columns, codes: &codes, scales: &scales, zeros: &zeros };
+            let packed = PackedMatrix::pack_groups(&matrix).unwrap();
+            let weight = |index: usize| {
+                let at = index / group;
+                scales[at].to_f32() * (f32::from(codes[index]) - f32::from(zeros[at]))
+            };
+            let decoded = (0..rows * columns).map(weight).collect();
+            let mut activations = Activations::new();
+            packed.prepare(&noise(tokens * columns, 11), &Pool::new(1), &mut activations);
+            let case = Case { packed, decoded, activations };
+            for isa in Isa::available() {
+                let mut out = vec![f32::NAN; tokens * rows];
+                case.packed.multiply_with(isa, &case.activations, &Pool::new(2), &mut out);
+                for token in 0..tokens {
+                    for row in 0..rows {
+                        let (sum, size) = exact(&case, token, row);
+                        let found = f64::from(out[token * rows + row]);
+                        assert!(
+                            (found - sum).abs() <= 1e-5 * size + 1e-6,
+                            "{bits} bits, groups of {group}, {isa:?}: {found} for {sum}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_that_do_not_hold_together_are_refused() {
+    let (codes, scales, zeros) = in_groups(4, 32, 2, 64);
+    let good =
+        Groups { bits: 4, group: 32, rows: 2, columns: 64, codes: &codes, scales: &scales, zeros: &zeros };
+    assert!(PackedMatrix::pack_groups(&good).is_ok());
+    let infinite = [half::f16::INFINITY; 4];
+    for bad in [
+        Groups { bits: 5, ..good },
+        Groups { group: 48, ..good },
+        Groups { columns: 32, ..good },
+        Groups { rows: usize::MAX, ..good },
+        Groups { bits: 3, ..good },
+        Groups { scales: &infinite, ..good },
+        Groups { zeros: &zeros[1..], ..good },
+    ] {
+        assert!(PackedMatrix::pack_groups(&bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_damaged_scale_is_found_where_it_is() {
+    let mut bytes = stored(DType::Q8_0, 40, 64);
+    bytes[34 * 55..34 * 55 + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+    let error = PackedMatrix::pack(DType::Q8_0, &bytes, 40, 64).unwrap_err();
+    assert_eq!(error, QuantError::Scale { dtype: DType::Q8_0, offset: 34 * 55 });
+}

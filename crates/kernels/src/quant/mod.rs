@@ -81,6 +81,9 @@ pub enum QuantError {
         /// Where the block begins, from the start of the tensor.
         offset: usize,
     },
+    /// A matrix of ounce's own group formats that does not hold together.
+    #[error("a matrix in groups can't be packed: {0}")]
+    Groups(&'static str),
     /// The system has no memory for a repacked matrix.
     #[error("no memory for a matrix of {bytes} bytes: {reason}")]
     Memory {
