@@ -2,7 +2,12 @@
 //!
 //! `OUNCE_ISA=avx512|avx2|neon|plain` forces a path that the processor has; tests run every one of them.
 
+pub mod amx;
+mod features;
+
 use std::sync::OnceLock;
+
+pub use features::features;
 
 /// A family of kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,6 +6,7 @@
 //! - [`packed`]: products of quantized weights with int8 activations.
 //! - [`attention`]: the KV cache of a layer and attention over it.
 //! - [`matmul`], [`vector`]: inner products and what loops over vectors share. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
+//! - [`probe`]: loops that find a processor's limits: bytes read and operations a second.
 //! - [`lmul`]: products by integer addition, emulated, and the fp8 rounding they are compared with.
 
 pub mod activation;
@@ -17,6 +18,7 @@ pub mod matmul;
 pub mod norm;
 pub mod packed;
 pub mod pool;
+pub mod probe;
 pub mod quant;
 pub mod rope;
 pub mod softmax;

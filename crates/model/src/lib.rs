@@ -8,6 +8,7 @@
 //! - [`families`]: one file per model family: `config.json` to spec, tensor names.
 //! - [`formats`]: Hugging Face folders, safetensors, GGUF, llama2.c.
 //! - [`tokenizer`], [`chat`]: text to ids and back; messages to text.
+//! - [`machine`]: what the machine that runs it can do, measured.
 //! - [`hub`]: references such as `org/name`, found in the cache that Hugging Face tools share.
 
 pub mod chat;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod families;
 pub mod formats;
 pub mod hub;
+pub mod machine;
 pub mod model;
 pub mod names;
 pub mod rope;

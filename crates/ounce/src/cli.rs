@@ -7,7 +7,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    bench, completions, convert, embed, eval, logits, man, methods, pull, run, show, tokenize,
+    bench, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show, tokenize,
 };
 use crate::failure::Outcome;
 
@@ -49,7 +49,7 @@ pub struct Globals {
         hide_default_value = true,
         env = "OUNCE_THREADS"
     )]
-    threads: usize,
+    pub threads: usize,
     /// Log what happens to stderr; twice for more. RUST_LOG chooses in detail
     #[arg(short, global = true, action = ArgAction::Count)]
     verbosity: u8,
@@ -67,6 +67,7 @@ enum Command {
     Pull(pull::Args),
     Methods(methods::Args),
     Bench(bench::Args),
+    Profile(profile::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -92,6 +93,7 @@ impl Cli {
             Command::Pull(args) => pull::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
+            Command::Profile(args) => profile::run(args, globals),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),
         }

@@ -41,6 +41,18 @@ pub fn seconds(time: Duration) -> String {
     }
 }
 
+/// How long ago something was (`just now`, `3 hours ago`).
+pub fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let (count, unit) = match seconds {
+        0..60 => return "just now".to_string(),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+}
+
 /// Reads a size in bytes: a bare number, or one with K, M, G or T (powers of 1024, also KiB, MiB …) or
 /// KB, MB … (powers of 1000).
 ///
@@ -79,6 +91,20 @@ mod tests {
         }
         for (value, text) in [(7, "7"), (260_032, "260 K"), (6_738_415_616, "6.74 B"), (999_999, "1.00 M")] {
             assert_eq!(count(value), text);
+        }
+    }
+
+    #[test]
+    fn ages_are_told_in_the_largest_unit() {
+        for (seconds, text) in [
+            (0, "just now"),
+            (59, "just now"),
+            (60, "1 minute ago"),
+            (7199, "1 hour ago"),
+            (86_399, "23 hours ago"),
+            (864_000, "10 days ago"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), text);
         }
     }
 

@@ -8,6 +8,7 @@ pub mod eval;
 pub mod logits;
 pub mod man;
 pub mod methods;
+pub mod profile;
 pub mod pull;
 pub mod run;
 pub mod show;

@@ -1,0 +1,118 @@
+//! Products of AMX tiles. Rust has no stable functions for them, so the loops are assembly.
+
+use std::arch::asm;
+
+use super::{Kind, Loop};
+use crate::isa::amx;
+
+/// Tiles that are summed into; two of the eight hold the factors. A product takes some 50 cycles and a new one can
+/// start every 16, so four would do.
+const CHAINS: usize = 6;
+/// Products of each sum in one run.
+const STEPS: usize = 512;
+/// A tile: 16 rows of 64 bytes.
+const ROWS: usize = 16;
+const ROW_BYTES: usize = 64;
+
+/// The loops of AMX, where the processor has it and the system lets this process use it.
+pub(super) fn arithmetic(kind: Kind) -> Option<Loop> {
+    let permitted = amx::permitted();
+    let operations = |depth: usize| (CHAINS * STEPS * ROWS * ROWS * depth * 2) as u64;
+    match kind {
+        Kind::MatrixInt8 => permitted.int8.then_some(Loop {
+            instruction: "tdpbssd",
+            operations: operations(64),
+            // SAFETY: int8 tiles were just permitted.
+            run: || unsafe { int8() },
+        }),
+        Kind::MatrixBf16 => permitted.bf16.then_some(Loop {
+            instruction: "tdpbf16ps",
+            operations: operations(32),
+            // SAFETY: bf16 tiles were just permitted.
+            run: || unsafe { bf16() },
+        }),
+        Kind::F32 | Kind::Bf16 | Kind::Int8 => None,
+    }
+}
+
+/// The register that says how large each tile is.
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// All eight tiles in full size.
+const FULL: Shapes = {
+    let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
+    let mut tile = 0;
+    while tile < 8 {
+        row_bytes[tile] = ROW_BYTES as u16;
+        rows[tile] = ROWS as u8;
+        tile += 1;
+    }
+    Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
+};
+
+/// A tile in memory, or the sum of one: `T` is what its 32-bit places hold.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Tile<T>([T; ROWS * ROW_BYTES / 4]);
+
+/// A loop over `$instruction` whose factors are tiles of the 32-bit pattern `$ones`, summed in `$sum`.
+macro_rules! tile_loop {
+    ($name:ident, $instruction:literal, $ones:expr, $sum:ty) => {
+        /// # Safety
+        /// The processor has the instruction, and the process may use tiles.
+        unsafe fn $name() -> f64 {
+            let ones = Tile([$ones; 256]);
+            let mut sums = [Tile([<$sum>::default(); 256]); CHAINS];
+            // SAFETY: reads one tile's shape and one tile, writes six tiles, all of the sizes declared above; the
+            // registers are given back.
+            unsafe {
+                asm!(
+                    "ldtilecfg [{shapes}]",
+                    "tileloadd tmm6, [{ones} + {stride}]",
+                    "tileloadd tmm7, [{ones} + {stride}]",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "tilezero tmm4",
+                    "tilezero tmm5",
+                    "2:",
+                    concat!($instruction, " tmm0, tmm6, tmm7"),
+                    concat!($instruction, " tmm1, tmm6, tmm7"),
+                    concat!($instruction, " tmm2, tmm6, tmm7"),
+                    concat!($instruction, " tmm3, tmm6, tmm7"),
+                    concat!($instruction, " tmm4, tmm6, tmm7"),
+                    concat!($instruction, " tmm5, tmm6, tmm7"),
+                    "dec {steps}",
+                    "jnz 2b",
+                    "tilestored [{sums} + {stride}], tmm0",
+                    "tilestored [{sums} + {stride} + 1024], tmm1",
+                    "tilestored [{sums} + {stride} + 2048], tmm2",
+                    "tilestored [{sums} + {stride} + 3072], tmm3",
+                    "tilestored [{sums} + {stride} + 4096], tmm4",
+                    "tilestored [{sums} + {stride} + 5120], tmm5",
+                    "tilerelease",
+                    shapes = in(reg) &FULL,
+                    ones = in(reg) &ones,
+                    sums = in(reg) &mut sums,
+                    stride = in(reg) ROW_BYTES,
+                    steps = inout(reg) STEPS => _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack)
+                );
+            }
+            sums.iter().flat_map(|tile| tile.0).map(f64::from).sum()
+        }
+    };
+}
+
+tile_loop!(int8, "tdpbssd", 0x0101_0101_u32, i32);
+tile_loop!(bf16, "tdpbf16ps", 0x3f80_3f80_u32, f32);
