@@ -1,4 +1,4 @@
-//! KV cache of one sequence: keys and values of every position so far, f32, a [`LayerCache`] a layer. Keys are kept
+//! KV cache of one sequence: keys and values of every position so far, a [`LayerCache`] a layer. Keys are kept
 //! rotated. Knows nothing of tokens or text.
 
 use ounce_kernels::attention::LayerCache;
@@ -29,6 +29,11 @@ impl KvCache {
     /// Bytes in use.
     pub fn bytes(&self) -> usize {
         self.layers.iter().map(LayerCache::bytes).sum()
+    }
+
+    /// Makes room for this many positions.
+    pub(crate) fn reserve(&mut self, positions: usize) {
+        self.layers.iter_mut().for_each(|layer| layer.reserve(positions));
     }
 
     /// Forgets all positions from `len` on.

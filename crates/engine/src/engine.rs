@@ -5,7 +5,6 @@ use ounce_kernels::norm::l2_normalise;
 use ounce_kernels::{quant, softmax::softcap};
 use ounce_model::spec::{HeadTransform, PoolingMode, Spec};
 use ounce_model::{Model, Tensor, Weights};
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use crate::arithmetic::{Arithmetic, Mode};
@@ -33,6 +32,7 @@ pub struct Engine {
     layers: Vec<Layer>,
     final_norm: Option<Norm>,
     head: Option<Head>,
+    kv_type: KvType,
 }
 
 #[derive(Debug)]
@@ -65,9 +65,12 @@ impl Engine {
     /// If a tensor can't be read or packed, or holds scales that are not finite.
     pub fn load(model: &Model, mode: Mode) -> Result<Engine> {
         let (spec, weights) = (&model.spec, &model.weights);
-        check_scales(weights)?;
         let table = |name: &str, there: bool| if there { weights.f32(name).map(Some) } else { Ok(None) };
         let tokens = weights.get("embed.tokens.weight")?;
+        // A tied head checks the same bytes.
+        if !spec.head.as_ref().is_some_and(|head| head.tied) {
+            check_scales(weights, "embed.tokens.weight", &tokens)?;
+        }
         let head = spec.head.as_ref().map(|head| -> Result<Head> {
             let transform = match head.transform {
                 Some(spec) => {
@@ -94,7 +97,18 @@ impl Engine {
             final_norm: Norm::load(weights, "final_norm", spec.final_norm)?,
             head: head.transpose()?,
             spec: spec.clone(),
+            kv_type: KvType::F32,
         })
+    }
+
+    /// Sets how the sessions made from now on store keys and values; F32 before the first call.
+    pub fn set_kv_type(&mut self, kv_type: KvType) {
+        self.kv_type = kv_type;
+    }
+
+    /// How sessions store keys and values.
+    pub fn kv_type(&self) -> KvType {
+        self.kv_type
     }
 
     /// Bytes of weights repacked for the fast kernels, besides the file's mapping.
@@ -121,7 +135,8 @@ impl Engine {
     }
 
     /// An empty cache for one sequence, its keys and values stored as `kv_type`.
-    pub(crate) fn new_cache(&self, kv_type: KvType) -> KvCache {
+    pub(crate) fn new_cache(&self) -> KvCache {
+        let kv_type = self.kv_type;
         let layer = |layer: &Layer| {
             let spec = layer.attention.as_ref().map(|attention| &attention.spec);
             let (kv_heads, head_dim) = spec.map_or((0, 0), |spec| (spec.kv_heads, spec.head_dim));
@@ -230,7 +245,7 @@ impl Engine {
     /// # Errors
     /// If an id or type is out of range, or the model has too few positions.
     pub fn encode(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
-        let mut cache = self.new_cache(KvType::F32);
+        let mut cache = self.new_cache();
         let part = Part::new(&mut cache, ids, types, self.spec.causal);
         self.hidden(&mut [part], &mut Scratch::default())
     }
@@ -281,25 +296,15 @@ impl Engine {
     }
 }
 
-/// Refuses quantized weights with scales that are NaN or infinite; one such block ruins every result.
-fn check_scales(weights: &Weights) -> Result<()> {
-    let names: Vec<&str> = weights.names().collect();
-    names.par_iter().try_for_each(|name| {
-        if !weights.info(name).is_some_and(|(dtype, _)| dtype.is_block()) {
-            return Ok(());
+/// Refuses a quantized table of token vectors with scales that are NaN or infinite; matrices are checked as they are
+/// taken.
+fn check_scales(weights: &Weights, name: &str, tensor: &Tensor) -> Result<()> {
+    match quant::check_scales(tensor.dtype, &tensor.data) {
+        None => Ok(()),
+        Some(offset) => {
+            let error = quant::QuantError::Scale { dtype: tensor.dtype, offset };
+            let file_name = weights.file_name(name).unwrap_or(name);
+            Err(ounce_model::Error::tensor(weights.path(), file_name, error.to_string()).into())
         }
-        let tensor = weights.get(name)?;
-        match quant::check_scales(tensor.dtype, &tensor.data) {
-            None => Ok(()),
-            Some(offset) => {
-                let file_name = weights.file_name(name).unwrap_or(name);
-                let what = format!(
-                    "the {} block at byte {offset} has a scale that is not finite; the file is damaged or was \
-                     converted badly",
-                    tensor.dtype
-                );
-                Err(ounce_model::Error::tensor(weights.path(), file_name, what).into())
-            }
-        }
-    })
+    }
 }

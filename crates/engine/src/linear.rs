@@ -52,10 +52,14 @@ impl Linear {
         mode: Mode,
     ) -> Result<Linear> {
         let weight = match mode {
-            Mode::Fast { quantize } => pack(weight, quantize)
-                .map_err(|error| ounce_model::Error::tensor(weights.path(), name, error.to_string()))?,
-            Mode::Reference | Mode::Emulated(_) => Weight::Stored(weight, mode.arithmetic().linear),
+            Mode::Fast { quantize } => pack(weight, quantize),
+            Mode::Reference | Mode::Emulated(_) => stored(weight, mode.arithmetic().linear),
         };
+        let weight = weight.map_err(|error| {
+            let tensor = format!("{name}.weight");
+            let name = weights.file_name(&tensor).or(weights.file_name(name)).unwrap_or(name);
+            ounce_model::Error::tensor(weights.path(), name, error.to_string())
+        })?;
         Ok(Linear { weight, bias })
     }
 
@@ -166,6 +170,7 @@ fn packed_alike<const N: usize>(linears: [&Linear; N]) -> Option<[&PackedMatrix;
 fn pack(weight: Tensor, quantize: Option<DType>) -> Result<Weight, quant::QuantError> {
     let (rows, columns) = (weight.rows(), weight.row_len());
     let stored = weight.dtype;
+    let quantize = quantize.and_then(|quantize| quantize.fitting(columns));
     let target = match (stored, quantize) {
         (_, Some(target)) if !stored.is_block() && PackedMatrix::supports(target, columns) => target,
         // F8 fits BF16 without loss, F64 weights were F32 once.
@@ -174,15 +179,27 @@ fn pack(weight: Tensor, quantize: Option<DType>) -> Result<Weight, quant::QuantE
         _ => stored,
     };
     if !PackedMatrix::supports(target, columns) {
-        return Ok(Weight::Stored(weight, Product::Exact));
+        return self::stored(weight, Product::Exact);
     }
-    if target == stored {
-        return Ok(Weight::Packed(PackedMatrix::pack(stored, &weight.data, rows, columns)?));
+    let packed = if target == stored {
+        PackedMatrix::pack(stored, &weight.data, rows, columns)?
+    } else {
+        let values = weight.to_f32()?;
+        let mut bytes = Vec::new();
+        quant::encode_rows(target, &values, columns, &mut bytes)?;
+        PackedMatrix::pack(target, &bytes, rows, columns)?
+    };
+    // From here on the copy is what is read.
+    weight.data.release();
+    Ok(Weight::Packed(packed))
+}
+
+/// A weight that stays as it is stored, if its scales are finite.
+fn stored(weight: Tensor, product: Product) -> Result<Weight, quant::QuantError> {
+    match quant::check_scales(weight.dtype, &weight.data) {
+        Some(offset) => Err(quant::QuantError::Scale { dtype: weight.dtype, offset }),
+        None => Ok(Weight::Stored(weight, product)),
     }
-    let values = weight.to_f32()?;
-    let mut bytes = Vec::new();
-    quant::encode_rows(target, &values, columns, &mut bytes)?;
-    Ok(Weight::Packed(PackedMatrix::pack(target, &bytes, rows, columns)?))
 }
 
 thread_local! {

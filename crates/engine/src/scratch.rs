@@ -43,7 +43,9 @@ impl Scratch {
 
     /// Takes a buffer back.
     pub(crate) fn give(&mut self, buffer: Vec<f32>) {
-        self.free.push(buffer);
+        if buffer.capacity() > 0 {
+            self.free.push(buffer);
+        }
     }
 }
 

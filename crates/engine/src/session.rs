@@ -1,6 +1,5 @@
 //! One sequence on an engine: its KV cache and the tokens it holds.
 
-use ounce_kernels::attention::KvType;
 use ounce_model::rope::Rope;
 
 use crate::batch::Part;
@@ -24,12 +23,7 @@ pub struct Session<'e> {
 
 impl<'e> Session<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Session<'e> {
-        Session {
-            engine,
-            cache: engine.new_cache(KvType::F32),
-            tokens: Vec::new(),
-            scratch: Scratch::default(),
-        }
+        Session { engine, cache: engine.new_cache(), tokens: Vec::new(), scratch: Scratch::default() }
     }
 
     /// The engine it runs on.
@@ -62,6 +56,12 @@ impl<'e> Session<'e> {
         self.cache.bytes()
     }
 
+    /// Makes room for this many positions, so that steps up to there allocate nothing.
+    pub fn reserve(&mut self, positions: usize) {
+        self.cache.reserve(positions);
+        self.tokens.reserve(positions.saturating_sub(self.tokens.len()));
+    }
+
     /// Forgets all tokens from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.cache.truncate(len);
@@ -76,17 +76,16 @@ impl<'e> Session<'e> {
     pub fn feed(&mut self, ids: &[u32], mut progress: impl FnMut(usize)) -> Result<Vec<f32>> {
         self.check(ids)?;
         let width = self.engine.spec().hidden_size;
-        let mut last = Vec::new();
-        let mut done = 0;
+        let (mut hidden, mut done) = (Vec::new(), 0);
         for chunk in self.chunks(ids) {
-            let hidden = self.run(chunk)?;
-            last.clear();
-            last.extend_from_slice(&hidden[hidden.len() - width..]);
             self.scratch.give(hidden);
+            hidden = self.run(chunk)?;
             done += chunk.len();
             progress(done);
         }
-        self.engine.logits(&last, &mut self.scratch)
+        let logits = self.engine.logits(&hidden[hidden.len() - width..], &mut self.scratch);
+        self.scratch.give(hidden);
+        logits
     }
 
     /// Appends tokens and hands `each` the logits after every one of them, `[chunk, vocab]`, in order.

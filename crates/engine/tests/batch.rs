@@ -1,9 +1,34 @@
-//! Batches: several sequences in one step give what each gives alone.
+//! Batches: several sequences in one step give what each gives alone, and steps allocate nothing.
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use ounce_engine::{Engine, Mode, Session, Turn, Want};
 use ounce_model::Model;
+
+/// Counts the allocations of the thread that asks.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is handed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the same contract.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the same contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
 
 fn models() -> Vec<(String, Model)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models");
@@ -85,4 +110,23 @@ fn a_session_of_another_engine_is_refused() {
     let mut turns = [turn(&mut session, &[1], Want::Last)];
     let error = engines[1].batch().step(&mut turns).unwrap_err().to_string();
     assert!(error.contains("another engine"), "{error}");
+}
+
+#[test]
+fn steps_of_a_dense_decoder_allocate_nothing_but_cache() {
+    let (name, model) = models().into_iter().find(|(name, _)| name == "llama").expect("a llama");
+    let (engine, ids) = (Engine::load(&model, Mode::fast()).unwrap(), ids(&model));
+    let mut session = engine.session();
+    session.reserve(64);
+    let warm = session.feed(&ids[..4], |_| {}).unwrap();
+    session.reuse(warm);
+    let mut step = |id: u32| {
+        let before = ALLOCATIONS.with(Cell::get);
+        let logits = session.feed(&[id], |_| {}).unwrap();
+        session.reuse(logits);
+        ALLOCATIONS.with(Cell::get) - before
+    };
+    step(ids[5]);
+    let allocations: Vec<usize> = ids[6..30].iter().map(|&id| step(id)).collect();
+    assert!(allocations.iter().all(|&count| count == 0), "{name}: {allocations:?}");
 }

@@ -1,12 +1,11 @@
-//! Speed of an engine: prompt processing (`pp512`: tokens a second for a prompt of 512) and generation (`tg128`:
-//! tokens a second for 128 single steps), as tools of the field name them. Token ids are arbitrary.
+//! Speed of an engine: prompt processing (`pp512`: tokens a second for a prompt of 512), generation (`tg128`: tokens a
+//! second for 128 single steps), generation of several sequences at once (`tg128x8`) and steps that check drafted tokens
+//! (`draft8`: eight tokens and the logits of each), as tools of the field name them. Token ids are arbitrary.
 
 use std::time::Instant;
 
-use ounce_engine::Engine;
+use ounce_engine::{Engine, Profile, Result, Turn, Want};
 use serde::Serialize;
-
-use ounce_engine::Result;
 
 /// What to measure.
 #[derive(Debug, Clone, Serialize)]
@@ -15,6 +14,10 @@ pub struct SpeedOptions {
     pub prompts: Vec<usize>,
     /// Numbers of single steps.
     pub generations: Vec<usize>,
+    /// Numbers of sequences that generate at once, as many steps as the first of `generations` says.
+    pub sequences: Vec<usize>,
+    /// Numbers of drafted tokens that a step checks.
+    pub drafts: Vec<usize>,
     /// Tokens that lie in the cache before a generation begins.
     pub depth: usize,
     /// Runs of each, after one to warm up.
@@ -23,7 +26,14 @@ pub struct SpeedOptions {
 
 impl Default for SpeedOptions {
     fn default() -> SpeedOptions {
-        SpeedOptions { prompts: vec![512], generations: vec![128], depth: 0, repetitions: 5 }
+        SpeedOptions {
+            prompts: vec![512],
+            generations: vec![128],
+            sequences: Vec::new(),
+            drafts: Vec::new(),
+            depth: 0,
+            repetitions: 5,
+        }
     }
 }
 
@@ -35,14 +45,28 @@ pub enum Work {
     Prompt(usize),
     /// So many single steps.
     Generation(usize),
+    /// So many steps of several sequences at once.
+    Batch {
+        /// Steps.
+        steps: usize,
+        /// Sequences.
+        sequences: usize,
+    },
+    /// Steps of so many tokens with the logits of each.
+    Draft(usize),
 }
 
+/// Steps of [`Work::Draft`] in a run: enough to be timed.
+const DRAFT_STEPS: usize = 16;
+
 impl Work {
-    /// The usual name: `pp512`, `tg128`.
+    /// The usual name: `pp512`, `tg128`, `tg128x8`, `draft8`.
     pub fn name(self) -> String {
         match self {
             Work::Prompt(tokens) => format!("pp{tokens}"),
             Work::Generation(tokens) => format!("tg{tokens}"),
+            Work::Batch { steps, sequences } => format!("tg{steps}x{sequences}"),
+            Work::Draft(tokens) => format!("draft{tokens}"),
         }
     }
 
@@ -50,6 +74,17 @@ impl Work {
     pub fn tokens(self) -> usize {
         match self {
             Work::Prompt(tokens) | Work::Generation(tokens) => tokens,
+            Work::Batch { steps, sequences } => steps * sequences,
+            Work::Draft(tokens) => tokens * DRAFT_STEPS,
+        }
+    }
+
+    /// Forward passes it takes, if the prompt is run as a whole.
+    pub fn steps(self) -> usize {
+        match self {
+            Work::Prompt(_) => 1,
+            Work::Generation(steps) | Work::Batch { steps, .. } => steps,
+            Work::Draft(_) => DRAFT_STEPS,
         }
     }
 }
@@ -86,36 +121,74 @@ impl SpeedOptions {
     /// Every piece of work, prompts first.
     pub fn works(&self) -> Vec<Work> {
         let prompts = self.prompts.iter().map(|&tokens| Work::Prompt(tokens));
-        prompts.chain(self.generations.iter().map(|&tokens| Work::Generation(tokens))).collect()
+        let generations = self.generations.iter().map(|&tokens| Work::Generation(tokens));
+        let steps = self.generations.first().copied().unwrap_or(128);
+        let batches = self.sequences.iter().map(|&sequences| Work::Batch { steps, sequences });
+        let drafts = self.drafts.iter().map(|&tokens| Work::Draft(tokens));
+        prompts.chain(generations).chain(batches).chain(drafts).collect()
     }
 }
 
-/// Does one piece of work once and gives its tokens a second.
+/// How one run of a piece of work went.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Tokens a second.
+    pub tokens_per_second: f64,
+    /// Where the time went, if that was asked for.
+    pub profile: Option<Profile>,
+}
+
+/// Does one piece of work once. `measure` also notes where the time goes, which takes some itself.
 ///
 /// # Errors
 /// If the model is no decoder or has too few positions.
-pub fn run_once(engine: &Engine, work: Work, depth: usize) -> Result<f64> {
+pub fn run_once(engine: &Engine, work: Work, depth: usize, measure: bool) -> Result<Run> {
     let vocab = engine.spec().vocab_size as u32;
     let id = |index: usize| (index as u32).wrapping_mul(2_654_435_761) % vocab;
-    let mut session = engine.session();
+    let ids = |from: usize, count: usize| (from..from + count).map(id).collect::<Vec<u32>>();
+    let count = if let Work::Batch { sequences, .. } = work { sequences } else { 1 };
+    let mut sessions: Vec<_> = (0..count).map(|_| engine.session()).collect();
+    let mut batch = engine.batch();
     if depth > 0 {
-        let prompt: Vec<u32> = (0..depth).map(id).collect();
-        session.feed(&prompt, |_| {})?;
-    }
-    let start;
-    match work {
-        Work::Prompt(tokens) => {
-            let prompt: Vec<u32> = (0..tokens).map(id).collect();
-            start = Instant::now();
-            session.feed(&prompt, |_| {})?;
+        for (index, session) in sessions.iter_mut().enumerate() {
+            session.feed(&ids(index, depth), |_| {})?;
         }
-        Work::Generation(tokens) => {
-            start = Instant::now();
-            for index in 0..tokens {
-                let logits = session.feed(&[id(index)], |_| {})?;
-                session.reuse(logits);
+    }
+    if measure {
+        sessions[0].measure();
+        batch.measure();
+    }
+    let prompt = ids(0, work.tokens());
+    let start = Instant::now();
+    match work {
+        Work::Prompt(_) => {
+            sessions[0].feed(&prompt, |_| {})?;
+        }
+        Work::Generation(_) => {
+            for token in prompt.chunks(1) {
+                let logits = sessions[0].feed(token, |_| {})?;
+                sessions[0].reuse(logits);
+            }
+        }
+        Work::Batch { sequences, .. } => {
+            for tokens in prompt.chunks(sequences) {
+                let turns = sessions.iter_mut().zip(tokens.chunks(1));
+                let mut turns: Vec<_> =
+                    turns.map(|(session, ids)| Turn { session, ids, want: Want::Last }).collect();
+                batch.step(&mut turns)?;
+            }
+        }
+        Work::Draft(tokens) => {
+            for ids in prompt.chunks(tokens) {
+                let session = &mut sessions[0];
+                batch.step(&mut [Turn { session, ids, want: Want::All }])?;
             }
         }
     }
-    Ok(work.tokens() as f64 / start.elapsed().as_secs_f64())
+    let tokens_per_second = work.tokens() as f64 / start.elapsed().as_secs_f64();
+    let profile = match work {
+        Work::Prompt(_) | Work::Generation(_) => sessions[0].profile(),
+        Work::Batch { .. } | Work::Draft(_) => batch.profile(),
+    };
+    Ok(Run { tokens_per_second, profile: profile.cloned() })
 }

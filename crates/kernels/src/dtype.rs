@@ -111,6 +111,20 @@ impl DType {
         TABLE.iter().find(|facts| squash(facts.name) == wanted).map(|facts| facts.dtype)
     }
 
+    /// This format, or the one that takes its place where rows of `columns` values are no whole blocks of it: of 32
+    /// values, with as many bits or one more, the same that llama.cpp's quantizer chooses. Nothing, if that does not
+    /// fit either.
+    pub fn fitting(self, columns: usize) -> Option<DType> {
+        let smaller = match self {
+            DType::Q2K | DType::Q3K | DType::IQ4XS => DType::IQ4NL,
+            DType::Q4K => DType::Q5_0,
+            DType::Q5K => DType::Q5_1,
+            DType::Q6K => DType::Q8_0,
+            other => other,
+        };
+        [self, smaller].into_iter().find(|dtype| columns.is_multiple_of(dtype.block_len()))
+    }
+
     /// Values in one block; 1 for plain types.
     pub fn block_len(self) -> usize {
         self.facts().block_len

@@ -90,10 +90,11 @@ pub fn by_name(name: &str) -> Result<&'static Shape> {
 const NOISE: usize = 1 << 16;
 
 impl Shape {
-    /// A model of this shape in `dtype` (norms and biases in F32). `progress` is told the share done.
+    /// A model of this shape in `dtype` (norms and biases in F32), or in what takes its place where rows are no whole
+    /// blocks ([`DType::fitting`]). `progress` is told the share done.
     ///
     /// # Errors
-    /// If ounce does not write the format, or its rows are no whole blocks.
+    /// If ounce does not write the format.
     pub fn model(&self, dtype: DType, seed: u64, progress: &dyn Fn(f64)) -> Result<Model> {
         let Value::Object(map) = (self.config)() else { unreachable!("a configuration is an object") };
         let config = Config::new(format!("<{}>", self.name), map);
@@ -109,6 +110,8 @@ impl Shape {
             let stored = if tensor.shape.len() == 1 {
                 Tensor::from_f32(&tensor.shape, &vec![1.0; values])
             } else {
+                let columns = tensor.shape[tensor.shape.len() - 1];
+                let dtype = dtype.fitting(columns).unwrap_or(DType::F16);
                 let data = fill(dtype, &tensor.shape, &noise, random.random_range(0..NOISE))
                     .map_err(|error| Error::tensor(config.path(), tensor.name.as_str(), error.to_string()))?;
                 Tensor { dtype, shape: tensor.shape.clone(), data: Bytes::from(data) }

@@ -68,6 +68,25 @@ impl Bytes {
         Bytes { backing: Backing::Static(bytes), range: 0..bytes.len() }
     }
 
+    /// Tells the system that these bytes are not needed for now. Mapped ones leave the process's memory and are read
+    /// from their file again when someone looks; for others nothing changes.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Backing::Mapped(map) = &self.backing {
+            // SAFETY: the map is a read-only view of a file: pages that are dropped come back with the same bytes.
+            let dropped = unsafe {
+                map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    self.range.start,
+                    self.range.len(),
+                )
+            };
+            if let Err(error) = dropped {
+                tracing::debug!("mapped weights stay in memory: {error}");
+            }
+        }
+    }
+
     /// A part of these bytes that shares their source. `range` counts from the start of `self`.
     ///
     /// # Panics

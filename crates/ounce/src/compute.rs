@@ -3,10 +3,11 @@
 use anyhow::bail;
 use clap::ValueEnum;
 use ounce_compress::quantize::l_mul::{self, Replace, energy};
-use ounce_engine::Mode;
+use ounce_engine::{Engine, Mode};
 use ounce_kernels::DType;
+use ounce_kernels::attention::KvType;
 use ounce_kernels::lmul::MantissaBits;
-use ounce_model::Spec;
+use ounce_model::{Model, Spec};
 
 /// Flags that choose how a model computes.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,9 +17,13 @@ pub struct ComputeArgs {
     /// format's kernel wants it; `reference` computes in f32 on weights as they are stored, slowly
     #[arg(long, value_enum, value_name = "MODE")]
     mode: Option<ModeName>,
-    /// Quantize F32, F16, BF16 and F8 matrices at load: q8_0, q4_0, q4_k, q6_k or bf16 (fast mode)
+    /// Quantize F32, F16, BF16 and F8 matrices at load: q8_0, q5_1, q5_0, q4_1, q4_0, q6_k, q4_k or bf16 (fast mode)
     #[arg(long, value_name = "TYPE", value_parser = quant)]
     quant: Option<DType>,
+    /// How keys and values are cached: f32, f16, bf16 or q8_0 (int8, a scale for each position and head); f16 in the
+    /// fast mode unless the weights are F32, f32 else
+    #[arg(long, value_name = "TYPE", value_parser = kv_type)]
+    kv: Option<KvType>,
     /// Replace multiplications by L-Mul's integer additions (method 20), emulated: slow, to see what it costs in
     /// quality
     #[arg(long, value_enum, value_name = "WHERE", conflicts_with_all = ["mode", "quant"])]
@@ -45,11 +50,44 @@ enum LMulPart {
 }
 
 fn quant(name: &str) -> Result<DType, String> {
-    const TYPES: [DType; 7] =
-        [DType::Q8_0, DType::Q4_0, DType::Q4K, DType::Q6K, DType::BF16, DType::F16, DType::F32];
-    DType::parse(name)
-        .filter(|dtype| TYPES.contains(dtype))
-        .ok_or_else(|| format!("{name} has no fast kernel; choose {}", TYPES.map(DType::name).join(", ")))
+    const TYPES: [DType; 10] = [
+        DType::Q8_0,
+        DType::Q5_1,
+        DType::Q5_0,
+        DType::Q4_1,
+        DType::Q4_0,
+        DType::Q6K,
+        DType::Q4K,
+        DType::BF16,
+        DType::F16,
+        DType::F32,
+    ];
+    DType::parse(name).filter(|dtype| TYPES.contains(dtype)).ok_or_else(|| {
+        format!("{name} is not written by ounce; choose {}", TYPES.map(DType::name).join(", "))
+    })
+}
+
+fn kv_type(name: &str) -> Result<KvType, String> {
+    match name.to_ascii_lowercase().as_str() {
+        "f32" => Ok(KvType::F32),
+        "f16" => Ok(KvType::F16),
+        "bf16" => Ok(KvType::Bf16),
+        "q8_0" | "q8" => Ok(KvType::Q8_0),
+        _ => Err(format!("{name} is no type of the KV cache; choose f32, f16, bf16 or q8_0")),
+    }
+}
+
+/// Half precision, as other engines do, where weights are rounded anyway.
+fn usual_kv_type(model: &Model, mode: Mode) -> KvType {
+    let exact = || {
+        let weights = &model.weights;
+        weights.names().all(|name| weights.info(name).is_some_and(|(dtype, _)| dtype == DType::F32))
+    };
+    match mode {
+        Mode::Fast { quantize: Some(_) } => KvType::F16,
+        Mode::Fast { quantize: None } if !exact() => KvType::F16,
+        _ => KvType::F32,
+    }
 }
 
 impl ComputeArgs {
@@ -70,6 +108,17 @@ impl ComputeArgs {
             (_, Some(target)) => Ok(Mode::Fast { quantize: Some(target) }),
             (None, None) => Ok(default),
         }
+    }
+
+    /// Loads a model to compute as the flags say; `default` is the mode where no flag does.
+    ///
+    /// # Errors
+    /// As [`ComputeArgs::mode`] and [`Engine::load`].
+    pub fn load(&self, model: &Model, default: Mode) -> anyhow::Result<Engine> {
+        let mode = self.mode(default)?;
+        let mut engine = Engine::load(model, mode)?;
+        engine.set_kv_type(self.kv.unwrap_or_else(|| usual_kv_type(model, mode)));
+        Ok(engine)
     }
 
     fn l_mul(&self) -> anyhow::Result<Option<l_mul::Options>> {

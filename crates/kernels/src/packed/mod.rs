@@ -31,11 +31,12 @@ mod simd;
 mod super_blocks;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::DType;
 use crate::isa::Isa;
 use crate::pool::{Pool, SharedOut, part};
-use crate::quant::QuantError;
+use crate::quant::{self, QuantError};
 
 pub use activations::{Activations, Form};
 use buffer::Buffer;
@@ -72,7 +73,8 @@ impl PackedMatrix {
     /// Repacks stored rows. `bytes` holds `rows` rows of `columns` values in `dtype`.
     ///
     /// # Errors
-    /// If there is no kernel for the format, or the byte count does not fit the shape.
+    /// If there is no kernel for the format, the byte count does not fit the shape, a block's scale is not finite, or
+    /// there is no memory.
     pub fn pack(dtype: DType, bytes: &[u8], rows: usize, columns: usize) -> Result<PackedMatrix, QuantError> {
         let layout = layout(dtype).filter(|layout| columns > 0 && columns.is_multiple_of(layout.block));
         let layout = layout.ok_or(QuantError::Unsupported { dtype, what: "packed for the fast kernels" })?;
@@ -85,12 +87,20 @@ impl PackedMatrix {
         let panel_bytes = layout.bytes * (columns / layout.block);
         let mut data = Buffer::zeroed(panel_bytes.saturating_mul(rows.div_ceil(PANEL)))
             .map_err(|error| QuantError::Memory { bytes: expected, reason: error.to_string() })?;
+        let damaged = AtomicUsize::new(usize::MAX);
         Pool::global().split_chunks(data.as_mut_slice(), panel_bytes, |panel, out| {
-            let first = panel * PANEL;
-            let count = PANEL.min(rows - first);
+            let first = panel * PANEL * row_bytes;
+            let stored = &bytes[first..bytes.len().min(first + PANEL * row_bytes)];
             // Rows that a last panel lacks stay zero: scale 0 makes their sums 0.
-            (layout.pack)(&bytes[first * row_bytes..(first + count) * row_bytes], row_bytes, out);
+            (layout.pack)(stored, row_bytes, out);
+            if let Some(offset) = quant::check_scales(dtype, stored) {
+                damaged.fetch_min(first + offset, Ordering::Relaxed);
+            }
         });
+        match damaged.into_inner() {
+            usize::MAX => {}
+            offset => return Err(QuantError::Scale { dtype, offset }),
+        }
         Ok(PackedMatrix { dtype, rows, columns, panel_bytes, data })
     }
 

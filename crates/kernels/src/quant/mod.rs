@@ -71,6 +71,16 @@ pub enum QuantError {
         /// Values of the row.
         values: usize,
     },
+    /// A block has a scale that is NaN or infinite; one such block ruins every result.
+    #[error(
+        "the {dtype} block at byte {offset} has a scale that is not finite; the file is damaged or was converted badly"
+    )]
+    Scale {
+        /// The format.
+        dtype: DType,
+        /// Where the block begins, from the start of the tensor.
+        offset: usize,
+    },
     /// The system has no memory for a repacked matrix.
     #[error("no memory for a matrix of {bytes} bytes: {reason}")]
     Memory {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use ounce_engine::{Engine, Mode};
+use ounce_engine::Mode;
 use ounce_eval::perplexity::{Estimate, Options, Report, TextSize, score};
 use ounce_model::Model;
 use serde::Serialize;
@@ -91,7 +91,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let tokenizer = source::tokenizer(&model)?;
     let ids = texts.iter().map(|text| tokenizer.encode(text, false)).collect::<Result<Vec<_>, _>>()?;
     let options = Options { context, stride, prefix: prefix(&model) };
-    let engine = Engine::load(&model, args.compute.mode(Mode::fast())?)?;
+    let engine = args.compute.load(&model, Mode::fast())?;
     let watch = Watch::start();
     let mut bar = Progress::new("predicting", Unit::Tokens);
     let start = Instant::now();

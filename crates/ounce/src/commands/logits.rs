@@ -81,7 +81,7 @@ struct Likely {
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let model = source::open(&args.model)?;
     let (ids, types) = input(&model, &args)?;
-    let engine = Engine::load(&model, args.compute.mode(Mode::Reference)?)?;
+    let engine = args.compute.load(&model, Mode::Reference)?;
     let mut report = Report {
         model: model.origin.path.display().to_string(),
         shape: [ids.len(), if args.hidden { model.spec.hidden_size } else { model.spec.vocab_size }],

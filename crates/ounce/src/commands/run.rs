@@ -136,7 +136,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if !model.spec.causal {
         bail!("{reference} is an encoder and writes no text; use ounce embed or ounce logits");
     }
-    let engine = Engine::load(&model, args.compute.mode(Mode::fast())?)?;
+    let engine = args.compute.load(&model, Mode::fast())?;
     let load_time = start.elapsed();
     let sampling = args.sampling.resolve(&model.generation)?;
     let setup = Setup {

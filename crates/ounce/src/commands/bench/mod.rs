@@ -1,6 +1,7 @@
 //! `ounce bench`: what can be measured, one file each.
 
 mod method;
+mod peer;
 mod speed;
 
 use clap::Subcommand;

@@ -1,19 +1,18 @@
 //! `ounce bench speed`: tokens a second of prompts and of generation, alone or beside llama-bench in one interleaved run.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use ounce_engine::{Engine, Mode};
-use ounce_eval::speed::{Speed, SpeedOptions, Work, run_once};
+use anyhow::bail;
+use ounce_engine::{Cost, Mode, Operator, Profile};
+use ounce_eval::speed::{Speed, SpeedOptions, run_once};
 use ounce_kernels::DType;
 use ounce_kernels::isa::Isa;
 use ounce_kernels::pool::Pool;
 use ounce_lab::shapes;
 use ounce_model::Model;
-use ounce_model::formats::{WriteOptions, gguf_model};
 use serde::Serialize;
 
+use super::peer::Peer;
 use crate::cli::Globals;
 use crate::compute::ComputeArgs;
 use crate::failure::Outcome;
@@ -29,6 +28,8 @@ Examples:
   ounce bench speed ./folder --quant q4_0 -p 64,512 -n 32
   ounce bench speed --shape smollm2-135m --type q8_0          random weights of a published shape
   ounce bench speed ./model.gguf --against ./llama-bench      both in turn, with the ratio
+  ounce bench speed ./model.gguf --sequences 8 --drafts 2,4,8  eight sequences at once; checks of drafted tokens
+  ounce bench speed ./model.gguf --profile                    where the time goes
 Every piece of work is run once to warm up and then --repetitions times; with --against the two tools take turns.")]
 pub struct Args {
     #[arg(help = source::MODEL_HELP, required_unless_present = "shape", conflicts_with = "shape")]
@@ -46,6 +47,15 @@ pub struct Args {
     /// Numbers of generated tokens
     #[arg(short = 'n', long, value_name = "N,…", value_delimiter = ',', default_value = "128")]
     generations: Vec<usize>,
+    /// Numbers of sequences that generate at once
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    sequences: Vec<usize>,
+    /// Numbers of drafted tokens that one step checks, as speculative decoding does
+    #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with = "against")]
+    drafts: Vec<usize>,
+    /// Show where the time of each piece of work goes: seconds, bytes and operations by kind of work
+    #[arg(long)]
+    profile: bool,
     /// Tokens that lie in the cache before generation begins
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "against")]
     depth: usize,
@@ -88,6 +98,19 @@ struct Row {
     /// Ours over the peer's, of the medians of the turns.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,
+    /// Time of a step in milliseconds.
+    step_ms: f64,
+    /// Where the time of one run went.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    profile: Vec<Line>,
+}
+
+/// One kind of work in a profile.
+#[derive(Debug, Serialize)]
+struct Line {
+    operator: Operator,
+    #[serde(flatten)]
+    cost: Cost,
 }
 
 /// Runs the command.
@@ -95,15 +118,18 @@ struct Row {
 /// # Errors
 /// If the model can't be run, or the peer fails.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
-    if args.repetitions == 0 || args.prompts.iter().chain(&args.generations).any(|&tokens| tokens == 0) {
-        bail!("lengths and repetitions should be 1 or more");
+    let numbers = [&args.prompts, &args.generations, &args.sequences, &args.drafts];
+    if args.repetitions == 0 || numbers.into_iter().flatten().any(|&number| number == 0) {
+        bail!("lengths and numbers of repetitions, sequences and drafts should be 1 or more");
     }
     let watch = Watch::start();
     let model = open(&args)?;
-    let engine = Engine::load(&model, args.compute.mode(Mode::fast())?)?;
+    let engine = args.compute.load(&model, Mode::fast())?;
     let options = SpeedOptions {
         prompts: args.prompts.clone(),
         generations: args.generations.clone(),
+        sequences: args.sequences.clone(),
+        drafts: args.drafts.clone(),
         depth: args.depth,
         repetitions: args.repetitions,
     };
@@ -114,19 +140,18 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let total = (works.len() * (options.repetitions + 1)) as u64;
     for (index, &work) in works.iter().enumerate() {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        run_once(&engine, work, options.depth)?;
+        // The run that warms up is also the one that is looked into: looking takes time.
+        let warm = run_once(&engine, work, options.depth, args.profile)?;
         for repetition in 0..options.repetitions {
             watch.check()?;
             bar.set((index * (options.repetitions + 1) + repetition + 1) as u64, total);
-            ours.push(run_once(&engine, work, options.depth)?);
+            ours.push(run_once(&engine, work, options.depth, false)?.tokens_per_second);
             if let Some(peer) = &peer {
                 theirs.push(peer.run_once(work)?);
             }
         }
-        rows.push(Row::new(
-            Speed { work, samples: ours },
-            peer.is_some().then_some(Speed { work, samples: theirs }),
-        ));
+        let peer = peer.is_some().then_some(Speed { work, samples: theirs });
+        rows.push(Row::new(Speed { work, samples: ours }, peer, warm.profile.as_ref()));
     }
     drop(bar);
     let report = Report {
@@ -159,9 +184,20 @@ fn open(args: &Args) -> anyhow::Result<Model> {
 }
 
 impl Row {
-    fn new(speed: Speed, peer: Option<Speed>) -> Row {
+    fn new(speed: Speed, peer: Option<Speed>, profile: Option<&Profile>) -> Row {
         let ratio = peer.as_ref().map(|peer| median(&speed.samples) / median(&peer.samples));
-        Row { name: speed.work.name(), mean: speed.mean(), deviation: speed.deviation(), speed, peer, ratio }
+        let work = speed.work;
+        let lines = profile.into_iter().flat_map(Profile::costs);
+        Row {
+            name: work.name(),
+            mean: speed.mean(),
+            deviation: speed.deviation(),
+            step_ms: 1e3 * work.tokens() as f64 / work.steps() as f64 / median(&speed.samples),
+            profile: lines.map(|(operator, cost)| Line { operator, cost }).collect(),
+            speed,
+            peer,
+            ratio,
+        }
     }
 }
 
@@ -170,54 +206,6 @@ fn median(samples: &[f64]) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
-}
-
-/// Another program that measures the same work on the same file.
-struct Peer {
-    program: PathBuf,
-    file: PathBuf,
-    /// Keeps a file that was written for the peer until the end.
-    _folder: Option<tempfile::TempDir>,
-}
-
-impl Peer {
-    /// A peer for a model; one that is no GGUF file is written as one first.
-    fn new(program: &Path, model: &Model) -> anyhow::Result<Peer> {
-        if model.origin.path.is_file() {
-            return Ok(Peer {
-                program: program.to_path_buf(),
-                file: model.origin.path.clone(),
-                _folder: None,
-            });
-        }
-        let folder = tempfile::tempdir()?;
-        let file = folder.path().join("model.gguf");
-        gguf_model::write_model(model, &file, &WriteOptions::default(), &mut |_, _| Ok(()))?;
-        Ok(Peer { program: program.to_path_buf(), file, _folder: Some(folder) })
-    }
-
-    /// Tokens a second of one timed run.
-    fn run_once(&self, work: Work) -> anyhow::Result<f64> {
-        let (prompt, generation) = match work {
-            Work::Prompt(tokens) => (tokens, 0),
-            Work::Generation(tokens) => (0, tokens),
-        };
-        let name = self.program.display();
-        let ran = Command::new(&self.program)
-            .arg("-m")
-            .arg(&self.file)
-            .args(["-p", &prompt.to_string(), "-n", &generation.to_string(), "-r", "1", "-o", "json"])
-            .args(["-t", &Pool::global().threads().to_string()])
-            .output()
-            .with_context(|| format!("{name} can't be started; give the path of a llama-bench program"))?;
-        if !ran.status.success() {
-            let said = String::from_utf8_lossy(&ran.stderr);
-            bail!("{name} failed: {}", said.lines().last().unwrap_or("it said nothing"));
-        }
-        let rows: serde_json::Value =
-            serde_json::from_slice(&ran.stdout).with_context(|| format!("{name} printed no JSON"))?;
-        rows[0]["avg_ts"].as_f64().with_context(|| format!("{name} printed no avg_ts"))
-    }
 }
 
 fn print(report: &Report) -> anyhow::Result<()> {
@@ -234,6 +222,30 @@ fn print(report: &Report) -> anyhow::Result<()> {
         let mut line = format!("{:<8} {:>9.1} ± {:.1} tokens/s", row.name, row.mean, row.deviation);
         if let (Some(peer), Some(ratio)) = (&row.peer, row.ratio) {
             line += &format!("   peer {:.1} ± {:.1}   ratio {ratio:.2}", peer.mean(), peer.deviation());
+        }
+        if row.speed.work.steps() > 1 {
+            line += &format!("   {:.2} ms a step", row.step_ms);
+        }
+        output::line(line)?;
+        print_profile(&row.profile)?;
+    }
+    Ok(())
+}
+
+/// A line for each kind of work: its share of the time, and the rates at which it read and computed.
+fn print_profile(lines: &[Line]) -> anyhow::Result<()> {
+    let total: f64 = lines.iter().map(|line| line.cost.seconds).sum();
+    for Line { operator, cost } in lines {
+        let rate = |amount: u64| amount as f64 / cost.seconds.max(1e-12) / 1e9;
+        let mut line = format!(
+            "  {:<18} {:>5.1} %  {:>9.3} ms  {:>6} calls",
+            operator.name(),
+            100.0 * cost.seconds / total,
+            1e3 * cost.seconds,
+            cost.calls
+        );
+        if cost.bytes > 0 {
+            line += &format!("  {:>7.1} GB/s  {:>7.1} GOP/s", rate(cost.bytes), rate(cost.operations));
         }
         output::line(line)?;
     }

@@ -1,0 +1,130 @@
+//! Sixteen f32 side by side on each instruction set, and what attention does with them.
+//!
+//! Everything here is inlined into functions compiled for the instruction set ([`Lanes::panel_sums`] and
+//! [`Lanes::run`] are the doors); called from elsewhere it would be slow, and without the processor's features
+//! undefined.
+
+mod plain;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use half::{bf16, f16};
+
+pub(super) use plain::Plain;
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+use super::kernel::PanelSums;
+use super::share::Work;
+use super::tile::Buffers;
+
+/// Arithmetic on sixteen f32.
+///
+/// # Safety
+/// Every function needs the instruction set's features; those on pointers need sixteen readable (or writable)
+/// elements, of any alignment.
+pub(super) trait Lanes: Copy + 'static {
+    /// Sixteen f32.
+    type V: Copy;
+    /// Most queries that a register tile holds.
+    const ROWS: usize;
+    /// Whether the registers hold sixteen sums of sixteen lanes, and not just six.
+    const WIDE: bool;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(at: *const f32) -> Self::V;
+    unsafe fn load_f16(at: *const f16) -> Self::V;
+    unsafe fn load_bf16(at: *const bf16) -> Self::V;
+    unsafe fn load_i8(at: *const i8) -> Self::V;
+    unsafe fn store(at: *mut f32, x: Self::V);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b + c`.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The greater; `b` if either is NaN.
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// `x`, and 0 where `at <= bound`.
+    unsafe fn zero_up_to(bound: f32, at: Self::V, x: Self::V) -> Self::V;
+    /// `x · 2^n` for a normal result, `n` the integer in the low bits of `shifted`.
+    unsafe fn times_power(x: Self::V, shifted: Self::V) -> Self::V;
+    /// The greatest lane.
+    unsafe fn greatest(x: Self::V) -> f32;
+    /// The sum of the lanes, always in the same order.
+    unsafe fn sum(x: Self::V) -> f32;
+
+    /// [`panel_sums`], compiled for the instruction set.
+    unsafe fn panel_sums<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>);
+
+    /// [`run_share`], compiled for the instruction set.
+    unsafe fn run(work: &Work<'_>, thread: usize, buffers: &mut Buffers);
+}
+
+/// A stored element.
+pub(super) trait Element: bytemuck::Pod {
+    /// Sixteen neighbours as f32, exact.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    unsafe fn load<S: Lanes>(at: *const Self) -> S::V;
+}
+
+macro_rules! element {
+    ($($type:ty: $load:ident),*) => {$(
+        impl Element for $type {
+            #[inline(always)]
+            unsafe fn load<S: Lanes>(at: *const $type) -> S::V {
+                // SAFETY: the caller's promise.
+                unsafe { S::$load(at) }
+            }
+        }
+    )*};
+}
+element!(f32: load, f16: load_f16, bf16: load_bf16, i8: load_i8);
+
+/// `e^x` for `x <= 0` to about one unit in the last place; 0 from −87 down, NaN for NaN.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(super) unsafe fn exp<S: Lanes>(x: S::V) -> S::V {
+    const ROUND: f32 = 12_582_912.0;
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    const SMALLEST: f32 = -87.0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let clamped = S::max(S::splat(SMALLEST), x);
+        let shifted = S::fma(clamped, S::splat(std::f32::consts::LOG2_E), S::splat(ROUND));
+        let n = S::sub(shifted, S::splat(ROUND));
+        let r = S::fma(n, S::splat(-LN_2_HIGH), clamped);
+        let r = S::fma(n, S::splat(-LN_2_LOW), r);
+        let mut p = S::splat(1.388_888_9e-3);
+        for coefficient in [8.333_334e-3, 4.166_666_8e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0] {
+            p = S::fma(p, r, S::splat(coefficient));
+        }
+        S::zero_up_to(SMALLEST, x, S::times_power(p, shifted))
+    }
+}
+
+/// `cap · tanh(x / cap)`.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(super) unsafe fn softcap<S: Lanes>(x: S::V, cap: f32) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // With e = exp(−2|x|/cap), tanh is ±(1 − e) / (1 + e); both signs are computed, one of them counts.
+        let scaled = S::mul(x, S::splat(2.0 / cap));
+        let zero = S::splat(0.0);
+        let magnitude = S::max(scaled, S::sub(zero, scaled));
+        let e = exp::<S>(S::sub(zero, magnitude));
+        let one = S::splat(1.0);
+        let tanh = S::div(S::sub(one, e), S::add(one, e));
+        // The sign of x without a branch: x / |x|, and 0 for 0.
+        let sign = S::div(scaled, S::max(magnitude, S::splat(f32::MIN_POSITIVE)));
+        S::mul(S::mul(tanh, sign), S::splat(cap))
+    }
+}
