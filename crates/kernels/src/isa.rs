@@ -1,6 +1,6 @@
 //! Which instruction set the kernels use: chosen once, at the first question.
 //!
-//! `OUNCE_ISA=avx512|avx2|neon|plain` forces a path that the processor has; tests run every one of them.
+//! `OUNCE_ISA=avx512|avx2|neon-dot|neon|plain` forces a path that the processor has; tests run every one of them.
 
 pub mod amx;
 mod features;
@@ -16,6 +16,8 @@ pub enum Isa {
     Plain,
     /// 128-bit NEON of AArch64.
     Neon,
+    /// NEON with the int8 dot products of ARMv8.2.
+    NeonDot,
     /// 256-bit AVX2 with FMA and F16C.
     Avx2,
     /// 512-bit AVX-512 (F, BW, VL, DQ) with VNNI's integer products.
@@ -28,6 +30,7 @@ impl Isa {
         match self {
             Isa::Plain => "plain",
             Isa::Neon => "neon",
+            Isa::NeonDot => "neon-dot",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
         }
@@ -35,7 +38,8 @@ impl Isa {
 
     /// Every path that this processor can run, slowest first.
     pub fn available() -> Vec<Isa> {
-        [Isa::Plain, Isa::Neon, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.is_available()).collect()
+        let all = [Isa::Plain, Isa::Neon, Isa::NeonDot, Isa::Avx2, Isa::Avx512];
+        all.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
     /// Whether this processor can run it.
@@ -43,6 +47,7 @@ impl Isa {
         match self {
             Isa::Plain => true,
             Isa::Neon => cfg!(target_arch = "aarch64"),
+            Isa::NeonDot => has_dot_products(),
             Isa::Avx2 => has_avx2(),
             Isa::Avx512 => has_avx2() && has_avx512(),
         }
@@ -91,6 +96,16 @@ fn has_avx2() -> bool {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn has_avx512() -> bool {
+    false
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_dot_products() -> bool {
+    std::arch::is_aarch64_feature_detected!("dotprod")
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn has_dot_products() -> bool {
     false
 }
 

@@ -39,6 +39,8 @@ fn pack<const SIZE: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
 struct Columns<const SIZE: usize>;
 
 impl<const SIZE: usize> Product for Columns<SIZE> {
+    const TAKEN_APART: bool = false;
+
     #[inline(always)]
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
         let values: [*const f32; T] = std::array::from_fn(|t| tile.x.floats(tile.token(t)).as_ptr());
@@ -64,6 +66,8 @@ impl<const SIZE: usize> Product for Columns<SIZE> {
 struct Pairs;
 
 impl Product for Pairs {
+    const TAKEN_APART: bool = false;
+
     #[inline(always)]
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
         let values: [*const u16; T] =

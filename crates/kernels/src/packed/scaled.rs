@@ -55,6 +55,9 @@ trait Scaled: 'static {
     /// The codes behind scale and minimum.
     fn codes(stored: &[u8]) -> [u8; UNIT];
 
+    /// Bits of the weights that are multiplied; 8 if they are signed.
+    const WEIGHT_BITS: usize =
+        if matches!(Self::CODES, Codes::Signed | Codes::Table(_)) { 8 } else { Self::BITS };
     /// Bytes of a unit's codes.
     const UNIT_BYTES: usize = planes::unit_bytes(Self::BITS);
     /// Bytes of a unit's scales and minima.
@@ -96,6 +99,8 @@ fn pack<F: Scaled>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
 struct Blocks<F>(std::marker::PhantomData<F>);
 
 impl<F: Scaled> Product for Blocks<F> {
+    const TAKEN_APART: bool = true;
+
     #[inline(always)]
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
         let blocks = tile.x.columns() / UNIT;
@@ -124,16 +129,8 @@ impl<F: Scaled> Product for Blocks<F> {
                 for t in 0..T {
                     // The sums of the two halves of the unit's values.
                     let two = x_sums[t].add(block * 2);
-                    let four = values[t].add(block * UNIT);
-                    let mut dot = if offset == 0 { none } else { S::dot_pair(none, offsets, two) };
-                    for (group, weights) in weights.into_iter().enumerate() {
-                        dot = match F::CODES {
-                            Codes::Signed | Codes::Table(_) => {
-                                S::dot_signed(dot, weights, four.add(group * 4))
-                            }
-                            _ => S::dot(dot, weights, four.add(group * 4)),
-                        };
-                    }
+                    let start = if offset == 0 { none } else { S::dot_pair(none, offsets, two) };
+                    let dot = S::dots(start, &weights, F::WEIGHT_BITS, values[t].add(block * UNIT));
                     let x_scale = *x_scales[t].add(block);
                     let both = S::multiply(scale, S::splat(x_scale));
                     total[t] = S::multiply_add(S::to_floats(dot), both, total[t]);

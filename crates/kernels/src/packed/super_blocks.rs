@@ -56,6 +56,8 @@ trait Super: 'static {
     const STORED: usize;
     fn parts(stored: &[u8]) -> Parts;
 
+    /// Bits of the weights that are multiplied; 8 if they are signed.
+    const WEIGHT_BITS: usize = if matches!(Self::CODES, Codes::Table(_)) { 8 } else { Self::BITS };
     const MINIMA: bool = matches!(Self::CODES, Codes::WithMinima);
     const BLOCK_BYTES: usize = UNITS * planes::unit_bytes(Self::BITS);
     /// Offsets within a block's extras.
@@ -105,6 +107,8 @@ fn pack<F: Super>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
 struct Blocks<F>(std::marker::PhantomData<F>);
 
 impl<F: Super> Product for Blocks<F> {
+    const TAKEN_APART: bool = true;
+
     #[inline(always)]
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
         let blocks = tile.x.columns() / BLOCK;
@@ -143,14 +147,15 @@ impl<F: Super> Product for Blocks<F> {
                         _ => S::pair(first, second),
                     };
                     for t in 0..T {
-                        let four = values[t].add(block * BLOCK + index * UNIT);
+                        let values = values[t].add(block * BLOCK + index * UNIT);
+                        let none = S::splat_int(0);
                         if F::PARTS == 1 {
-                            let dot = dots::<S, F, 8>(&weights, four);
+                            let dot = S::dots(none, &weights, F::WEIGHT_BITS, values);
                             scaled[t] = S::multiply_add_ints(scaled[t], dot, first);
                         } else {
-                            let dot = dots::<S, F, 4>(&weights, four);
+                            let dot = S::dots(none, &weights[..4], F::WEIGHT_BITS, values);
                             scaled[t] = S::multiply_add_ints(scaled[t], dot, first);
-                            let dot = dots::<S, F, 4>(&weights[4..], four.add(UNIT / 2));
+                            let dot = S::dots(none, &weights[4..], F::WEIGHT_BITS, values.add(UNIT / 2));
                             scaled[t] = S::multiply_add_ints(scaled[t], dot, second);
                         }
                         if !matches!(F::CODES, Codes::Table(_)) || S::FLIPPED {
@@ -180,25 +185,6 @@ impl<F: Super> Product for Blocks<F> {
                 S::store(total[t], sums[t].as_mut_ptr());
             }
         }
-    }
-}
-
-/// Products of the first `N` groups with consecutive values.
-///
-/// # Safety
-/// As [`Simd`]'s functions; `4 · N` values can be read.
-#[inline(always)]
-unsafe fn dots<S: Simd, F: Super, const N: usize>(weights: &[S::Bytes], values: *const i8) -> S::Ints {
-    // SAFETY: the same contract.
-    unsafe {
-        let mut dot = S::splat_int(0);
-        for group in 0..N {
-            dot = match F::CODES {
-                Codes::Table(_) => S::dot_signed(dot, weights[group], values.add(group * 4)),
-                _ => S::dot(dot, weights[group], values.add(group * 4)),
-            };
-        }
-        dot
     }
 }
 

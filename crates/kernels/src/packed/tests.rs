@@ -23,6 +23,17 @@ const FORMATS: [DType; 16] = [
     DType::IQ4XS,
 ];
 
+/// Where the f16 scales of a block stand.
+fn scales(dtype: DType) -> &'static [usize] {
+    match dtype {
+        DType::Q2K => &[80, 82],
+        DType::Q3K => &[108],
+        DType::Q6K => &[208],
+        DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
+        _ => &[0],
+    }
+}
+
 /// Stored rows of noise: encoded where there is an encoder, else any bytes with reasonable f16 (or power) scales.
 fn stored(dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -30,12 +41,6 @@ fn stored(dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
         quant::encode(dtype, &noise(rows * columns, 7), &mut bytes).unwrap();
         return bytes;
     }
-    let halves: &[usize] = match dtype {
-        DType::Q2K => &[80, 82],
-        DType::Q3K => &[108],
-        DType::Q5K => &[0, 2],
-        _ => &[0],
-    };
     bytes.resize(dtype.bytes_for(rows * columns).unwrap(), 0);
     let random = noise(bytes.len(), 5);
     bytes.iter_mut().zip(&random).for_each(|(byte, x)| *byte = (x.abs() * 1e6) as u32 as u8);
@@ -44,7 +49,7 @@ fn stored(dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
             block[0] = 120 + block[0] % 10;
             continue;
         }
-        for &at in halves {
+        for &at in scales(dtype) {
             block[at..at + 2].copy_from_slice(&half::f16::from_f32(x * 0.1).to_le_bytes());
         }
     }
@@ -136,20 +141,35 @@ fn a_token_alone_gives_what_it_gives_among_others_on_any_number_of_threads() {
 
 #[test]
 fn extreme_values_do_not_saturate() {
-    // Weights of −128 with activations of ±127 are the largest products that Q8_0 can make.
-    let mut bytes = Vec::new();
-    for _ in 0..2 {
-        bytes.extend_from_slice(&half::f16::ONE.to_le_bytes());
-        bytes.extend_from_slice(&[128u8; 32]);
-    }
-    let packed = PackedMatrix::pack(DType::Q8_0, &bytes, 2, 32).unwrap();
+    // The largest products that each format can make: codes at the ends of their range with values of ±127.
     let pool = Pool::new(1);
-    let mut x = Activations::new();
-    packed.prepare(&[127.0; 32], &pool, &mut x);
-    for isa in Isa::available() {
-        let mut out = [0.0; 2];
-        packed.multiply_with(isa, &x, &pool, &mut out);
-        assert_eq!(out, [-128.0 * 127.0 * 32.0; 2], "{isa:?}");
+    for dtype in FORMATS.into_iter().filter(|dtype| dtype.is_block()) {
+        let columns = dtype.block_len();
+        for byte in [0x00, 0x7f, 0x80, 0xff] {
+            let mut bytes = vec![byte; dtype.block_bytes()];
+            match dtype {
+                DType::MXFP4 => bytes[0] = 127,
+                _ => scales(dtype).iter().for_each(|&at| bytes[at..at + 2].copy_from_slice(&[0x00, 0x3c])),
+            }
+            let mut decoded = vec![0.0; columns];
+            quant::decode(dtype, &bytes, &mut decoded).unwrap();
+            for value in [127.0, -127.0] {
+                let packed = PackedMatrix::pack(dtype, &bytes, 1, columns).unwrap();
+                let mut activations = Activations::new();
+                packed.prepare(&vec![value; columns], &pool, &mut activations);
+                let case = Case { packed, decoded: decoded.clone(), activations };
+                let (sum, size) = exact(&case, 0, 0);
+                for isa in Isa::available() {
+                    let mut out = [0.0];
+                    case.packed.multiply_with(isa, &case.activations, &pool, &mut out);
+                    let found = f64::from(out[0]);
+                    assert!(
+                        (found - sum).abs() <= 1e-6 * size,
+                        "{dtype} {isa:?}, bytes {byte:#x}, values {value}: {found} for {sum}"
+                    );
+                }
+            }
+        }
     }
 }
 

@@ -96,6 +96,42 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn dots(
+        mut sum: [__m256i; 2],
+        weights: &[[__m256i; 2]],
+        bits: usize,
+        values: *const i8,
+    ) -> [__m256i; 2] {
+        for (index, weights) in weights.as_chunks::<4>().0.iter().enumerate() {
+            let values = intrinsics!(values.add(index * 16));
+            if bits == 8 {
+                for group in 0..4 {
+                    // SAFETY: the same contract.
+                    sum = unsafe { Self::dot_signed(sum, weights[group], values.add(group * 4)) };
+                }
+                continue;
+            }
+            sum = both!(half => {
+                let pairs = |group: usize| {
+                    let four = _mm256_set1_epi32(values.add(group * 4).cast::<i32>().read_unaligned());
+                    _mm256_maddubs_epi16(weights[group][half], four)
+                };
+                let ones = _mm256_set1_epi16(1);
+                let (first, second) = (_mm256_add_epi16(pairs(0), pairs(1)), _mm256_add_epi16(pairs(2), pairs(3)));
+                // Four products of 63 · 127 fit sixteen bits, eight of 31 · 127.
+                if bits == 6 {
+                    let sum = _mm256_add_epi32(sum[half], _mm256_madd_epi16(first, ones));
+                    _mm256_add_epi32(sum, _mm256_madd_epi16(second, ones))
+                } else {
+                    let all = _mm256_add_epi16(first, second);
+                    _mm256_add_epi32(sum[half], _mm256_madd_epi16(all, ones))
+                }
+            });
+        }
+        sum
+    }
+
+    #[inline(always)]
     unsafe fn splat_int(value: i32) -> [__m256i; 2] {
         intrinsics!([_mm256_set1_epi32(value); 2])
     }

@@ -46,9 +46,9 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn and(a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// Bitwise or.
     unsafe fn or(a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
-    /// Pairs of bytes shifted right as 16-bit numbers; mask what crosses over.
+    /// Each byte shifted right. Bits of its neighbour may come in: mask them.
     unsafe fn shift_right<const BITS: u32>(a: Self::Bytes) -> Self::Bytes;
-    /// Pairs of bytes shifted left as 16-bit numbers; mask what crosses over.
+    /// Each byte shifted left. Bits of its neighbour may come in: mask them.
     unsafe fn shift_left<const BITS: u32>(a: Self::Bytes) -> Self::Bytes;
     /// `table[index]` for indices below 16.
     unsafe fn lookup(table: &[i8; 16], index: Self::Bytes) -> Self::Bytes;
@@ -59,6 +59,26 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn dot(sum: Self::Ints, weights: Self::Bytes, four: *const i8) -> Self::Ints;
     /// As [`Simd::dot`] for what [`Simd::signed`] gave; see [`Simd::FLIPPED`].
     unsafe fn dot_signed(sum: Self::Ints, weights: Self::Bytes, four: *const i8) -> Self::Ints;
+
+    /// Adds to each lane the products of all groups' weights with consecutive values from `values` on: [`Simd::dot`]
+    /// for weights of 1 to 6 `bits`, [`Simd::dot_signed`] for those of 8. Groups come in fours. A path that sums the
+    /// products of small weights in sixteen bits writes its own.
+    #[inline(always)]
+    unsafe fn dots(
+        mut sum: Self::Ints,
+        weights: &[Self::Bytes],
+        bits: usize,
+        values: *const i8,
+    ) -> Self::Ints {
+        for (group, weights) in weights.iter().enumerate() {
+            // SAFETY: the same contract.
+            sum = unsafe {
+                let four = values.add(group * 4);
+                if bits == 8 { Self::dot_signed(sum, *weights, four) } else { Self::dot(sum, *weights, four) }
+            };
+        }
+        sum
+    }
 
     /// The same number in all lanes.
     unsafe fn splat_int(value: i32) -> Self::Ints;

@@ -42,32 +42,78 @@ macro_rules! each {
     };
 }
 
-impl<const DOT: bool> Neon<DOT> {
-    /// Adds to each lane its four signed bytes of `weights` times those of `values`. Sums of two products must fit 16
-    /// bits.
-    ///
-    /// # Safety
-    /// As [`Simd`]'s functions.
-    #[inline(always)]
-    unsafe fn dot_quarter(sum: int32x4_t, weights: int8x16_t, values: int8x16_t) -> int32x4_t {
-        if DOT {
-            let mut sum = sum;
-            intrinsics!(asm!(
-                // The intrinsic for it is not stable yet.
-                "sdot {sum:v}.4s, {weights:v}.16b, {values:v}.16b",
-                sum = inout(vreg) sum,
-                weights = in(vreg) weights,
-                values = in(vreg) values,
-                options(pure, nomem, nostack, preserves_flags),
-            ));
-            return sum;
-        }
-        intrinsics!({
-            let low = vmull_s8(vget_low_s8(weights), vget_low_s8(values));
-            let high = vmull_high_s8(weights, values);
-            vpadalq_s16(sum, vpaddq_s16(low, high))
-        })
-    }
+/// Adds to each lane its four bytes of `weights` times the four bytes in lane `LANE` of `values`.
+///
+/// # Safety
+/// As [`Simd`]'s functions; the processor has FEAT_DotProd.
+#[inline(always)]
+unsafe fn dot_lane<const LANE: i32>(mut sum: int32x4_t, weights: uint8x16_t, values: int8x16_t) -> int32x4_t {
+    // The intrinsic for it is not stable yet.
+    intrinsics!(asm!(
+        "sdot {sum:v}.4s, {weights:v}.16b, {values:v}.4b[{lane}]",
+        sum = inout(vreg) sum,
+        weights = in(vreg) weights,
+        values = in(vreg) values,
+        lane = const LANE,
+        options(pure, nomem, nostack, preserves_flags),
+    ));
+    sum
+}
+
+/// Sums of products of bytes, sixteen bits each: those of the lower and of the upper eight bytes.
+type Products = [int16x8_t; 2];
+
+// These two are assembly because the compiler takes the registers of the intrinsics apart: it keeps halves of weights.
+
+/// # Safety
+/// As [`Simd`]'s functions.
+#[inline(always)]
+unsafe fn products(weights: uint8x16_t, values: int8x16_t) -> Products {
+    let (low, high);
+    intrinsics!(asm!(
+        "smull {low:v}.8h, {weights:v}.8b, {values:v}.8b",
+        "smull2 {high:v}.8h, {weights:v}.16b, {values:v}.16b",
+        low = out(vreg) low,
+        high = lateout(vreg) high,
+        weights = in(vreg) weights,
+        values = in(vreg) values,
+        options(pure, nomem, nostack, preserves_flags),
+    ));
+    [low, high]
+}
+
+/// # Safety
+/// As [`Simd`]'s functions; the sums fit sixteen bits.
+#[inline(always)]
+unsafe fn more_products([mut low, mut high]: Products, weights: uint8x16_t, values: int8x16_t) -> Products {
+    intrinsics!(asm!(
+        "smlal {low:v}.8h, {weights:v}.8b, {values:v}.8b",
+        "smlal2 {high:v}.8h, {weights:v}.16b, {values:v}.16b",
+        low = inout(vreg) low,
+        high = inout(vreg) high,
+        weights = in(vreg) weights,
+        values = in(vreg) values,
+        options(pure, nomem, nostack, preserves_flags),
+    ));
+    [low, high]
+}
+
+/// Adds to each lane of 32 bits its four sums.
+///
+/// # Safety
+/// As [`Simd`]'s functions; two sums together fit sixteen bits.
+#[inline(always)]
+unsafe fn add_products(sum: int32x4_t, [low, high]: Products) -> int32x4_t {
+    intrinsics!(vpadalq_s16(sum, vpaddq_s16(low, high)))
+}
+
+/// The same four bytes in all lanes.
+///
+/// # Safety
+/// Four bytes can be read.
+#[inline(always)]
+unsafe fn splat_four(four: *const i8) -> int8x16_t {
+    intrinsics!(vreinterpretq_s8_s32(vdupq_n_s32(four.cast::<i32>().read_unaligned())))
 }
 
 /// Sixteen bytes as four times four unsigned numbers.
@@ -135,11 +181,57 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
     #[inline(always)]
     unsafe fn dot_signed(sum: [int32x4_t; 4], weights: [uint8x16_t; 4], four: *const i8) -> [int32x4_t; 4] {
-        // 128 · 127 · 2 fits 16 bits.
         each!(quarter => {
-            let four = vreinterpretq_s8_s32(vdupq_n_s32(four.cast::<i32>().read_unaligned()));
-            Self::dot_quarter(sum[quarter], vreinterpretq_s8_u8(weights[quarter]), four)
+            let (sum, weights, four) = (sum[quarter], weights[quarter], splat_four(four));
+            // 128 · 127 · 2 fits sixteen bits.
+            if DOT { dot_lane::<0>(sum, weights, four) } else { add_products(sum, products(weights, four)) }
         })
+    }
+    #[inline(always)]
+    unsafe fn dots(
+        mut sum: [int32x4_t; 4],
+        weights: &[[uint8x16_t; 4]],
+        bits: usize,
+        values: *const i8,
+    ) -> [int32x4_t; 4] {
+        for (index, [w0, w1, w2, w3]) in weights.as_chunks::<4>().0.iter().enumerate() {
+            let values = intrinsics!(values.add(index * 16));
+            sum = if DOT {
+                each!(quarter => {
+                    let values = vld1q_s8(values);
+                    let sum = dot_lane::<0>(sum[quarter], w0[quarter], values);
+                    let sum = dot_lane::<1>(sum, w1[quarter], values);
+                    let sum = dot_lane::<2>(sum, w2[quarter], values);
+                    dot_lane::<3>(sum, w3[quarter], values)
+                })
+            } else {
+                each!(quarter => {
+                    let sum = sum[quarter];
+                    let first = products(w0[quarter], splat_four(values));
+                    let (x1, x2) = (splat_four(values.add(4)), splat_four(values.add(8)));
+                    let x3 = splat_four(values.add(12));
+                    // As many products are summed in sixteen bits as fit with one sum added to another.
+                    match bits {
+                        0..=5 => {
+                            let products = more_products(first, w1[quarter], x1);
+                            let products = more_products(products, w2[quarter], x2);
+                            add_products(sum, more_products(products, w3[quarter], x3))
+                        }
+                        6 => {
+                            let sum = add_products(sum, more_products(first, w1[quarter], x1));
+                            add_products(sum, more_products(products(w2[quarter], x2), w3[quarter], x3))
+                        }
+                        _ => {
+                            let sum = add_products(sum, first);
+                            let sum = add_products(sum, products(w1[quarter], x1));
+                            let sum = add_products(sum, products(w2[quarter], x2));
+                            add_products(sum, products(w3[quarter], x3))
+                        }
+                    }
+                })
+            };
+        }
+        sum
     }
 
     #[inline(always)]
