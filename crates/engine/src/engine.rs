@@ -2,7 +2,7 @@
 
 use ounce_kernels::attention::{KvType, LayerCache};
 use ounce_kernels::norm::l2_normalise;
-use ounce_kernels::{quant, softmax::softcap};
+use ounce_kernels::{DType, quant, softmax::softcap};
 use ounce_model::spec::{HeadTransform, PoolingMode, Spec};
 use ounce_model::{Model, Tensor, Weights};
 use smallvec::SmallVec;
@@ -13,7 +13,7 @@ use crate::cache::KvCache;
 use crate::error::{Error, Result};
 use crate::feed_forward::activate;
 use crate::layer::Layer;
-use crate::linear::Linear;
+use crate::linear::{Linear, packed_size};
 use crate::norm::{Norm, apply};
 use crate::profile::Operator;
 use crate::rotation::Rotations;
@@ -99,6 +99,26 @@ impl Engine {
             spec: spec.clone(),
             kv_type: KvType::F32,
         })
+    }
+
+    /// Bytes that [`Engine::packed_bytes`] will give for a model in the fast mode, without loading it.
+    pub fn packed_size(model: &Model, quantize: Option<DType>) -> usize {
+        let (spec, weights) = (&model.spec, &model.weights);
+        let tied = spec.head.as_ref().is_some_and(|head| head.tied);
+        let is_matrix = |name: &str| match name.strip_suffix(".weight") {
+            Some("embed.tokens") => tied,
+            Some("embed.positions" | "embed.types") => false,
+            // Routers stay as they are stored.
+            Some(name) => !(name.ends_with(".router") || name.ends_with(".shared_gate")),
+            None => false,
+        };
+        let size = |name: &str| match weights.info(name) {
+            Some((dtype, [rows, columns])) if is_matrix(name) => {
+                packed_size(dtype, *rows, *columns, quantize)
+            }
+            _ => 0,
+        };
+        weights.names().map(size).sum()
     }
 
     /// Sets how the sessions made from now on store keys and values; F32 before the first call.

@@ -165,11 +165,9 @@ fn packed_alike<const N: usize>(linears: [&Linear; N]) -> Option<[&PackedMatrix;
     }))
 }
 
-/// Packs a weight for the fast kernels, quantizing it first if asked to and it is not quantized yet. A format or row
-/// length without a kernel stays as it is stored.
-fn pack(weight: Tensor, quantize: Option<DType>) -> Result<Weight, quant::QuantError> {
-    let (rows, columns) = (weight.rows(), weight.row_len());
-    let stored = weight.dtype;
+/// The format in which a weight is packed; nothing, if it stays as it is stored for want of a kernel for the format or
+/// the row length.
+fn packed_format(stored: DType, columns: usize, quantize: Option<DType>) -> Option<DType> {
     let quantize = quantize.and_then(|quantize| quantize.fitting(columns));
     let target = match (stored, quantize) {
         (_, Some(target)) if !stored.is_block() && PackedMatrix::supports(target, columns) => target,
@@ -178,11 +176,24 @@ fn pack(weight: Tensor, quantize: Option<DType>) -> Result<Weight, quant::QuantE
         (DType::F64, _) => DType::F32,
         _ => stored,
     };
-    if !PackedMatrix::supports(target, columns) {
-        return self::stored(weight, Product::Exact);
-    }
-    let packed = if target == stored {
-        PackedMatrix::pack(stored, &weight.data, rows, columns)?
+    PackedMatrix::supports(target, columns).then_some(target)
+}
+
+/// Bytes that [`Mode::Fast`] takes for a matrix besides the file's mapping.
+pub(crate) fn packed_size(stored: DType, rows: usize, columns: usize, quantize: Option<DType>) -> usize {
+    let format = packed_format(stored, columns, quantize);
+    format.and_then(|format| PackedMatrix::bytes_for(format, rows, columns)).unwrap_or(0)
+}
+
+/// Packs a weight for the fast kernels, quantizing it first if asked to and it is not quantized yet. A format or row
+/// length without a kernel stays as it is stored.
+fn pack(weight: Tensor, quantize: Option<DType>) -> Result<Weight, quant::QuantError> {
+    let (rows, columns, dtype) = (weight.rows(), weight.row_len(), weight.dtype);
+    let Some(target) = packed_format(dtype, columns, quantize) else {
+        return stored(weight, Product::Exact);
+    };
+    let packed = if target == dtype {
+        PackedMatrix::pack(dtype, &weight.data, rows, columns)?
     } else {
         let values = weight.to_f32()?;
         let mut bytes = Vec::new();

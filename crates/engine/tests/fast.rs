@@ -99,3 +99,13 @@ fn steps_give_what_the_whole_text_gives() {
         assert!(largest <= 1e-5 * rms, "{name}: {largest} of {rms}");
     }
 }
+
+#[test]
+fn the_memory_of_packed_weights_is_known_before_they_are_packed() {
+    for (name, model) in models() {
+        for quantize in [None, Some(DType::Q8_0), Some(DType::Q4K)] {
+            let engine = Engine::load(&model, Mode::Fast { quantize }).unwrap();
+            assert_eq!(Engine::packed_size(&model, quantize), engine.packed_bytes(), "{name} {quantize:?}");
+        }
+    }
+}

@@ -90,6 +90,8 @@ pub(super) fn pack(matrix: &Groups<'_>, first: usize, out: &mut [u8]) {
 struct Grouped<const BITS: usize, const GROUP: usize>;
 
 impl<const BITS: usize, const GROUP: usize> Product for Grouped<BITS, GROUP> {
+    const TAKEN_APART: bool = true;
+
     #[inline(always)]
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
         let (units, unit_bytes) = (tile.x.columns() / UNIT, planes::unit_bytes(BITS));
@@ -117,14 +119,8 @@ impl<const BITS: usize, const GROUP: usize> Product for Grouped<BITS, GROUP> {
                     let weights = planes::get::<S, BITS>(at);
                     let weights = if BITS == 8 { signed::<S>(weights) } else { weights };
                     for t in 0..T {
-                        dot[t] = S::dot_pair(dot[t], offsets, x_sums[t].add(unit * 2));
-                        for (index, weights) in weights.into_iter().enumerate() {
-                            let four = values[t].add(unit * UNIT + index * 4);
-                            dot[t] = match BITS {
-                                8 => S::dot_signed(dot[t], weights, four),
-                                _ => S::dot(dot[t], weights, four),
-                            };
-                        }
+                        let start = S::dot_pair(dot[t], offsets, x_sums[t].add(unit * 2));
+                        dot[t] = S::dots(start, &weights, BITS, values[t].add(unit * UNIT));
                     }
                 }
                 let scale = S::halves(extras);

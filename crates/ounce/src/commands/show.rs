@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use ounce_engine::Engine;
 use ounce_model::{Model, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -43,6 +44,8 @@ struct Report<'a> {
     layers: usize,
     parameters: u64,
     weight_bytes: u64,
+    /// Bytes of the repacked copies that the fast mode makes at load.
+    packed_bytes: usize,
     context_length: usize,
     vocab_size: usize,
     groups: Vec<GroupSize>,
@@ -90,6 +93,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         layers: spec.layers.len(),
         parameters: spec.parameters(),
         weight_bytes: model.weight_bytes(),
+        packed_bytes: Engine::packed_size(&model, None),
         context_length: spec.context_length,
         vocab_size: spec.vocab_size,
         groups: inspect::groups(&model),
@@ -128,6 +132,8 @@ fn print(report: &Report<'_>) -> anyhow::Result<()> {
         let (bytes, noun) = (units::bytes(size.bytes), if *tensors == 1 { "tensor" } else { "tensors" });
         output::line(format!("  {:<13} {bytes:>11}  {dtype:<7} {tensors} {noun}", group.name()))?;
     }
+    let packed = units::bytes(report.packed_bytes as u64);
+    fact("fast mode", format!("{packed} repacked at load; what was repacked leaves the file's mapping"))?;
     fact("context", format!("{} tokens", report.context_length))?;
     if let Some(cache) = &report.kv_cache {
         let full = cache
