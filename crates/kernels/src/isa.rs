@@ -1,6 +1,6 @@
 //! Which instruction set the kernels use: chosen once, at the first question.
 //!
-//! `OUNCE_ISA=avx512|avx2|neon-dot|neon|plain` forces a path that the processor has; tests run every one of them.
+//! `OUNCE_ISA=amx|avx512|avx2|neon-dot|neon|plain` forces a path that the processor has; tests run every one of them.
 
 pub mod amx;
 mod features;
@@ -22,6 +22,8 @@ pub enum Isa {
     Avx2,
     /// 512-bit AVX-512 (F, BW, VL, DQ) with VNNI's integer products.
     Avx512,
+    /// AVX-512, and AMX's tiles for products with several tokens.
+    Amx,
 }
 
 impl Isa {
@@ -33,12 +35,21 @@ impl Isa {
             Isa::NeonDot => "neon-dot",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
+        }
+    }
+
+    /// The path for work that has no kernel of its own on this one: all but products of many tokens.
+    pub fn vectors(self) -> Isa {
+        match self {
+            Isa::Amx => Isa::Avx512,
+            other => other,
         }
     }
 
     /// Every path that this processor can run, slowest first.
     pub fn available() -> Vec<Isa> {
-        let all = [Isa::Plain, Isa::Neon, Isa::NeonDot, Isa::Avx2, Isa::Avx512];
+        let all = [Isa::Plain, Isa::Neon, Isa::NeonDot, Isa::Avx2, Isa::Avx512, Isa::Amx];
         all.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
@@ -50,6 +61,7 @@ impl Isa {
             Isa::NeonDot => has_dot_products(),
             Isa::Avx2 => has_avx2(),
             Isa::Avx512 => has_avx2() && has_avx512(),
+            Isa::Amx => Isa::Avx512.is_available() && amx::permitted().int8 && amx::permitted().bf16,
         }
     }
 

@@ -17,7 +17,7 @@ macro_rules! dispatch {
             fn avx2($($argument: $type),*) $(-> $result)? {
                 $name::<true>($($argument),*)
             }
-            match $crate::isa::Isa::current() {
+            match $crate::isa::Isa::current().vectors() {
                 // SAFETY: the path is chosen only where the processor has its features.
                 $crate::isa::Isa::Avx512 => return unsafe { avx512($($argument),*) },
                 // SAFETY: as above.
@@ -124,7 +124,7 @@ pub fn lane_sums<const T: usize>(weights: &[f32], stride: usize, inputs: [&[f32]
         fn avx2<const T: usize>(weights: &[f32], stride: usize, inputs: [&[f32]; T]) -> [[f32; LANES]; T] {
             sums::<true, T>(weights, stride, inputs)
         }
-        match crate::isa::Isa::current() {
+        match crate::isa::Isa::current().vectors() {
             // SAFETY: the path is chosen only where the processor has its features.
             crate::isa::Isa::Avx512 => return unsafe { avx512(weights, stride, inputs) },
             // SAFETY: as above.

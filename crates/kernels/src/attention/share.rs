@@ -43,7 +43,7 @@ thread_local! {
 
 /// Runs a thread's share on an instruction set that the processor has.
 pub(super) fn run(isa: Isa, work: &Work<'_>, thread: usize) {
-    BUFFERS.with_borrow_mut(|buffers| match isa {
+    BUFFERS.with_borrow_mut(|buffers| match isa.vectors() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the path is chosen only where the processor has its features.
         Isa::Avx512 => unsafe { super::lanes::Avx512::run(work, thread, buffers) },

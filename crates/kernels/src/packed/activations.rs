@@ -143,11 +143,11 @@ fn quantize(x: &[f32], block: usize, values: &mut [i8], scales: &mut [f32], sums
     #[cfg(target_arch = "x86_64")]
     {
         use crate::isa::Isa;
-        if Isa::current() == Isa::Avx512 {
+        if Isa::current().vectors() == Isa::Avx512 {
             // SAFETY: the processor has AVX-512 F, BW, VL and DQ when this path is chosen.
             return unsafe { quantize_avx512(x, block, values, scales, sums) };
         }
-        if Isa::current() == Isa::Avx2 {
+        if Isa::current().vectors() == Isa::Avx2 {
             // SAFETY: the processor has AVX2 when this path is chosen.
             return unsafe { quantize_avx2(x, block, values, scales, sums) };
         }

@@ -1,11 +1,12 @@
 //! From a kernel written over [`Simd`] to one function for every instruction set and number of tokens.
 
 use super::simd::{Scalar, Simd};
-use super::{Activations, PANEL, Sums, TILE};
+use super::{Activations, PANEL, TILE};
 use crate::isa::Isa;
 
 /// Sums of a panel with `tokens` tokens from `first` on.
-pub(super) type Kernel = fn(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut Sums);
+pub(super) type Kernel =
+    fn(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut [[f32; PANEL]]);
 
 /// The tokens of one call: `T` of them from `first` on, of which those beyond `last` repeat it.
 #[derive(Clone, Copy)]
@@ -38,7 +39,7 @@ pub(super) trait Product {
 
 /// The kernel of a path.
 pub(super) fn kernel<P: Product>(isa: Isa) -> Kernel {
-    match isa {
+    match isa.vectors() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => x86::avx512::<P>,
         #[cfg(target_arch = "x86_64")]
@@ -51,7 +52,13 @@ pub(super) fn kernel<P: Product>(isa: Isa) -> Kernel {
     }
 }
 
-fn portable<P: Product>(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut Sums) {
+fn portable<P: Product>(
+    panel: &[u8],
+    x: &Activations,
+    first: usize,
+    tokens: usize,
+    sums: &mut [[f32; PANEL]],
+) {
     for t in 0..tokens {
         let tile = Tile { x, first: first + t, last: first + t };
         // SAFETY: scalar code needs no instructions; `PackedMatrix` made the panel and checked the activations.
@@ -68,7 +75,7 @@ macro_rules! path {
             x: &Activations,
             first: usize,
             tokens: usize,
-            sums: &mut Sums,
+            sums: &mut [[f32; PANEL]],
         ) {
             let mut done = 0;
             while done < tokens {
@@ -119,7 +126,7 @@ mod x86 {
         x: &Activations,
         first: usize,
         tokens: usize,
-        sums: &mut Sums,
+        sums: &mut [[f32; PANEL]],
     ) {
         let tile = Tile { x, first, last: first + tokens - 1 };
         // SAFETY: this path is chosen only where the processor has its instructions; `PackedMatrix` made the panel and

@@ -15,6 +15,7 @@ pub(super) static F32: Layout = Layout {
     form: Form::F32,
     pack: pack::<4>,
     kernel: dispatch::kernel::<Columns<4>>,
+    tiles: None,
 };
 pub(super) static F16: Layout = Layout {
     block: 1,
@@ -22,9 +23,19 @@ pub(super) static F16: Layout = Layout {
     form: Form::F32,
     pack: pack::<2>,
     kernel: dispatch::kernel::<Columns<2>>,
+    tiles: None,
 };
-pub(super) static BF16: Layout =
-    Layout { block: 2, bytes: PANEL * 4, form: Form::Bf16, pack: pack::<4>, kernel: kernel_bf16 };
+pub(super) static BF16: Layout = Layout {
+    block: 2,
+    bytes: PANEL * 4,
+    form: Form::Bf16,
+    pack: pack::<4>,
+    kernel: kernel_bf16,
+    #[cfg(target_arch = "x86_64")]
+    tiles: Some(super::tiles::BF16),
+    #[cfg(not(target_arch = "x86_64"))]
+    tiles: None,
+};
 
 /// `SIZE` bytes of a row (one f32, one f16, or two bf16) after as many of the next.
 fn pack<const SIZE: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
@@ -94,7 +105,7 @@ impl Product for Pairs {
 }
 
 fn kernel_bf16(isa: Isa) -> Kernel {
-    match isa {
+    match isa.vectors() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if native::pays() => native::kernel,
         _ => dispatch::kernel::<Pairs>(isa),
@@ -107,7 +118,7 @@ mod native {
     use std::arch::x86_64::*;
     use std::sync::OnceLock;
 
-    use super::super::{Activations, PANEL, Sums, TILE};
+    use super::super::{Activations, PANEL, TILE};
 
     /// Whether the processor has AVX512_BF16 and it is faster than widening. Intel's cores take as long for one
     /// instruction as for four f32 ones (measured: 105 against 200 GFLOP/s); AMD's double the rate of f32.
@@ -121,7 +132,13 @@ mod native {
         [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
     }
 
-    pub(super) fn kernel(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut Sums) {
+    pub(super) fn kernel(
+        panel: &[u8],
+        x: &Activations,
+        first: usize,
+        tokens: usize,
+        sums: &mut [[f32; PANEL]],
+    ) {
         let last = first + tokens - 1;
         // SAFETY: `pays` was asked; a panel holds `x.columns()` columns, as `PackedMatrix` made it.
         unsafe {

@@ -63,6 +63,7 @@ const fn layout_of<const BITS: usize, const GROUP: usize>() -> Layout {
         // Codes come apart from scales and zero points: see `pack`.
         pack: |_, _, _| {},
         kernel: dispatch::kernel::<Grouped<BITS, GROUP>>,
+        tiles: None,
     }
 }
 

@@ -38,6 +38,8 @@ mod planes;
 mod scaled;
 mod simd;
 mod super_blocks;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,8 +63,8 @@ pub(crate) const TILE: usize = 8;
 /// Tokens whose activations stay in the second-level cache while all panels of a thread pass by.
 const TOKEN_BLOCK: usize = 64;
 
-/// Sums of one panel with some tokens: `[token][row]`.
-pub(crate) type Sums = [[f32; PANEL]; TILE];
+/// Units whose products on tiles are finished together: their sums stay in the first-level cache, and tiles work ahead.
+const UNITS_AT_ONCE: usize = 8;
 
 /// A weight matrix `[rows, columns]` in panels.
 #[derive(Debug)]
@@ -206,36 +208,49 @@ pub fn multiply_all<const N: usize>(
     x: &Activations,
     pool: &Pool,
 ) {
-    let jobs = products.map(|(matrix, out)| (matrix, matrix.check(isa, x, out), SharedOut::new(out)));
+    let jobs = products.map(|(matrix, out)| {
+        matrix.check(isa, x, out);
+        (matrix, SharedOut::new(out))
+    });
     let threads = pool.threads();
     pool.run(&|thread| {
-        for (matrix, kernel, out) in &jobs {
-            matrix.multiply_panels(part(matrix.rows.div_ceil(PANEL), 1, thread, threads), *kernel, x, out);
+        for (matrix, out) in &jobs {
+            matrix.multiply_panels(part(matrix.rows.div_ceil(PANEL), 1, thread, threads), isa, x, out);
         }
     });
 }
 
 impl PackedMatrix {
-    /// Checks that activations and output fit, and gives the kernel.
-    fn check(&self, isa: Isa, x: &Activations, out: &[f32]) -> Kernel {
+    /// Checks that path, activations and output fit.
+    fn check(&self, isa: Isa, x: &Activations, out: &[f32]) {
         assert!(isa.is_available(), "the processor has the path");
         assert_eq!(x.columns(), self.columns, "activations as long as the matrix is wide");
         assert_eq!(x.form(), self.layout.form, "activations in this format's form");
         assert_eq!(out.len(), x.tokens() * self.rows, "one sum for every token and row");
-        (self.layout.kernel)(isa)
+    }
+
+    /// The kernel of AMX's tiles, where it is the faster one.
+    fn tiles(&self, isa: Isa, x: &Activations) -> Option<Kernel> {
+        let tiles = self.layout.tiles.filter(|_| isa == Isa::Amx)?;
+        (x.tokens() >= tiles.from && self.columns.is_multiple_of(tiles.columns)).then_some(tiles.kernel)
     }
 
     /// One thread's panels.
-    fn multiply_panels(&self, part: Range<usize>, kernel: Kernel, x: &Activations, out: &SharedOut<'_>) {
-        let mut sums: Sums = [[0.0; PANEL]; TILE];
+    fn multiply_panels(&self, part: Range<usize>, isa: Isa, x: &Activations, out: &SharedOut<'_>) {
+        let mut sums = [[0.0; PANEL]; TOKEN_BLOCK];
+        // What tiles give is what the other kernel gives, to the bit: a token's sums do not depend on its company.
+        let (kernel, tile) = match self.tiles(isa, x) {
+            Some(kernel) => (kernel, TOKEN_BLOCK),
+            None => ((self.layout.kernel)(isa), TILE),
+        };
         for block in (0..x.tokens()).step_by(TOKEN_BLOCK) {
             let block_end = (block + TOKEN_BLOCK).min(x.tokens());
             for panel in part.clone() {
                 let data = &self.data.as_slice()[panel * self.panel_bytes..(panel + 1) * self.panel_bytes];
                 let first_row = panel * PANEL;
                 let rows = PANEL.min(self.rows - first_row);
-                for token in (block..block_end).step_by(TILE) {
-                    let tokens = TILE.min(block_end - token);
+                for token in (block..block_end).step_by(tile) {
+                    let tokens = tile.min(block_end - token);
                     kernel(data, x, token, tokens, &mut sums);
                     for (index, sums) in sums[..tokens].iter().enumerate() {
                         // SAFETY: these rows are this panel's, and each panel is one thread's own.
@@ -258,8 +273,20 @@ struct Layout {
     form: Form,
     /// Packs up to sixteen rows of the given length in bytes.
     pack: fn(rows: &[u8], row_bytes: usize, out: &mut [u8]),
-    /// The kernel of a path.
+    /// The kernel of a path, for up to [`TILE`] tokens.
     kernel: fn(Isa) -> Kernel,
+    /// The kernel of AMX's tiles, for up to [`TOKEN_BLOCK`] tokens.
+    tiles: Option<Tiles>,
+}
+
+/// A kernel of AMX's tiles.
+#[derive(Debug, Clone, Copy)]
+struct Tiles {
+    kernel: Kernel,
+    /// Tokens from which it is the faster one.
+    from: usize,
+    /// Columns that it takes at a time.
+    columns: usize,
 }
 
 fn layout(dtype: DType) -> Option<&'static Layout> {

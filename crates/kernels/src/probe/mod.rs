@@ -84,13 +84,15 @@ impl Loop {
 pub fn arithmetic(kind: Kind, isa: Isa) -> Option<Loop> {
     assert!(isa.is_available(), "the processor has the path");
     match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => amx::arithmetic(kind).or_else(|| x86::avx512(kind)),
         Isa::Plain => plain::arithmetic(kind),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => x86::avx2(kind),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => x86::avx512(kind).or_else(|| amx::arithmetic(kind)),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => neon::arithmetic(kind),
+        Isa::Neon | Isa::NeonDot => neon::arithmetic(kind),
         // Paths of other processors, which `is_available` has ruled out.
         _ => None,
     }

@@ -22,7 +22,7 @@ pub fn read(isa: Isa, data: &[u8], ahead: usize) -> u64 {
     let (turns, rest) = data.split_at(data.len() / TURN * TURN);
     // SAFETY: the processor has the path, just checked, and the loops read whole turns inside the slice.
     let folded = unsafe {
-        match (isa, ahead) {
+        match (isa.vectors(), ahead) {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, 0) => x86::zmm::<false>(turns, 0),
             #[cfg(target_arch = "x86_64")]
@@ -32,9 +32,9 @@ pub fn read(isa: Isa, data: &[u8], ahead: usize) -> u64 {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx2, _) => x86::ymm::<true>(turns, ahead),
             #[cfg(target_arch = "aarch64")]
-            (Isa::Neon, 0) => neon::<false>(turns, 0),
+            (Isa::Neon | Isa::NeonDot, 0) => neon::<false>(turns, 0),
             #[cfg(target_arch = "aarch64")]
-            (Isa::Neon, _) => neon::<true>(turns, ahead),
+            (Isa::Neon | Isa::NeonDot, _) => neon::<true>(turns, ahead),
             _ => plain(turns),
         }
     };
