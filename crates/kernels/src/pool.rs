@@ -84,6 +84,12 @@ impl Pool {
         })
     }
 
+    /// A pool of the caller alone.
+    pub fn single() -> &'static Pool {
+        static SINGLE: OnceLock<Pool> = OnceLock::new();
+        SINGLE.get_or_init(|| Pool::new(1))
+    }
+
     /// Threads, the caller included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1

@@ -6,9 +6,14 @@
 use half::bf16;
 
 use crate::pool::Pool;
+use crate::vector::dispatch;
 
 /// Values whose sum is kept.
 pub(crate) const SUM_BLOCK: usize = 16;
+
+/// Bytes between two tokens' int8 or bf16 values: without them the same columns of many tokens would meet in few places of
+/// the first-level cache, since row lengths are multiples of powers of two.
+const PADDING: usize = 64;
 
 /// Fewer tokens than this are prepared sooner than threads are woken for them.
 const SHARED_FROM: usize = 8;
@@ -30,6 +35,8 @@ pub enum Form {
 pub struct Activations {
     tokens: usize,
     columns: usize,
+    /// Values from one token to the next.
+    stride: usize,
     form: Form,
     floats: Vec<f32>,
     halves: Vec<bf16>,
@@ -67,32 +74,51 @@ impl Activations {
         self.form = form;
         match form {
             Form::F32 => {
+                self.stride = columns;
                 self.floats.clear();
                 self.floats.extend_from_slice(x);
             }
             Form::Bf16 => {
-                self.halves.clear();
-                self.halves.extend(x.iter().map(|&x| bf16::from_f32(x)));
+                self.stride = columns + PADDING / size_of::<bf16>();
+                let length = self.tokens * self.stride;
+                self.halves.resize(self.halves.len().max(length), bf16::ZERO);
+                self.split(pool).split_chunks(&mut self.halves[..length], self.stride, |token, halves| {
+                    to_bf16(&x[token * columns..(token + 1) * columns], halves);
+                });
             }
             Form::Int8(block) => self.fill_int8(x, block, pool),
         }
     }
 
+    /// The pool, or one thread where few tokens are prepared sooner than others are told of them.
+    fn split<'p>(&self, pool: &'p Pool) -> &'p Pool {
+        if self.tokens < SHARED_FROM { Pool::single() } else { pool }
+    }
+
     fn fill_int8(&mut self, x: &[f32], block: usize, pool: &Pool) {
         assert!(self.columns.is_multiple_of(block), "whole blocks");
-        self.values.resize(x.len(), 0);
+        let (columns, stride) = (self.columns, self.columns + PADDING);
+        self.stride = stride;
+        self.values.resize(self.tokens * stride, 0);
         self.scales.resize(x.len() / block, 0.0);
         self.sums.resize(x.len() / SUM_BLOCK, 0);
-        let columns = self.columns;
+        let quantize_tokens = |x: &[f32], values: &mut [i8], scales: &mut [f32], sums: &mut [i16]| {
+            let tokens = x.chunks_exact(columns).zip(values.chunks_exact_mut(stride));
+            let extras =
+                scales.chunks_exact_mut(columns / block).zip(sums.chunks_exact_mut(columns / SUM_BLOCK));
+            for ((x, values), (scales, sums)) in tokens.zip(extras) {
+                quantize(x, block, &mut values[..columns], scales, sums);
+            }
+        };
         if self.tokens < SHARED_FROM {
-            return quantize(x, block, &mut self.values, &mut self.scales, &mut self.sums);
+            return quantize_tokens(x, &mut self.values, &mut self.scales, &mut self.sums);
         }
         let mut rest = (&mut self.values[..], &mut self.scales[..], &mut self.sums[..]);
         let share = self.tokens.div_ceil(pool.threads());
         let mut parts = Vec::with_capacity(pool.threads());
         for x in x.chunks(share * columns) {
             let (values, scales, sums) = rest;
-            let (values, more_values) = values.split_at_mut(x.len());
+            let (values, more_values) = values.split_at_mut(x.len() / columns * stride);
             let (scales, more_scales) = scales.split_at_mut(x.len() / block);
             let (sums, more_sums) = sums.split_at_mut(x.len() / SUM_BLOCK);
             rest = (more_values, more_scales, more_sums);
@@ -100,27 +126,33 @@ impl Activations {
         }
         pool.split_chunks(&mut parts, 1, |_, part| {
             for (x, values, scales, sums) in part {
-                quantize(x, block, values, scales, sums);
+                quantize_tokens(x, values, scales, sums);
             }
         });
+    }
+
+    /// Places from one token to the next.
+    #[inline]
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
     }
 
     /// The values of a token, if they are f32.
     #[inline]
     pub(crate) fn floats(&self, token: usize) -> &[f32] {
-        &self.floats[token * self.columns..(token + 1) * self.columns]
+        &self.floats[token * self.stride..][..self.columns]
     }
 
     /// The values of a token, if they are bf16.
     #[inline]
     pub(crate) fn halves(&self, token: usize) -> &[bf16] {
-        &self.halves[token * self.columns..(token + 1) * self.columns]
+        &self.halves[token * self.stride..][..self.columns]
     }
 
     /// The values of a token, if they are int8.
     #[inline]
     pub(crate) fn values(&self, token: usize) -> &[i8] {
-        &self.values[token * self.columns..(token + 1) * self.columns]
+        &self.values[token * self.stride..][..self.columns]
     }
 
     /// The scales of a token's blocks.
@@ -136,6 +168,19 @@ impl Activations {
         let blocks = self.columns / SUM_BLOCK;
         &self.sums[token * blocks..(token + 1) * blocks]
     }
+}
+
+/// Rounds to bf16, to nearest, ties to even; NaN stays NaN. What of `out` is longer stays as it is.
+fn to_bf16(x: &[f32], out: &mut [bf16]) {
+    #[inline(always)]
+    fn run<const FUSED: bool>(x: &[f32], out: &mut [bf16]) {
+        for (x, out) in x.iter().zip(out) {
+            let bits = x.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+            *out = bf16::from_bits(if x.is_nan() { 0x7fc0 } else { rounded as u16 });
+        }
+    }
+    dispatch!(run(x: &[f32], out: &mut [bf16]))
 }
 
 /// Quantizes whole blocks.
@@ -199,6 +244,17 @@ fn quantize_blocks(x: &[f32], block: usize, values: &mut [i8], scales: &mut [f32
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bf16_rounds_as_the_half_crate_does() {
+        let mut x: Vec<f32> = (0..1000).map(|i| (i as f32 * 0.37).sin() * 10f32.powi(i % 70 - 35)).collect();
+        x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1.00390625]);
+        let mut out = vec![bf16::ZERO; x.len()];
+        to_bf16(&x, &mut out);
+        assert!(x.iter().zip(&out).all(|(&x, out)| out.to_bits() == bf16::from_f32(x).to_bits()));
+        to_bf16(&[f32::NAN], &mut out);
+        assert!(out[0].is_nan());
+    }
 
     #[test]
     fn values_are_within_half_a_step_and_sums_are_exact() {

@@ -63,9 +63,6 @@ pub(crate) const TILE: usize = 8;
 /// Tokens whose activations stay in the second-level cache while all panels of a thread pass by.
 const TOKEN_BLOCK: usize = 64;
 
-/// Units whose products on tiles are finished together: their sums stay in the first-level cache, and tiles work ahead.
-const UNITS_AT_ONCE: usize = 8;
-
 /// A weight matrix `[rows, columns]` in panels.
 #[derive(Debug)]
 pub struct PackedMatrix {
@@ -229,17 +226,17 @@ impl PackedMatrix {
         assert_eq!(out.len(), x.tokens() * self.rows, "one sum for every token and row");
     }
 
-    /// The kernel of AMX's tiles, where it is the faster one.
-    fn tiles(&self, isa: Isa, x: &Activations) -> Option<Kernel> {
+    /// The kernel of AMX's tiles, if there is one for the format and the row length. It is used for a single token too:
+    /// other kernels round differently, and a token's sums should not depend on its company.
+    fn tiles(&self, isa: Isa) -> Option<Kernel> {
         let tiles = self.layout.tiles.filter(|_| isa == Isa::Amx)?;
-        (x.tokens() >= tiles.from && self.columns.is_multiple_of(tiles.columns)).then_some(tiles.kernel)
+        self.columns.is_multiple_of(tiles.columns).then_some(tiles.kernel)
     }
 
     /// One thread's panels.
     fn multiply_panels(&self, part: Range<usize>, isa: Isa, x: &Activations, out: &SharedOut<'_>) {
         let mut sums = [[0.0; PANEL]; TOKEN_BLOCK];
-        // What tiles give is what the other kernel gives, to the bit: a token's sums do not depend on its company.
-        let (kernel, tile) = match self.tiles(isa, x) {
+        let (kernel, tile) = match self.tiles(isa) {
             Some(kernel) => (kernel, TOKEN_BLOCK),
             None => ((self.layout.kernel)(isa), TILE),
         };
@@ -283,8 +280,6 @@ struct Layout {
 #[derive(Debug, Clone, Copy)]
 struct Tiles {
     kernel: Kernel,
-    /// Tokens from which it is the faster one.
-    from: usize,
     /// Columns that it takes at a time.
     columns: usize,
 }

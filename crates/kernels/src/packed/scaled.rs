@@ -9,7 +9,7 @@
 use super::dispatch::{self, Product, Tile};
 use super::planes::{self, UNIT};
 use super::simd::Simd;
-use super::{Form, Layout, PANEL, Tiles};
+use super::{Form, Layout, PANEL};
 use crate::quant::tables;
 
 /// What a code stands for.
@@ -72,7 +72,7 @@ const fn layout<F: Scaled>() -> Layout {
         form: Form::Int8(UNIT),
         pack: pack::<F>,
         kernel: dispatch::kernel::<Blocks<F>>,
-        tiles: tiles::<F>(),
+        tiles: None,
     }
 }
 
@@ -276,109 +276,3 @@ declare!(
     /// `w = 2^(e − 128) · table[q]`, four bits.
     MXFP4, Mx, 17, 4, Codes::Table(&tables::E2M1_DOUBLED), nibbles, const SCALE: Scale = Scale::Power;
 );
-
-/// The kernel of tiles.
-const fn tiles<F: Scaled>() -> Option<Tiles> {
-    #[cfg(target_arch = "x86_64")]
-    return Some(Tiles { kernel: on_tiles::sums::<F>, from: 5, columns: UNIT });
-    #[cfg(not(target_arch = "x86_64"))]
-    None
-}
-
-#[cfg(target_arch = "x86_64")]
-mod on_tiles {
-    use std::arch::x86_64::*;
-
-    use super::super::simd::Avx512;
-    use super::super::tiles::{self, Block, TOKENS};
-    use super::super::{Activations, UNITS_AT_ONCE};
-    use super::*;
-
-    /// Sums of a panel with up to 64 tokens; the same numbers as [`Blocks`] gives.
-    pub(super) fn sums<F: Scaled>(
-        panel: &[u8],
-        x: &Activations,
-        first: usize,
-        tokens: usize,
-        sums: &mut [[f32; PANEL]],
-    ) {
-        tiles::with_weights(x.columns(), |weights| {
-            // SAFETY: this kernel is chosen only where AVX-512 and tiles are there; a panel holds all blocks of
-            // `x.columns()` columns, as `PackedMatrix` made it.
-            unsafe {
-                spread::<F>(panel, weights);
-                for tile in (0..tokens).step_by(TOKENS) {
-                    let count = TOKENS.min(tokens - tile);
-                    tile_sums::<F>(panel, weights, x, first + tile, count, &mut sums[tile..]);
-                }
-            }
-        });
-    }
-
-    /// The weights of a panel as signed bytes.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn spread<F: Scaled>(panel: &[u8], out: &mut [__m512i]) {
-        let less = match F::CODES {
-            Codes::Less8 => _mm512_set1_epi8(8),
-            Codes::Less16 => _mm512_set1_epi8(16),
-            // Signed ones come with 128 added.
-            Codes::Signed | Codes::Table(_) => _mm512_set1_epi8(-128),
-            Codes::Unsigned => _mm512_setzero_si512(),
-        };
-        for (unit, out) in out.chunks_exact_mut(8).enumerate() {
-            // SAFETY: a panel holds as many units as `out` has room for.
-            let weights = unsafe { weights::<Avx512, F>(panel.as_ptr().add(unit * F::UNIT_BYTES)) };
-            for (out, weights) in out.iter_mut().zip(weights) {
-                *out = _mm512_sub_epi8(weights, less);
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn tile_sums<F: Scaled>(
-        panel: &[u8],
-        weights: &[__m512i],
-        x: &Activations,
-        first: usize,
-        tokens: usize,
-        sums: &mut [[f32; PANEL]],
-    ) {
-        let blocks = x.columns() / UNIT;
-        let token = |t: usize| (first + t).min(first + tokens - 1);
-        let x_scales: [*const f32; TOKENS] = std::array::from_fn(|t| x.scales(token(t)).as_ptr());
-        let x_sums: [*const i16; TOKENS] = std::array::from_fn(|t| x.sums(token(t)).as_ptr());
-        let mut dots: [Block; UNITS_AT_ONCE] = [[[0; PANEL]; TOKENS]; UNITS_AT_ONCE];
-        // SAFETY: all offsets stay inside the panel and the tokens' activations (`blocks` blocks each).
-        unsafe {
-            let extras = panel.as_ptr().add(blocks * F::UNIT_BYTES);
-            let mut total = [_mm512_setzero_ps(); TOKENS];
-            for from in (0..blocks).step_by(UNITS_AT_ONCE) {
-                let dots = &mut dots[..UNITS_AT_ONCE.min(blocks - from)];
-                let values = x.values(first).as_ptr().add(from * UNIT);
-                tiles::int8::<UNIT>(weights.as_ptr().add(from * 8).cast(), values, x.columns(), tokens, dots);
-                for (block, dots) in (from..).zip(dots.iter()) {
-                    let extras = extras.add(block * F::EXTRAS);
-                    let scale = match F::SCALE {
-                        Scale::F16 => Avx512::halves(extras),
-                        Scale::Power => Avx512::multiply(Avx512::powers(extras), Avx512::splat(0.5)),
-                    };
-                    for t in 0..TOKENS {
-                        let x_scale = *x_scales[t].add(block);
-                        let both = _mm512_mul_ps(scale, _mm512_set1_ps(x_scale));
-                        let dot = _mm512_cvtepi32_ps(_mm512_loadu_si512(dots[t].as_ptr().cast()));
-                        total[t] = _mm512_fmadd_ps(dot, both, total[t]);
-                        if F::MINIMUM {
-                            let two = x_sums[t].add(block * 2);
-                            let x_sum = _mm512_set1_ps(x_scale * f32::from(*two + *two.add(1)));
-                            total[t] =
-                                _mm512_fmadd_ps(Avx512::halves(extras.add(PANEL * 2)), x_sum, total[t]);
-                        }
-                    }
-                }
-            }
-            for t in 0..tokens {
-                _mm512_storeu_ps(sums[t].as_mut_ptr(), total[t]);
-            }
-        }
-    }
-}

@@ -12,7 +12,7 @@ use super::dispatch::{self, Product, Tile};
 use super::planes::{self, UNIT};
 use super::scaled::{looked_up, nibbles, signed};
 use super::simd::Simd;
-use super::{Form, Layout, PANEL, Tiles};
+use super::{Form, Layout, PANEL};
 use crate::quant::tables;
 
 /// Values of a block.
@@ -75,7 +75,7 @@ const fn layout<F: Super>() -> Layout {
         form: Form::Int8(BLOCK),
         pack: pack::<F>,
         kernel: dispatch::kernel::<Blocks<F>>,
-        tiles: tiles::<F>(),
+        tiles: None,
     }
 }
 
@@ -329,155 +329,5 @@ fn with_minima(stored: &[u8], codes: impl Fn(usize) -> [u8; UNIT]) -> Parts {
         scales: std::array::from_fn(|part| both[part % 8].0),
         minima: std::array::from_fn(|part| both[part % 8].1),
         codes: std::array::from_fn(codes),
-    }
-}
-
-/// The kernel of tiles.
-const fn tiles<F: Super>() -> Option<Tiles> {
-    #[cfg(target_arch = "x86_64")]
-    return Some(Tiles { kernel: on_tiles::sums::<F>, from: 5, columns: BLOCK });
-    #[cfg(not(target_arch = "x86_64"))]
-    None
-}
-
-#[cfg(target_arch = "x86_64")]
-mod on_tiles {
-    use std::arch::x86_64::*;
-
-    use super::super::Activations;
-    use super::super::simd::Avx512;
-    use super::super::tiles::{self, Block, TOKENS};
-    use super::*;
-
-    /// Tokens whose sums are finished at once: as many as registers hold.
-    const FINISHED: usize = 8;
-
-    /// Sums of a panel with up to 64 tokens; the same numbers as [`Blocks`] gives.
-    pub(super) fn sums<F: Super>(
-        panel: &[u8],
-        x: &Activations,
-        first: usize,
-        tokens: usize,
-        sums: &mut [[f32; PANEL]],
-    ) {
-        tiles::with_weights(x.columns(), |weights| {
-            // SAFETY: this kernel is chosen only where AVX-512 and tiles are there; a panel holds all blocks of
-            // `x.columns()` columns, as `PackedMatrix` made it.
-            unsafe {
-                spread::<F>(panel, weights);
-                for tile in (0..tokens).step_by(TOKENS) {
-                    let count = TOKENS.min(tokens - tile);
-                    tile_sums::<F>(panel, weights, x, first + tile, count, &mut sums[tile..]);
-                }
-            }
-        });
-    }
-
-    /// The codes of a panel as signed bytes.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn spread<F: Super>(panel: &[u8], out: &mut [__m512i]) {
-        for (unit, out) in out.chunks_exact_mut(8).enumerate() {
-            // SAFETY: a panel holds as many units as `out` has room for.
-            let codes =
-                unsafe { weights::<Avx512, F>(panel.as_ptr().add(unit * planes::unit_bytes(F::BITS))) };
-            for (out, codes) in out.iter_mut().zip(codes) {
-                // Those of tables come with 128 added.
-                let table = matches!(F::CODES, Codes::Table(_));
-                *out = if table { _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) } else { codes };
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn tile_sums<F: Super>(
-        panel: &[u8],
-        weights: &[__m512i],
-        x: &Activations,
-        first: usize,
-        tokens: usize,
-        sums: &mut [[f32; PANEL]],
-    ) {
-        let blocks = x.columns() / BLOCK;
-        let mut dots: [Block; 2 * UNITS] = [[[0; PANEL]; TOKENS]; 2 * UNITS];
-        let mut total = [[0.0f32; PANEL]; TOKENS];
-        // SAFETY: all offsets stay inside the panel and the tokens' activations (`blocks` blocks each).
-        unsafe {
-            let extras = panel.as_ptr().add(blocks * F::BLOCK_BYTES);
-            for block in 0..blocks {
-                let dots = &mut dots[..UNITS * F::PARTS];
-                let weights = weights.as_ptr().add(block * BLOCK / 4).cast();
-                let values = x.values(first).as_ptr().add(block * BLOCK);
-                if F::PARTS == 1 {
-                    tiles::int8::<UNIT>(weights, values, x.columns(), tokens, dots);
-                } else {
-                    tiles::int8::<{ UNIT / 2 }>(weights, values, x.columns(), tokens, dots);
-                }
-                for from in (0..tokens).step_by(FINISHED) {
-                    let token = |t: usize| (first + from + t).min(first + tokens - 1);
-                    finish::<F>(extras.add(block * F::EXTRAS), dots, x, token, block, from, &mut total);
-                }
-            }
-        }
-        sums[..tokens].copy_from_slice(&total[..tokens]);
-    }
-
-    /// Adds what a block gives to the totals of [`FINISHED`] tokens.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn finish<F: Super>(
-        extras: *const u8,
-        dots: &[Block],
-        x: &Activations,
-        token: impl Fn(usize) -> usize,
-        block: usize,
-        from: usize,
-        total: &mut [[f32; PANEL]; TOKENS],
-    ) {
-        // SAFETY: `extras` are a block's own, and each token has sums and scales for each block.
-        unsafe {
-            let mut scaled = [_mm512_setzero_si512(); FINISHED];
-            let mut offsets = [_mm512_setzero_si512(); FINISHED];
-            for unit in 0..UNITS {
-                let scale = |part: usize| {
-                    let at = extras.add(F::SCALES_AT + (unit * F::PARTS + part) * PANEL);
-                    if F::SIGNED_SCALES { Avx512::widen_signed(at) } else { Avx512::widen_unsigned(at) }
-                };
-                let minimum = |part: usize| {
-                    Avx512::widen_unsigned(extras.add(F::MINIMA_AT + (unit * F::PARTS + part) * PANEL))
-                };
-                let pair = match F::CODES {
-                    Codes::WithMinima => Avx512::pair(minimum(0), minimum(F::PARTS - 1)),
-                    _ => Avx512::pair(scale(0), scale(F::PARTS - 1)),
-                };
-                for t in 0..FINISHED {
-                    for part in 0..F::PARTS {
-                        let dot = dots[unit * F::PARTS + part][from + t].as_ptr();
-                        let dot = _mm512_loadu_si512(dot.cast());
-                        scaled[t] = Avx512::multiply_add_ints(scaled[t], dot, scale(part));
-                    }
-                    if !matches!(F::CODES, Codes::Table(_)) {
-                        let two = x.sums(token(t)).as_ptr().add((block * UNITS + unit) * 2);
-                        offsets[t] = Avx512::dot_pair(offsets[t], pair, two);
-                    }
-                }
-            }
-            let d = Avx512::halves(extras);
-            for t in 0..FINISHED {
-                let to = total[from + t].as_mut_ptr();
-                let mut sum = _mm512_loadu_ps(to);
-                let x_scale = _mm512_set1_ps(x.scales(token(t))[block]);
-                let scaled = match F::CODES {
-                    Codes::WithMinima => {
-                        let e = _mm512_mul_ps(Avx512::halves(extras.add(F::E_AT)), x_scale);
-                        sum = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(offsets[t]), e, sum);
-                        scaled[t]
-                    }
-                    Codes::Less4 => Avx512::subtract_shifted::<2>(scaled[t], offsets[t]),
-                    Codes::Less32 => Avx512::subtract_shifted::<5>(scaled[t], offsets[t]),
-                    Codes::Table(_) => scaled[t],
-                };
-                sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(scaled), _mm512_mul_ps(d, x_scale), sum);
-                _mm512_storeu_ps(to, sum);
-            }
-        }
     }
 }
