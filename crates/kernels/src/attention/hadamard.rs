@@ -12,22 +12,25 @@ pub(super) fn transform(rows: &mut [f32], dim: usize) {
     fn run<const FUSED: bool>(rows: &mut [f32], block: usize) {
         let factor = 1.0 / (block as f32).sqrt();
         for row in rows.chunks_exact_mut(block) {
-            let (chunks, rest) = row.as_chunks_mut::<LANES>();
-            for chunk in chunks {
+            if block < LANES {
+                short(row, factor);
+                continue;
+            }
+            let chunks = row.as_chunks_mut::<LANES>().0;
+            for chunk in &mut *chunks {
                 *chunk = chunk.map(|x| x * factor);
                 within::<1>(chunk);
                 within::<2>(chunk);
                 within::<4>(chunk);
                 within::<8>(chunk);
             }
-            rest.iter_mut().for_each(|x| *x *= factor);
-            // Blocks of less than sixteen lie in the rest, larger ones in the chunks alone.
-            let (whole, mut half) = if block < LANES { (rest, 1) } else { (row, LANES) };
-            while half < block {
-                for pair in whole.chunks_exact_mut(2 * half) {
-                    let (low, high) = pair.split_at_mut(half);
-                    for (low, high) in low.iter_mut().zip(high) {
-                        (*low, *high) = (*low + *high, *low - *high);
+            let mut half = 1;
+            while half < chunks.len() {
+                for first in (0..chunks.len()).step_by(2 * half) {
+                    for at in first..first + half {
+                        let (low, high) = (chunks[at], chunks[at + half]);
+                        chunks[at] = std::array::from_fn(|lane| low[lane] + high[lane]);
+                        chunks[at + half] = std::array::from_fn(|lane| low[lane] - high[lane]);
                     }
                 }
                 half *= 2;
@@ -39,6 +42,21 @@ pub(super) fn transform(rows: &mut [f32], dim: usize) {
     }
     if dim > 0 {
         dispatched(rows, 1 << dim.trailing_zeros());
+    }
+}
+
+/// A row of less than sixteen.
+fn short(row: &mut [f32], factor: f32) {
+    row.iter_mut().for_each(|x| *x *= factor);
+    let mut half = 1;
+    while half < row.len() {
+        for pair in row.chunks_exact_mut(2 * half) {
+            let (low, high) = pair.split_at_mut(half);
+            for (low, high) in low.iter_mut().zip(high) {
+                (*low, *high) = (*low + *high, *low - *high);
+            }
+        }
+        half *= 2;
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn load_f16(at: *const f16) -> Self::V;
     unsafe fn load_bf16(at: *const bf16) -> Self::V;
     unsafe fn load_i8(at: *const i8) -> Self::V;
+    /// Has a line of memory brought near, wherever it is and whether or not it exists.
+    unsafe fn fetch(at: *const u8);
     unsafe fn store(at: *mut f32, x: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -63,6 +65,10 @@ pub(super) trait Lanes: Copy + 'static {
 
 /// A stored element.
 pub(super) trait Element: bytemuck::Pod {
+    /// Whether what is read next is fetched in advance. Widening bytes leaves the time for it, and is slow enough that the
+    /// processor itself looks too short a way ahead; with the others it costs more than it brings.
+    const FETCHED: bool;
+
     /// Sixteen neighbours as f32, exact.
     ///
     /// # Safety
@@ -71,8 +77,10 @@ pub(super) trait Element: bytemuck::Pod {
 }
 
 macro_rules! element {
-    ($($type:ty: $load:ident),*) => {$(
+    ($($type:ty: $load:ident $fetched:literal),*) => {$(
         impl Element for $type {
+            const FETCHED: bool = $fetched;
+
             #[inline(always)]
             unsafe fn load<S: Lanes>(at: *const $type) -> S::V {
                 // SAFETY: the caller's promise.
@@ -81,7 +89,7 @@ macro_rules! element {
         }
     )*};
 }
-element!(f32: load, f16: load_f16, bf16: load_bf16, i8: load_i8);
+element!(f32: load false, f16: load_f16 false, bf16: load_bf16 false, i8: load_i8 true);
 
 /// `e^x` for `x <= 0` to about one unit in the last place; 0 from −87 down, NaN for NaN.
 ///

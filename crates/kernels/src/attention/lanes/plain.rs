@@ -48,6 +48,8 @@ impl<const FUSED: bool> Lanes for Plain<FUSED> {
         each(|lane| f32::from(bytes[lane]))
     }
     #[inline(always)]
+    unsafe fn fetch(_: *const u8) {}
+    #[inline(always)]
     unsafe fn store(at: *mut f32, x: Self::V) {
         unsafe { at.cast::<[f32; LANES]>().write_unaligned(x) }
     }

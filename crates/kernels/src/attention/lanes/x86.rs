@@ -44,6 +44,10 @@ impl Lanes for Avx512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
     }
     #[inline(always)]
+    unsafe fn fetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn store(at: *mut f32, x: __m512) {
         unsafe { _mm512_storeu_ps(at, x) }
     }
@@ -155,6 +159,10 @@ impl Lanes for Avx2 {
             let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(8).cast()));
             (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
         }
+    }
+    #[inline(always)]
+    unsafe fn fetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]
     unsafe fn store(at: *mut f32, x: Pair) {
