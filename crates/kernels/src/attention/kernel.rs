@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::lanes::{Element, Lanes, exp, softcap};
 use crate::vector::LANES;
 
-/// Sums over panels of sixteen lanes: for each input `t`, panel `p` and lane `l`
-/// `out[t][p · 16 + l] = Σ_i panels[p][i · 16 + l] · inputs[t][i]`, in the order of `i` whatever is computed beside it.
+/// Sums over panels of sixteen lanes: for each input `t`, panel `p` and lane `l` `out[t][p · 16 + l] = Σ_i
+/// panels[p][i · 16 + l] · inputs[t][i]`, in the order of `i` whatever is computed beside it.
 #[derive(Clone, Copy)]
 pub(super) struct PanelSums<E> {
     pub panels: *const E,

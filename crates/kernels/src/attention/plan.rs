@@ -175,7 +175,8 @@ impl Tiles<'_> {
         share.from.block..if share.from.is_in_tile_of(&share.to) { share.to.block } else { tile.blocks.end }
     }
 
-    /// Cuts everything into a share for each of `threads`. Gives the number of f32 that the shares keep for each other.
+    /// Cuts everything into a share for each of `threads`. Gives the number of f32 that the shares keep for each
+    /// other.
     pub(super) fn cut(&self, total_cost: usize, threads: usize, shares: &mut Vec<Share>) -> usize {
         shares.clear();
         let share = |from, owner| Share { from, to: self.end(), owner, sharers: 0, folded: 0, blocks: 0 };
@@ -244,5 +245,71 @@ impl Tiles<'_> {
             used += size * blocks;
         }
         used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{KvType, LayerCache};
+    use super::*;
+
+    /// The blocks of each share, in order: `(task, kv_head, first member, block)`.
+    fn shares_of(tiles: Tiles<'_>, threads: usize) -> Vec<Vec<(usize, usize, usize, usize)>> {
+        let mut shares = Vec::new();
+        tiles.cut(tiles.total_cost(), threads, &mut shares);
+        assert_eq!(shares.len(), threads);
+        let blocks = |piece: Piece| {
+            let tile = piece.tile;
+            piece.blocks.map(move |block| (tile.task, tile.kv_head, tile.members.start, block))
+        };
+        shares.iter().map(|share| tiles.pieces(share).flat_map(blocks).collect()).collect()
+    }
+
+    #[test]
+    fn shares_are_even_and_cover_every_block_once_in_order() {
+        let shape = Shape { heads: 9, scale: 1.0, softcap: None, window: None, causal: true };
+        for sequences in
+            [&[(8192, 1)][..], &[(1024, 1)], &[(5000, 1), (300, 1), (2000, 1)], &[(100, 1), (4096, 1)]]
+        {
+            let caches: Vec<LayerCache> = sequences
+                .iter()
+                .map(|&(len, _)| {
+                    let mut cache = LayerCache::new(3, 16, KvType::Q8_0);
+                    cache.push(&vec![1.0; len * 48], &vec![1.0; len * 48]);
+                    cache
+                })
+                .collect();
+            let queries = vec![1.0; 9 * 16];
+            let mut outs = vec![vec![0.0; 9 * 16]; sequences.len()];
+            let tasks: Vec<Task> = caches
+                .iter()
+                .zip(&mut outs)
+                .map(|(cache, out)| Task { cache, queries: &queries, start: cache.len() - 1, out })
+                .collect();
+            let tiles = Tiles { tasks: &tasks, shape: &shape };
+            let all = shares_of(tiles, 1).concat();
+            let expected: usize = sequences.iter().map(|(len, _)| 3 * usize::div_ceil(*len, BLOCK)).sum();
+            assert_eq!(all.len(), expected);
+            for threads in [2, 3, 4, 7] {
+                let shares = shares_of(tiles, threads);
+                assert_eq!(shares.concat(), all, "{sequences:?} on {threads}");
+                let even = all.len().div_ceil(threads);
+                let most = shares.iter().map(Vec::len).max().unwrap_or(0);
+                // A cut comes before the block it falls in; a last block may be a part of one.
+                assert!(most <= even + 2, "{most} blocks of {} on {threads}: {sequences:?}", all.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_prompt_is_cut_where_its_cost_is_halved() {
+        let shape = Shape { heads: 4, scale: 1.0, softcap: None, window: None, causal: true };
+        let mut cache = LayerCache::new(1, 16, KvType::F32);
+        cache.push(&vec![1.0; 2048 * 16], &vec![1.0; 2048 * 16]);
+        let (queries, mut out) = (vec![1.0; 2048 * 64], vec![0.0; 2048 * 64]);
+        let tasks = [Task { cache: &cache, queries: &queries, start: 0, out: &mut out }];
+        let shares = shares_of(Tiles { tasks: &tasks, shape: &shape }, 2);
+        let [first, second] = [&shares[0], &shares[1]].map(|share| share.len() as f64);
+        assert!((first / second - 1.0).abs() < 0.1, "{first} {second}");
     }
 }

@@ -61,8 +61,8 @@ impl Buffers {
     }
 }
 
-/// Computes blocks of a tile that [`Buffers::prepare`] has loaded. Each is folded into what is known of the tile, or, with
-/// `kept`, its [`Partial`] is kept there, one after another.
+/// Computes blocks of a tile that [`Buffers::prepare`] has loaded. Each is folded into what is known of the tile,
+/// or, with `kept`, its [`Partial`] is kept there, one after another.
 ///
 /// # Safety
 /// The features of `S` are there; `E` is the element of the tile's cache; `kept` has room for the blocks' partials.
@@ -188,8 +188,8 @@ unsafe fn compute_block<S: Lanes, E: Element>(
         }
         let panels = seen.start / LANES..seen.end.div_ceil(LANES);
         let from = panels.start * LANES;
-        // SAFETY: the caller's promise; positions seen lie within the head's capacity, and the buffers have room for a full
-        // register tile and block.
+        // SAFETY: the caller's promise; positions seen lie within the head's capacity, and the buffers have room
+        // for a full register tile and block.
         unsafe {
             let sums = PanelSums {
                 panels: keys.add(from * dim),

@@ -1,8 +1,8 @@
 //! Sixteen f32 side by side on each instruction set, and what attention does with them.
 //!
-//! Everything here is inlined into functions compiled for the instruction set ([`Lanes::panel_sums`] and
-//! [`Lanes::run`] are the doors); called from elsewhere it would be slow, and without the processor's features
-//! undefined.
+//! Everything here is inlined into functions compiled for the instruction set: [`Lanes::panel_sums`],
+//! [`Lanes::transform`] and [`Lanes::run`] are the doors. Called from elsewhere it would be slow, and without the
+//! processor's features undefined.
 
 mod plain;
 #[cfg(target_arch = "x86_64")]
@@ -56,8 +56,14 @@ pub(super) trait Lanes: Copy + 'static {
     /// The sum of the lanes, always in the same order.
     unsafe fn sum(x: Self::V) -> f32;
 
+    /// The product with the Hadamard matrix of sixteen rows: sums and differences of lanes 1, 2, 4 and 8 apart.
+    unsafe fn hadamard(x: Self::V) -> Self::V;
+
     /// [`panel_sums`], compiled for the instruction set.
     unsafe fn panel_sums<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>);
+
+    /// [`transform_blocks`], compiled for the instruction set.
+    unsafe fn transform(rows: &mut [f32], block: usize);
 
     /// [`run_share`], compiled for the instruction set.
     unsafe fn run(work: &Work<'_>, thread: usize, buffers: &mut Buffers);
@@ -65,8 +71,8 @@ pub(super) trait Lanes: Copy + 'static {
 
 /// A stored element.
 pub(super) trait Element: bytemuck::Pod {
-    /// Whether what is read next is fetched in advance. Widening bytes leaves the time for it, and is slow enough that the
-    /// processor itself looks too short a way ahead; with the others it costs more than it brings.
+    /// Whether what is read next is fetched in advance. Widening bytes leaves the time for it, and is slow enough
+    /// that the processor itself looks too short a way ahead; with the others it costs more than it brings.
     const FETCHED: bool;
 
     /// Sixteen neighbours as f32, exact.
