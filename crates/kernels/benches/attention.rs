@@ -1,8 +1,8 @@
 //! Throughput of attention: `cargo bench -p ounce-kernels --bench attention`.
 //!
-//! One query position over a long cache is bound by memory: the figure to read is bytes of keys and values a second. A
-//! prompt is bound by arithmetic: the figure is elements a second, where an element is one multiply-add of a query
-//! that sees the position, two floating-point operations.
+//! One query position over a long cache is bound by memory: the figure to read is bytes of keys and values a
+//! second. A prompt is bound by arithmetic: the figure is elements a second, where an element is one multiply-add
+//! of a query that sees the position, two floating-point operations.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ounce_kernels::attention::{KvType, LayerCache, Shape, Task, attend};

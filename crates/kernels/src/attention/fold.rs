@@ -1,5 +1,5 @@
-//! What is known of a tile's queries after some blocks: the greatest score, the sum of exponentials relative to it, and
-//! the values mixed by these. Folding two of them gives what both blocks together would have given.
+//! What is known of a tile's queries after some blocks: the greatest score, the sum of exponentials relative to it,
+//! and the values mixed by these. Folding two of them gives what both blocks together would have given.
 
 use super::lanes::{Lanes, exp};
 use crate::vector::LANES;

@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::lanes::{Element, Lanes, exp, softcap};
 use crate::vector::LANES;
 
-/// Sums over panels of sixteen lanes: for each input `t`, panel `p` and lane `l`
-/// `out[t][p · 16 + l] = Σ_i panels[p][i · 16 + l] · inputs[t][i]`, in the order of `i` whatever is computed beside it.
+/// Sums over panels of sixteen lanes: for each input `t`, panel `p` and lane `l` `out[t][p · 16 + l] = Σ_i
+/// panels[p][i · 16 + l] · inputs[t][i]`, in the order of `i` whatever is computed beside it.
 #[derive(Clone, Copy)]
 pub(super) struct PanelSums<E> {
     pub panels: *const E,
@@ -19,6 +19,8 @@ pub(super) struct PanelSums<E> {
     pub input_stride: usize,
     pub out: *mut f32,
     pub out_stride: usize,
+    /// What is read after these panels, or null; see [`Element::FETCHED`].
+    pub ahead: *const u8,
 }
 
 /// The sums of `T` inputs and `P` panels, all in registers.
@@ -32,7 +34,15 @@ pub(super) unsafe fn panel_sums<S: Lanes, E: Element, const T: usize, const P: u
         let mut totals = [[S::splat(0.0); P]; T];
         let panels: [*const E; P] = std::array::from_fn(|p| sums.panels.add(p * sums.panel_stride));
         let inputs: [*const f32; T] = std::array::from_fn(|t| sums.inputs.add(t * sums.input_stride));
+        let step = P * LANES * size_of::<E>();
+        let mut ahead = sums.ahead;
         for index in 0..sums.length {
+            if E::FETCHED && !sums.ahead.is_null() {
+                for line in (0..step).step_by(64) {
+                    S::fetch(ahead.wrapping_add(line));
+                }
+                ahead = ahead.wrapping_add(step);
+            }
             let mut row = [S::splat(0.0); P];
             for p in 0..P {
                 row[p] = E::load::<S>(panels[p].add(index * LANES));
@@ -102,6 +112,9 @@ unsafe fn in_parts<S: Lanes, E: Element, const T: usize, const P: usize>(
         let skip = |sums: &mut PanelSums<E>, count: usize| {
             sums.panels = sums.panels.add(count * sums.panel_stride);
             sums.out = sums.out.add(count * LANES);
+            if !sums.ahead.is_null() {
+                sums.ahead = sums.ahead.wrapping_add(count * LANES * sums.length * size_of::<E>());
+            }
         };
         while panels >= P {
             S::panel_sums::<E, T, P>(&sums);

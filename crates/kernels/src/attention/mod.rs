@@ -1,10 +1,10 @@
 //! Attention over a cache of keys and values: scores, softmax and weighted sums for all sequences of a batch.
 //!
-//! Query heads that share a key/value head are computed together, and so are neighbouring positions of a prompt. A tile of
-//! such queries goes over the cache in blocks of positions: scores of a block, their exponentials relative to the block's
-//! greatest, and the values mixed by them; then what the block gave is folded into what was known before
-//! (online softmax, Milakov & Gimelshein 2018; Dao et al. 2022). No score lives longer than its block, and keys and
-//! values are read once for many queries.
+//! Query heads that share a key/value head are computed together, and so are neighbouring positions of a prompt. A
+//! tile of such queries goes over the cache in blocks of positions: scores of a block, their exponentials relative
+//! to the block's greatest, and the values mixed by them; then what the block gave is folded into what was known
+//! before (online softmax, Milakov & Gimelshein 2018; Dao et al. 2022). No score lives longer than its block, and
+//! keys and values are read once for many queries.
 //!
 //! - `cache`: keys and values, how they lie and how they are rounded (`stored`, `hadamard`, `memory`).
 //! - `plan`, `share`: even shares of the work for the threads. Blocks are always the same and always folded in order, so

@@ -27,15 +27,20 @@ pub(super) struct Tile {
     pub blocks: Range<usize>,
 }
 
-/// A place on the line of all blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place on the line of all blocks, which lie in the order of these numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Cursor {
-    tile: usize,
     task: usize,
     kv_head: usize,
     /// The tile's number within its head.
     row: usize,
     block: usize,
+}
+
+impl Cursor {
+    fn is_in_tile_of(&self, other: &Cursor) -> bool {
+        Cursor { block: other.block, ..*self } == *other
+    }
 }
 
 /// What one thread does.
@@ -114,7 +119,23 @@ impl Tiles<'_> {
         (last.end - first.start) * (tile.members.len() + POSITION_COST)
     }
 
-    /// The first tile at or behind `cursor`, whose row may lie past its head's end; none at the end of all.
+    /// The first tiles of the rows of a task's head.
+    fn rows(&self, task: usize, kv_head: usize) -> impl Iterator<Item = Cursor> {
+        (0..self.members(task).div_ceil(TILE)).map(move |row| Cursor { task, kv_head, row, block: 0 })
+    }
+
+    /// The cost of each head of a task.
+    fn head_cost(&self, task: usize) -> usize {
+        self.rows(task, 0).map(|cursor| self.cost(&self.tile(&cursor))).sum()
+    }
+
+    /// The cost of everything.
+    pub(super) fn total_cost(&self) -> usize {
+        let costs = |(number, task): (usize, &Task<'_>)| self.head_cost(number) * task.cache.kv_heads();
+        self.tasks.iter().enumerate().map(costs).sum()
+    }
+
+    /// The first block of the tile at or behind `cursor`, whose row may lie past its head's end.
     fn settle(&self, mut cursor: Cursor) -> Cursor {
         while let Some(task) = self.tasks.get(cursor.task) {
             if cursor.row * TILE < self.members(cursor.task) {
@@ -126,95 +147,80 @@ impl Tiles<'_> {
                 (cursor.kv_head, cursor.task) = (0, cursor.task + 1);
             }
         }
-        cursor
+        self.end()
     }
 
-    fn first(&self) -> Cursor {
-        self.settle(Cursor { tile: 0, task: 0, kv_head: 0, row: 0, block: 0 })
-    }
-
-    fn next(&self, cursor: &Cursor) -> Cursor {
-        self.settle(Cursor { tile: cursor.tile + 1, row: cursor.row + 1, ..*cursor })
-    }
-
-    /// Every tile, with where it begins.
-    fn all(&self) -> impl Iterator<Item = (Cursor, Tile)> {
-        let mut cursor = self.first();
-        std::iter::from_fn(move || {
-            let here = cursor;
-            if here.task >= self.tasks.len() {
-                return None;
-            }
-            cursor = self.next(&here);
-            Some((here, self.tile(&here)))
-        })
-    }
-
-    /// The cost of everything.
-    pub(super) fn total_cost(&self) -> usize {
-        self.all().map(|(_, tile)| self.cost(&tile)).sum()
+    /// Behind everything.
+    fn end(&self) -> Cursor {
+        Cursor { task: self.tasks.len(), kv_head: 0, row: 0, block: 0 }
     }
 
     /// The pieces of a share, in order.
     pub(super) fn pieces(&self, share: &Share) -> impl Iterator<Item = Piece> {
         let (mut cursor, to) = (share.from, share.to);
         std::iter::from_fn(move || {
-            if (cursor.tile, cursor.block) >= (to.tile, to.block) {
+            if cursor >= to {
                 return None;
             }
             let tile = self.tile(&cursor);
-            let end = if cursor.tile == to.tile { to.block } else { tile.blocks.end };
+            let end = if cursor.is_in_tile_of(&to) { to.block } else { tile.blocks.end };
             let blocks = cursor.block..end;
-            cursor = self.next(&cursor);
+            cursor = self.settle(Cursor { row: cursor.row + 1, ..cursor });
             Some(Piece { tile, blocks })
         })
     }
 
     /// The blocks of `tile` that a share begins with.
     pub(super) fn first_blocks(&self, share: &Share, tile: &Tile) -> Range<usize> {
-        share.from.block..if share.to.tile == share.from.tile { share.to.block } else { tile.blocks.end }
+        share.from.block..if share.from.is_in_tile_of(&share.to) { share.to.block } else { tile.blocks.end }
     }
 
-    /// Cuts everything into a share for each of `threads`. Gives the number of f32 that the shares keep for each other.
+    /// Cuts everything into a share for each of `threads`. Gives the number of f32 that the shares keep for each
+    /// other.
     pub(super) fn cut(&self, total_cost: usize, threads: usize, shares: &mut Vec<Share>) -> usize {
         shares.clear();
-        let share = |from, owner| Share { from, to: from, owner, sharers: 0, folded: 0, blocks: 0 };
-        shares.push(share(self.first(), 0));
-        let (mut before, mut end) = (0, self.first());
-        for (cursor, tile) in self.all() {
-            let cost = self.cost(&tile);
-            while shares.len() < threads {
-                let target = total_cost * shares.len() / threads;
-                if target >= before + cost {
-                    break;
+        let share = |from, owner| Share { from, to: self.end(), owner, sharers: 0, folded: 0, blocks: 0 };
+        shares.push(share(self.settle(Cursor { task: 0, ..self.end() }), 0));
+        let mut before = 0;
+        for (number, task) in self.tasks.iter().enumerate() {
+            let head_cost = self.head_cost(number);
+            for kv_head in 0..task.cache.kv_heads() {
+                // Most heads lie between two cuts.
+                if total_cost * shares.len() / threads >= before + head_cost {
+                    before += head_cost;
+                    continue;
                 }
-                let block = tile.blocks.start + (target - before) * tile.blocks.len() / cost.max(1);
-                let cut = Cursor { block, ..cursor };
-                let number = shares.len();
-                let inside = block > tile.blocks.start;
-                let previous = &mut shares[number - 1];
-                previous.to = cut;
-                // The tile was begun by the previous share, or by the owner of what that one begins in.
-                let begun_before = previous.from.tile == cut.tile && previous.from.block > tile.blocks.start;
-                let owner = match (inside, begun_before) {
-                    (false, _) => number,
-                    (true, false) => number - 1,
-                    (true, true) => previous.owner,
-                };
-                shares.push(share(cut, owner));
+                for cursor in self.rows(number, kv_head) {
+                    let tile = self.tile(&cursor);
+                    let cost = self.cost(&tile);
+                    while shares.len() < threads && total_cost * shares.len() / threads < before + cost {
+                        let target = total_cost * shares.len() / threads - before;
+                        let block = tile.blocks.start + target * tile.blocks.len() / cost;
+                        self.cut_at(Cursor { block, ..cursor }, &tile, shares);
+                    }
+                    before += cost;
+                }
             }
-            before += cost;
-            end = Cursor { tile: cursor.tile + 1, task: self.tasks.len(), kv_head: 0, row: 0, block: 0 };
         }
         while shares.len() < threads {
-            let number = shares.len();
-            shares[number - 1].to = end;
-            shares.push(share(end, number));
-        }
-        if let Some(last) = shares.last_mut() {
-            last.to = end;
+            shares.push(share(self.end(), shares.len()));
         }
         self.place(shares)
+    }
+
+    /// Ends the last share before a block of a tile, and begins the next with it.
+    fn cut_at(&self, cut: Cursor, tile: &Tile, shares: &mut Vec<Share>) {
+        let number = shares.len();
+        let previous = &mut shares[number - 1];
+        previous.to = cut;
+        // The tile was begun by the previous share, or by the owner of what that one begins in.
+        let begun_before = previous.from.is_in_tile_of(&cut) && previous.from.block > tile.blocks.start;
+        let owner = match (cut.block > tile.blocks.start, begun_before) {
+            (false, _) => number,
+            (true, false) => number - 1,
+            (true, true) => previous.owner,
+        };
+        shares.push(Share { from: cut, to: self.end(), owner, sharers: 0, folded: 0, blocks: 0 });
     }
 
     /// Gives the parts of cut tiles places to be kept in, and counts who shares them.
@@ -239,5 +245,71 @@ impl Tiles<'_> {
             used += size * blocks;
         }
         used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{KvType, LayerCache};
+    use super::*;
+
+    /// The blocks of each share, in order: `(task, kv_head, first member, block)`.
+    fn shares_of(tiles: Tiles<'_>, threads: usize) -> Vec<Vec<(usize, usize, usize, usize)>> {
+        let mut shares = Vec::new();
+        tiles.cut(tiles.total_cost(), threads, &mut shares);
+        assert_eq!(shares.len(), threads);
+        let blocks = |piece: Piece| {
+            let tile = piece.tile;
+            piece.blocks.map(move |block| (tile.task, tile.kv_head, tile.members.start, block))
+        };
+        shares.iter().map(|share| tiles.pieces(share).flat_map(blocks).collect()).collect()
+    }
+
+    #[test]
+    fn shares_are_even_and_cover_every_block_once_in_order() {
+        let shape = Shape { heads: 9, scale: 1.0, softcap: None, window: None, causal: true };
+        for sequences in
+            [&[(8192, 1)][..], &[(1024, 1)], &[(5000, 1), (300, 1), (2000, 1)], &[(100, 1), (4096, 1)]]
+        {
+            let caches: Vec<LayerCache> = sequences
+                .iter()
+                .map(|&(len, _)| {
+                    let mut cache = LayerCache::new(3, 16, KvType::Q8_0);
+                    cache.push(&vec![1.0; len * 48], &vec![1.0; len * 48]);
+                    cache
+                })
+                .collect();
+            let queries = vec![1.0; 9 * 16];
+            let mut outs = vec![vec![0.0; 9 * 16]; sequences.len()];
+            let tasks: Vec<Task> = caches
+                .iter()
+                .zip(&mut outs)
+                .map(|(cache, out)| Task { cache, queries: &queries, start: cache.len() - 1, out })
+                .collect();
+            let tiles = Tiles { tasks: &tasks, shape: &shape };
+            let all = shares_of(tiles, 1).concat();
+            let expected: usize = sequences.iter().map(|(len, _)| 3 * usize::div_ceil(*len, BLOCK)).sum();
+            assert_eq!(all.len(), expected);
+            for threads in [2, 3, 4, 7] {
+                let shares = shares_of(tiles, threads);
+                assert_eq!(shares.concat(), all, "{sequences:?} on {threads}");
+                let even = all.len().div_ceil(threads);
+                let most = shares.iter().map(Vec::len).max().unwrap_or(0);
+                // A cut comes before the block it falls in; a last block may be a part of one.
+                assert!(most <= even + 2, "{most} blocks of {} on {threads}: {sequences:?}", all.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_prompt_is_cut_where_its_cost_is_halved() {
+        let shape = Shape { heads: 4, scale: 1.0, softcap: None, window: None, causal: true };
+        let mut cache = LayerCache::new(1, 16, KvType::F32);
+        cache.push(&vec![1.0; 2048 * 16], &vec![1.0; 2048 * 16]);
+        let (queries, mut out) = (vec![1.0; 2048 * 64], vec![0.0; 2048 * 64]);
+        let tasks = [Task { cache: &cache, queries: &queries, start: 0, out: &mut out }];
+        let shares = shares_of(Tiles { tasks: &tasks, shape: &shape }, 2);
+        let [first, second] = [&shares[0], &shares[1]].map(|share| share.len() as f64);
+        assert!((first / second - 1.0).abs() < 0.1, "{first} {second}");
     }
 }

@@ -32,8 +32,8 @@ pub(super) struct Work<'a> {
     pub kept: *mut f32,
 }
 
-// SAFETY: threads write to disjoint parts of the outputs (each query is one tile's, each tile finished by one thread) and
-// of what is kept; what another thread has kept is read only after its arrival was seen.
+// SAFETY: threads write to disjoint parts of the outputs (each query is one tile's, each tile finished by one
+// thread) and of what is kept; what another thread has kept is read only after its arrival was seen.
 unsafe impl Sync for Work<'_> {}
 
 thread_local! {
@@ -86,8 +86,8 @@ unsafe fn run_piece<S: Lanes, E: Element>(
     let (rows, padded_dim) = (tile.members.len(), tiles.tasks[tile.task].cache.padded_dim());
     let size = partial_len(rows, padded_dim);
     buffers.prepare(tiles, tile);
-    // SAFETY: the caller's promise; the plan gave every part of a cut tile its own place in `kept`, which is this thread's
-    // until it has arrived, and the last one's to arrive from then on.
+    // SAFETY: the caller's promise; the plan gave every part of a cut tile its own place in `kept`, which is this
+    // thread's until it has arrived, and the last one's to arrive from then on.
     unsafe {
         let kept = |at: usize| std::slice::from_raw_parts_mut(work.kept.add(at), size);
         let owner = if piece.begins_tile() {
@@ -134,8 +134,8 @@ unsafe fn finish<S: Lanes>(work: &Work<'_>, tile: &Tile, folded: Partial<'_>) {
         let mixed = &mut folded.mixed[row * padded_dim..(row + 1) * padded_dim];
         let at = work.tiles.query_place(tile, member);
         assert!(at + dim <= output.length, "inside the output");
-        // SAFETY: the features are there; rows are a multiple of sixteen long; the place in the output is this query's
-        // alone, and inside it.
+        // SAFETY: the features are there; rows are a multiple of sixteen long; the place in the output is this
+        // query's alone, and inside it.
         unsafe {
             let factor = S::splat(1.0 / folded.total[row]);
             for lanes in mixed.as_chunks_mut::<LANES>().0 {

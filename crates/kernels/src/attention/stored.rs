@@ -125,4 +125,20 @@ mod tests {
         assert_eq!(i8::encode(&mut [0.0; 4], &mut [0; 4]), 0.0);
         assert!(i8::encode(&mut [0.0, f32::NAN], &mut [0; 2]).is_nan());
     }
+
+    #[test]
+    fn one_large_dim_does_not_spoil_the_others() {
+        let mut row: Vec<f32> = (0..128).map(|i| (i as f32 * 2.1).sin() * 2.0).collect();
+        row[17] = 200.0;
+        let norm = |errors: Vec<f32>| errors.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let step = 200.0 / 127.0;
+        let plain = norm(row.iter().map(|x| x - (x / step).round() * step).collect());
+
+        let (mut found, mut bytes) = (row.clone(), vec![0; 128]);
+        let scale = i8::encode(&mut found, &mut bytes);
+        found.iter_mut().zip(bytes).for_each(|(x, byte)| *x = f32::from(byte) * scale);
+        hadamard::transform(&mut found, 128);
+        let transformed = norm(found.iter().zip(&row).map(|(a, b)| a - b).collect());
+        assert!(transformed < plain / 6.0, "{transformed} {plain}");
+    }
 }

@@ -61,8 +61,8 @@ impl Buffers {
     }
 }
 
-/// Computes blocks of a tile that [`Buffers::prepare`] has loaded. Each is folded into what is known of the tile, or, with
-/// `kept`, its [`Partial`] is kept there, one after another.
+/// Computes blocks of a tile that [`Buffers::prepare`] has loaded. Each is folded into what is known of the tile,
+/// or, with `kept`, its [`Partial`] is kept there, one after another.
 ///
 /// # Safety
 /// The features of `S` are there; `E` is the element of the tile's cache; `kept` has room for the blocks' partials.
@@ -174,6 +174,12 @@ unsafe fn compute_block<S: Lanes, E: Element>(
     let part =
         Partial::of(&mut buffers.block.as_mut_slice()[..partial_len(MOST_ROWS, padded_dim)], MOST_ROWS);
 
+    let next_keys = if (block + 1) * BLOCK < cache.len() {
+        cache.head_block(block + 1, tile.kv_head).keys.as_ptr()
+    } else {
+        std::ptr::null()
+    };
+
     for first in (0..all_rows).step_by(S::ROWS) {
         let rows = first..(first + S::ROWS).min(all_rows);
         let seen = visible_part(tiles, tile, rows.clone(), block);
@@ -182,8 +188,8 @@ unsafe fn compute_block<S: Lanes, E: Element>(
         }
         let panels = seen.start / LANES..seen.end.div_ceil(LANES);
         let from = panels.start * LANES;
-        // SAFETY: the caller's promise; positions seen lie within the head's capacity, and the buffers have room for a full
-        // register tile and block.
+        // SAFETY: the caller's promise; positions seen lie within the head's capacity, and the buffers have room
+        // for a full register tile and block.
         unsafe {
             let sums = PanelSums {
                 panels: keys.add(from * dim),
@@ -193,6 +199,7 @@ unsafe fn compute_block<S: Lanes, E: Element>(
                 input_stride: dim,
                 out: scores.add(from),
                 out_stride: BLOCK,
+                ahead: values.add(from * LANES).cast(),
             };
             sum_panels::<S, E>(rows.len(), panels.len(), sums);
             for row in 0..register_rows(rows.len()) {
@@ -211,6 +218,7 @@ unsafe fn compute_block<S: Lanes, E: Element>(
                 input_stride: BLOCK,
                 out: part.mixed.as_mut_ptr(),
                 out_stride: padded_dim,
+                ahead: next_keys,
             };
             sum_panels::<S, E>(rows.len(), padded_dim / LANES, sums);
             match &mut kept {

@@ -1,8 +1,8 @@
 //! Sixteen f32 side by side on each instruction set, and what attention does with them.
 //!
-//! Everything here is inlined into functions compiled for the instruction set ([`Lanes::panel_sums`] and
-//! [`Lanes::run`] are the doors); called from elsewhere it would be slow, and without the processor's features
-//! undefined.
+//! Everything here is inlined into functions compiled for the instruction set: [`Lanes::panel_sums`],
+//! [`Lanes::transform`] and [`Lanes::run`] are the doors. Called from elsewhere it would be slow, and without the
+//! processor's features undefined.
 
 mod plain;
 #[cfg(target_arch = "x86_64")]
@@ -36,6 +36,8 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn load_f16(at: *const f16) -> Self::V;
     unsafe fn load_bf16(at: *const bf16) -> Self::V;
     unsafe fn load_i8(at: *const i8) -> Self::V;
+    /// Has a line of memory brought near, wherever it is and whether or not it exists.
+    unsafe fn fetch(at: *const u8);
     unsafe fn store(at: *mut f32, x: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -54,8 +56,14 @@ pub(super) trait Lanes: Copy + 'static {
     /// The sum of the lanes, always in the same order.
     unsafe fn sum(x: Self::V) -> f32;
 
+    /// The product with the Hadamard matrix of sixteen rows: sums and differences of lanes 1, 2, 4 and 8 apart.
+    unsafe fn hadamard(x: Self::V) -> Self::V;
+
     /// [`panel_sums`], compiled for the instruction set.
     unsafe fn panel_sums<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>);
+
+    /// [`transform_blocks`], compiled for the instruction set.
+    unsafe fn transform(rows: &mut [f32], block: usize);
 
     /// [`run_share`], compiled for the instruction set.
     unsafe fn run(work: &Work<'_>, thread: usize, buffers: &mut Buffers);
@@ -63,6 +71,10 @@ pub(super) trait Lanes: Copy + 'static {
 
 /// A stored element.
 pub(super) trait Element: bytemuck::Pod {
+    /// Whether what is read next is fetched in advance. Widening bytes leaves the time for it, and is slow enough
+    /// that the processor itself looks too short a way ahead; with the others it costs more than it brings.
+    const FETCHED: bool;
+
     /// Sixteen neighbours as f32, exact.
     ///
     /// # Safety
@@ -71,8 +83,10 @@ pub(super) trait Element: bytemuck::Pod {
 }
 
 macro_rules! element {
-    ($($type:ty: $load:ident),*) => {$(
+    ($($type:ty: $load:ident $fetched:literal),*) => {$(
         impl Element for $type {
+            const FETCHED: bool = $fetched;
+
             #[inline(always)]
             unsafe fn load<S: Lanes>(at: *const $type) -> S::V {
                 // SAFETY: the caller's promise.
@@ -81,7 +95,7 @@ macro_rules! element {
         }
     )*};
 }
-element!(f32: load, f16: load_f16, bf16: load_bf16, i8: load_i8);
+element!(f32: load false, f16: load_f16 false, bf16: load_bf16 false, i8: load_i8 true);
 
 /// `e^x` for `x <= 0` to about one unit in the last place; 0 from −87 down, NaN for NaN.
 ///

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use super::super::hadamard::transform_blocks;
 use super::super::kernel::{PanelSums, panel_sums};
 use super::super::share::{Work, run_share};
 use super::super::tile::Buffers;
@@ -48,6 +49,8 @@ impl<const FUSED: bool> Lanes for Plain<FUSED> {
         each(|lane| f32::from(bytes[lane]))
     }
     #[inline(always)]
+    unsafe fn fetch(_: *const u8) {}
+    #[inline(always)]
     unsafe fn store(at: *mut f32, x: Self::V) {
         unsafe { at.cast::<[f32; LANES]>().write_unaligned(x) }
     }
@@ -91,9 +94,18 @@ impl<const FUSED: bool> Lanes for Plain<FUSED> {
     unsafe fn sum(x: Self::V) -> f32 {
         x.into_iter().sum()
     }
+    #[inline(always)]
+    unsafe fn hadamard(x: Self::V) -> Self::V {
+        [1, 2, 4, 8].into_iter().fold(x, |x, half| {
+            each(|lane| if lane & half == 0 { x[lane] + x[lane ^ half] } else { x[lane ^ half] - x[lane] })
+        })
+    }
 
     unsafe fn panel_sums<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>) {
         unsafe { panel_sums::<Self, E, T, P>(sums) }
+    }
+    unsafe fn transform(rows: &mut [f32], block: usize) {
+        unsafe { transform_blocks::<Self>(rows, block) }
     }
     unsafe fn run(work: &Work<'_>, thread: usize, buffers: &mut Buffers) {
         unsafe { run_share::<Self>(work, thread, buffers) }

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
+use super::super::hadamard::transform_blocks;
 use super::super::kernel::{PanelSums, panel_sums};
 use super::super::share::{Work, run_share};
 use super::super::tile::Buffers;
@@ -42,6 +43,10 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn load_i8(at: *const i8) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn fetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]
     unsafe fn store(at: *mut f32, x: __m512) {
@@ -93,6 +98,20 @@ impl Lanes for Avx512 {
     unsafe fn sum(x: __m512) -> f32 {
         unsafe { _mm512_reduce_add_ps(x) }
     }
+    #[inline(always)]
+    unsafe fn hadamard(x: __m512) -> __m512 {
+        unsafe {
+            // Where a lane's number has the bit, the difference: other − x.
+            let other = _mm512_permute_ps::<0b10_11_00_01>(x);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(x, other), 0b1010_1010_1010_1010, other, x);
+            let other = _mm512_permute_ps::<0b01_00_11_10>(x);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(x, other), 0b1100_1100_1100_1100, other, x);
+            let other = _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(x, other), 0b1111_0000_1111_0000, other, x);
+            let other = _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x);
+            _mm512_mask_sub_ps(_mm512_add_ps(x, other), 0b1111_1111_0000_0000, other, x)
+        }
+    }
 
     unsafe fn panel_sums<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>) {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
@@ -100,6 +119,13 @@ impl Lanes for Avx512 {
             unsafe { panel_sums::<Avx512, E, T, P>(sums) }
         }
         unsafe { compiled::<E, T, P>(sums) }
+    }
+    unsafe fn transform(rows: &mut [f32], block: usize) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+        unsafe fn compiled(rows: &mut [f32], block: usize) {
+            unsafe { transform_blocks::<Avx512>(rows, block) }
+        }
+        unsafe { compiled(rows, block) }
     }
     unsafe fn run(work: &Work<'_>, thread: usize, buffers: &mut Buffers) {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
@@ -155,6 +181,10 @@ impl Lanes for Avx2 {
             let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(8).cast()));
             (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
         }
+    }
+    #[inline(always)]
+    unsafe fn fetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]
     unsafe fn store(at: *mut f32, x: Pair) {
@@ -218,6 +248,14 @@ impl Lanes for Avx2 {
         unsafe { Avx2::store(lanes.as_mut_ptr(), x) };
         lanes.into_iter().sum()
     }
+    #[inline(always)]
+    unsafe fn hadamard(x: Pair) -> Pair {
+        // Lanes 8 apart last, as everywhere: the order of additions decides the bits.
+        unsafe {
+            let (low, high) = (hadamard_8(x.0), hadamard_8(x.1));
+            (_mm256_add_ps(low, high), _mm256_sub_ps(low, high))
+        }
+    }
 
     unsafe fn panel_sums<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>) {
         #[target_feature(enable = "avx2,fma,f16c")]
@@ -226,11 +264,35 @@ impl Lanes for Avx2 {
         }
         unsafe { compiled::<E, T, P>(sums) }
     }
+    unsafe fn transform(rows: &mut [f32], block: usize) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn compiled(rows: &mut [f32], block: usize) {
+            unsafe { transform_blocks::<Avx2>(rows, block) }
+        }
+        unsafe { compiled(rows, block) }
+    }
     unsafe fn run(work: &Work<'_>, thread: usize, buffers: &mut Buffers) {
         #[target_feature(enable = "avx2,fma,f16c")]
         unsafe fn compiled(work: &Work<'_>, thread: usize, buffers: &mut Buffers) {
             unsafe { run_share::<Avx2>(work, thread, buffers) }
         }
         unsafe { compiled(work, thread, buffers) }
+    }
+}
+
+/// Sums and differences of lanes 1, 2 and 4 apart.
+///
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+unsafe fn hadamard_8(x: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let other = _mm256_permute_ps::<0b10_11_00_01>(x);
+        let x = _mm256_blend_ps::<0b1010_1010>(_mm256_add_ps(x, other), _mm256_sub_ps(other, x));
+        let other = _mm256_permute_ps::<0b01_00_11_10>(x);
+        let x = _mm256_blend_ps::<0b1100_1100>(_mm256_add_ps(x, other), _mm256_sub_ps(other, x));
+        let other = _mm256_permute2f128_ps::<1>(x, x);
+        _mm256_blend_ps::<0b1111_0000>(_mm256_add_ps(x, other), _mm256_sub_ps(other, x))
     }
 }
