@@ -20,32 +20,36 @@ pub(super) const fn unit_bytes(bits: usize) -> usize {
 /// Writes the codes of one row's 32 columns into its places of a unit.
 #[inline(always)]
 pub(super) fn put(bits: usize, row: usize, codes: &[u8; UNIT], unit: &mut [u8]) {
-    let place = |byte: usize| byte / 4 * 64 + row * 4 + byte % 4;
     if bits == 8 {
-        for (j, &code) in codes.iter().enumerate() {
-            unit[place(j)] = code;
-        }
-        return;
+        return put_plane(row, codes, unit);
     }
-    let (mut unit, mut codes) = (unit, *codes);
+    let (mut unit, mut shift) = (unit, 0);
     if bits >= 4 {
         let (plane, rest) = unit.split_at_mut(256);
-        for j in 0..16 {
-            plane[place(j)] = (codes[j] & 15) | (codes[j + 16] & 15) << 4;
-        }
-        (unit, codes) = (rest, codes.map(|code| code >> 4));
+        let bytes: [u8; 16] = std::array::from_fn(|j| (codes[j] & 15) | (codes[j + 16] << 4));
+        put_plane(row, &bytes, plane);
+        (unit, shift) = (rest, 4);
     }
     if bits & 2 != 0 {
         let (plane, rest) = unit.split_at_mut(128);
-        for j in 0..8 {
-            plane[place(j)] = (0..4).fold(0, |byte, k| byte | (codes[j + 8 * k] & 3) << (2 * k));
-        }
-        (unit, codes) = (rest, codes.map(|code| code >> 2));
+        let two = |at: usize, to: usize| (codes[at] >> shift & 3) << to;
+        let bytes: [u8; 8] =
+            std::array::from_fn(|j| two(j, 0) | two(j + 8, 2) | two(j + 16, 4) | two(j + 24, 6));
+        put_plane(row, &bytes, plane);
+        (unit, shift) = (rest, shift + 2);
     }
     if bits & 1 != 0 {
-        for j in 0..4 {
-            unit[place(j)] = (0..8).fold(0, |byte, k| byte | (codes[j + 4 * k] & 1) << k);
-        }
+        let one = |j: usize, k: usize| (codes[j + 4 * k] >> shift & 1) << k;
+        let bytes: [u8; 4] = std::array::from_fn(|j| (0..8).fold(0, |byte, k| byte | one(j, k)));
+        put_plane(row, &bytes, unit);
+    }
+}
+
+/// Writes a row's bytes of a plane: four in each register.
+#[inline(always)]
+pub(super) fn put_plane<const N: usize>(row: usize, bytes: &[u8; N], plane: &mut [u8]) {
+    for (register, four) in plane.chunks_exact_mut(64).zip(bytes.as_chunks::<4>().0) {
+        register[row * 4..][..4].copy_from_slice(four);
     }
 }
 

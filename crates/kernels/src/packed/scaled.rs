@@ -216,7 +216,13 @@ pub(super) unsafe fn looked_up<S: Simd>(table: &[i8; 16], mut codes: [S::Bytes; 
 #[inline(always)]
 pub(super) fn nibbles(bytes: &[u8]) -> [u8; UNIT] {
     let bytes: &[u8; 16] = bytes[..16].try_into().expect("sixteen bytes");
-    std::array::from_fn(|j| if j < 16 { bytes[j] & 15 } else { bytes[j - 16] >> 4 })
+    let mut codes = [0; UNIT];
+    let (low, high) = codes.split_at_mut(16);
+    for j in 0..16 {
+        low[j] = bytes[j] & 15;
+        high[j] = bytes[j] >> 4;
+    }
+    codes
 }
 
 /// A word with the fifth bits, then [`nibbles`].
