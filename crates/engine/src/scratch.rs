@@ -60,7 +60,7 @@ mod tests {
         let places = (small.as_ptr(), large.as_ptr());
         scratch.give(large);
         scratch.give(small);
-        assert_eq!(scratch.take(5).as_ptr(), places.0);
-        assert_eq!(scratch.take(500).as_ptr(), places.1);
+        let (small, large) = (scratch.take(5), scratch.take(500));
+        assert_eq!((small.as_ptr(), large.as_ptr()), places);
     }
 }
