@@ -100,8 +100,10 @@ fn a_profile_of_another_machine_or_a_damaged_one_is_measured_again() {
 fn what_cant_be_measured_is_refused_in_one_sentence() {
     let desk = Desk::new();
     desk.write("small", "little");
+    let cores = std::thread::available_parallelism().expect("known").get();
+    let too_many = (cores + 1).to_string();
     for (args, words) in [
-        (&["profile", "--threads", "5000"][..], "5000 threads"),
+        (&["profile", "--threads", &too_many][..], "ask for fewer"),
         (&["profile", "--quick", "--disk", "small"], "too few"),
         (&["profile", "--quick", "--disk", "."], "regular file"),
         (&["profile", "--quick", "--disk", "nowhere"], "nowhere"),

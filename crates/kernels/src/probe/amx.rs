@@ -9,7 +9,7 @@ use crate::isa::amx;
 /// start every 16, so four would do.
 const CHAINS: usize = 6;
 /// Products of each sum in one run.
-const STEPS: usize = 512;
+const STEPS: usize = 1024;
 /// A tile: 16 rows of 64 bytes.
 const ROWS: usize = 16;
 const ROW_BYTES: usize = 64;
@@ -62,6 +62,19 @@ const FULL: Shapes = {
 #[derive(Clone, Copy)]
 struct Tile<T>([T; ROWS * ROW_BYTES / 4]);
 
+/// The sum of all places, sixteen side by side: one after the other would take a tenth of the loop's own time.
+fn total<T: Copy + Into<f64>>(tiles: &[Tile<T>]) -> f64 {
+    let mut lanes = [0.0; 16];
+    for tile in tiles {
+        for row in tile.0.as_chunks::<16>().0 {
+            for (lane, &place) in lanes.iter_mut().zip(row) {
+                *lane += place.into();
+            }
+        }
+    }
+    lanes.iter().sum()
+}
+
 /// A loop over `$instruction` whose factors are tiles of the 32-bit pattern `$ones`, summed in `$sum`.
 macro_rules! tile_loop {
     ($name:ident, $instruction:literal, $ones:expr, $sum:ty) => {
@@ -109,7 +122,7 @@ macro_rules! tile_loop {
                     options(nostack)
                 );
             }
-            sums.iter().flat_map(|tile| tile.0).map(f64::from).sum()
+            total(&sums)
         }
     };
 }

@@ -8,7 +8,7 @@ use super::{Kind, Loop};
 const LANES: usize = 64;
 /// Operands of one pass: 16 KiB of f32 in each of two arrays.
 const LENGTH: usize = 4096;
-const PASSES: usize = 16;
+const PASSES: usize = 8;
 const OPERATIONS: u64 = (LENGTH * PASSES * 2) as u64;
 
 pub(super) fn arithmetic(kind: Kind) -> Option<Loop> {

@@ -74,6 +74,9 @@ fn threads(name: &str, threads: usize) -> Result<(), String> {
 fn rate(name: &str, rate: Rate, most: f64) -> Result<(), String> {
     figure(name, rate.best, most)?;
     figure(name, rate.median, most)?;
+    if rate.cpu_share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+        return Err(format!("{name}: cpu_share is not from 0 to 1"));
+    }
     if rate.median > rate.best { Err(format!("{name}: the median is above the best")) } else { Ok(()) }
 }
 

@@ -61,8 +61,11 @@ pub struct Machine {
 pub struct Rate {
     /// The best round: what the machine can do.
     pub best: f64,
-    /// The middle round; well below the best if other programs took their share.
+    /// The middle round.
     pub median: f64,
+    /// Share of the time in which the threads had a core each, from 0 to 1: below 1 if other programs took cores
+    /// away, and then the best round may be too low. None where the system doesn't tell.
+    pub cpu_share: Option<f64>,
 }
 
 /// Size of the pages that a buffer lies in.
@@ -189,14 +192,13 @@ impl Machine {
         self.memory_reads.iter().map(|row| row.threads).max().unwrap_or(0)
     }
 
-    /// How much of the best rate the middle round of a measurement reached, in the middle of all measurements: 1 on an
-    /// idle machine, about a half where other programs took every second time slice.
+    /// How far the threads had the machine for themselves in the rate that was disturbed most, from 0 to 1; figures of
+    /// a machine on which other programs ran may be too low. Where the system does not tell who had the cores, the
+    /// middle round is compared with the best.
     pub fn steadiness(&self) -> f64 {
         let reads = self.memory_reads.iter().chain(&self.cache_reads).map(|row| row.bytes_per_second);
         let rates = reads.chain(self.peaks.iter().map(|row| row.ops_per_second));
-        let mut shares: Vec<f64> = rates.map(|rate| rate.median / rate.best).collect();
-        shares.sort_by(f64::total_cmp);
-        shares.get(shares.len() / 2).copied().unwrap_or(1.0)
+        rates.map(|rate| rate.cpu_share.unwrap_or(rate.median / rate.best)).fold(1.0, f64::min)
     }
 
     /// How long ago it was measured; 0 if the clock has been set back since.
@@ -230,15 +232,6 @@ fn at_threads(measured: impl Iterator<Item = (usize, f64)>, threads: usize) -> O
         (Some(low), _) => best_up_to(low),
         (None, Some(high)) => Some(best_up_to(high)? * threads as f64 / high as f64),
         (None, None) => None,
-    }
-}
-
-impl Rate {
-    /// Of the rounds of a measurement; none without rounds.
-    pub fn of(mut rounds: Vec<f64>) -> Option<Rate> {
-        rounds.sort_by(f64::total_cmp);
-        let best = *rounds.last()?;
-        Some(Rate { best, median: rounds[rounds.len() / 2] })
     }
 }
 

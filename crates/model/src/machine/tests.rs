@@ -4,7 +4,7 @@ use super::host::CacheKind;
 use super::*;
 
 fn steady(best: f64) -> Rate {
-    Rate { best, median: best * 0.9 }
+    Rate { best, median: best * 0.9, cpu_share: Some(0.97) }
 }
 
 fn read(threads: usize, pages: Pages, prefetch_bytes: usize, gigabytes: f64) -> Read {
@@ -103,7 +103,7 @@ fn more_threads_never_count_as_slower_nor_as_faster_than_their_number() {
 fn impossible_figures_are_found() {
     assert_eq!(example().check(), Ok(()));
     type Spoil = fn(&mut Machine);
-    let spoilt: [(Spoil, &str); 12] = [
+    let spoilt: [(Spoil, &str); 13] = [
         (|it| it.format = 0, "format"),
         (|it| it.memory.available_bytes = u64::MAX, "available_bytes"),
         (|it| it.caches[0].bytes = 0, "cache"),
@@ -113,6 +113,7 @@ fn impossible_figures_are_found() {
         (|it| it.cache_reads[0].threads = 0, "cache_reads"),
         (|it| it.cache_reads[0].bytes_per_second.median = -1.0, "cache_reads"),
         (|it| it.peaks[0].ops_per_second.median = f64::NAN, "f32"),
+        (|it| it.peaks[0].ops_per_second.cpu_share = Some(1.1), "cpu_share"),
         (|it| it.peaks[1].ops_per_second.median *= 2.0, "int8"),
         (|it| it.disk.as_mut().expect("has one").cached_share = Some(1.5), "cached_share"),
         (|it| it.energy.as_mut().expect("has one").busy_watts = 0.0, "busy_watts"),
@@ -126,8 +127,12 @@ fn impossible_figures_are_found() {
 }
 
 #[test]
-fn a_rate_is_the_best_and_the_middle_round() {
-    assert_eq!(Rate::of(vec![3.0, 9.0, 5.0]), Some(Rate { best: 9.0, median: 5.0 }));
-    assert_eq!(Rate::of(Vec::new()), None);
-    assert!((example().steadiness() - 0.9).abs() < 1e-12);
+fn the_most_disturbed_rate_tells_of_other_programs() {
+    let mut machine = example();
+    assert_eq!(machine.steadiness(), 0.97);
+    machine.peaks[3].ops_per_second.cpu_share = Some(0.5);
+    assert_eq!(machine.steadiness(), 0.5);
+    machine.peaks[3].ops_per_second.cpu_share = None;
+    machine.peaks[3].ops_per_second.median = machine.peaks[3].ops_per_second.best * 0.25;
+    assert_eq!(machine.steadiness(), 0.25);
 }

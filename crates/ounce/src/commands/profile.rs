@@ -17,8 +17,8 @@ use crate::{output, units, user_data};
 /// Name of the profile in the user's data folder.
 const FILE: &str = "machine.json";
 
-/// Below this share of the best round in the middle one, other programs are worth a word.
-const STEADY: f64 = 0.8;
+/// Other programs that took more than a tenth of the time are worth a word.
+const STEADY: f64 = 0.9;
 
 /// Measure this machine: memory bandwidth, arithmetic, disk, power
 #[derive(Debug, clap::Args)]
@@ -161,7 +161,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
         fact(
             "note",
             &format!(
-                "other programs took their share: the middle round reached {percent:.0} % of the best, which is shown"
+                "other programs ran: figures may be too low, some threads had a core for {percent:.0} % of the time"
             ),
         )?;
     }

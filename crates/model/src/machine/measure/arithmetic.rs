@@ -1,12 +1,18 @@
 //! Multiply-adds a second, of one thread and of all.
 
+use std::time::Duration;
+
 use ounce_kernels::isa::{Isa, amx};
 use ounce_kernels::pool::Pool;
 use ounce_kernels::probe;
 
+use super::rate::rate;
 use super::{Effort, thread_counts, threads_in_words};
 use crate::Result;
-use crate::machine::{OpKind, Peak, Rate};
+use crate::machine::{OpKind, Peak};
+
+/// Short, to fit between other programs' time slices.
+pub(super) const ROUND: Duration = Duration::from_millis(1);
 
 /// Steps that [`measure`] reports, at most.
 pub(super) fn steps(threads: usize) -> usize {
@@ -33,11 +39,11 @@ pub(super) fn measure(
         for kind in OpKind::ALL {
             let Some(it) = probe::arithmetic(kind.probe(), fastest()) else { continue };
             step(&format!("multiplying {}, {}", kind.name(), threads_in_words(threads)))?;
-            let rounds = probe::rates(&pool, effort.rounds, effort.round, |_, _| {
+            let ops_per_second = rate(&pool, effort.time, ROUND, |_, _| {
                 std::hint::black_box(it.run());
                 it.operations()
             });
-            peaks.extend(Rate::of(rounds).map(|ops_per_second| Peak {
+            peaks.extend(ops_per_second.map(|ops_per_second| Peak {
                 kind,
                 instruction: it.instruction().to_string(),
                 threads: pool.threads(),

@@ -1,19 +1,24 @@
 //! Bytes read a second: from memory, in small and huge pages, and from the second-level cache.
 
+use std::time::Duration;
+
 use memmap2::MmapMut;
 use ounce_kernels::isa::Isa;
 use ounce_kernels::pool::{Pool, part};
 use ounce_kernels::probe;
 
-use super::arithmetic::fastest;
+use super::arithmetic::{self, fastest};
+use super::rate::rate;
 use super::{Effort, thread_counts, threads_in_words};
-use crate::machine::{Cache, Memory, Pages, Rate, Read, host};
+use crate::machine::{Cache, Memory, Pages, Read, host};
 use crate::{Error, Result};
 
 const HUGE_PAGE: u64 = 2 << 20;
 const SMALL_PAGE: usize = 4096;
+/// Long enough for some ten megabytes, as places of memory differ.
+const ROUND: Duration = Duration::from_millis(5);
 /// What one call of the loop reads: some ten microseconds' worth.
-const BURST: usize = 256 << 10;
+const BURST: usize = 128 << 10;
 /// Bytes of a cache whose size is not known to read from: every processor of the last decade has that much.
 const USUAL_CACHE: u64 = 256 << 10;
 
@@ -140,7 +145,7 @@ impl<'e> Plan<'e> {
             let threads = pool.threads();
             for &ahead in &self.prefetch {
                 step(&format!("reading memory, {}", threads_in_words(threads)))?;
-                let rounds = probe::rates(&pool, self.effort.rounds, self.effort.round, |thread, number| {
+                let bytes_per_second = rate(&pool, self.effort.time, ROUND, |thread, number| {
                     let own = &buffer.map[part(buffer.map.len(), BURST, thread, threads)];
                     // A later round goes on where the earlier one stopped: what it reads was not read lately.
                     let bursts = own.len().div_ceil(BURST).max(1);
@@ -149,7 +154,7 @@ impl<'e> Plan<'e> {
                     std::hint::black_box(probe::read(self.isa, burst, ahead));
                     burst.len() as u64
                 });
-                rows.extend(Rate::of(rounds).map(|bytes_per_second| Read {
+                rows.extend(bytes_per_second.map(|bytes_per_second| Read {
                     threads,
                     buffer_bytes: self.buffer_bytes,
                     pages: buffer.pages,
@@ -172,14 +177,14 @@ impl<'e> Plan<'e> {
             let pool = Pool::new(threads);
             let threads = pool.threads();
             step(&format!("reading caches, {}", threads_in_words(threads)))?;
-            let rounds = probe::rates(&pool, self.effort.rounds, self.effort.round, |thread, _| {
+            let bytes_per_second = rate(&pool, self.effort.time, arithmetic::ROUND, |thread, _| {
                 let own = &buffer.map[thread * self.cache_bytes..][..self.cache_bytes];
                 for _ in 0..passes {
                     std::hint::black_box(probe::read(self.isa, own, 0));
                 }
                 (passes * own.len()) as u64
             });
-            rows.extend(Rate::of(rounds).map(|bytes_per_second| Read {
+            rows.extend(bytes_per_second.map(|bytes_per_second| Read {
                 threads,
                 buffer_bytes: (threads * self.cache_bytes) as u64,
                 pages: buffer.pages,

@@ -4,6 +4,7 @@ mod arithmetic;
 mod bandwidth;
 mod disk;
 mod energy;
+mod rate;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,10 +17,8 @@ use crate::{Error, Result};
 pub struct Effort {
     /// Whether this is the effort of somebody in a hurry; noted in the profile.
     pub quick: bool,
-    /// Times that each rate is measured.
-    pub rounds: usize,
-    /// How long each time. Short rounds find gaps between other programs' time slices.
-    pub round: Duration,
+    /// How long to measure each rate, in rounds of some milliseconds.
+    pub time: Duration,
     /// The largest buffer that memory is read from, in bytes.
     pub buffer_bytes: u64,
     /// Distances of prefetching to try, in bytes; 0 for none.
@@ -39,8 +38,7 @@ impl Effort {
     pub fn thorough() -> Effort {
         Effort {
             quick: false,
-            rounds: 32,
-            round: Duration::from_millis(5),
+            time: Duration::from_millis(160),
             buffer_bytes: 1 << 30,
             prefetch: vec![0, 512, 1024, 2048],
             every_power_of_two: true,
@@ -54,14 +52,13 @@ impl Effort {
     pub fn quick() -> Effort {
         Effort {
             quick: true,
-            rounds: 8,
+            time: Duration::from_millis(40),
             buffer_bytes: 256 << 20,
             prefetch: vec![0, 1024],
             every_power_of_two: false,
             disk_bytes: 64 << 20,
             disk_time: Duration::from_millis(750),
             busy: Duration::from_millis(500),
-            ..Effort::thorough()
         }
     }
 }
@@ -138,8 +135,7 @@ mod tests {
     /// The least that goes through every step.
     fn least() -> Effort {
         Effort {
-            rounds: 2,
-            round: Duration::from_micros(200),
+            time: Duration::from_millis(2),
             buffer_bytes: 8 << 20,
             disk_bytes: 2 << 20,
             busy: Duration::from_millis(20),
