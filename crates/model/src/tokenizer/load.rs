@@ -52,10 +52,33 @@ pub(super) fn from_folder(dir: &Path, config: &Value, generation_config: &Value)
         tokenizer_config: &tokenizer_config,
         special_tokens_map: &special_tokens_map,
     };
-    let special = SpecialIds::from_files(&files, |name| tokenizer.id(name));
+    Ok(with_special_of(tokenizer, &files))
+}
+
+/// Reads a `tokenizer.json` that is held in memory like its other files; see [`Tokenizer::from_embedded`].
+pub(super) fn from_embedded(
+    tokenizer: &[u8],
+    tokenizer_config: Option<&[u8]>,
+    config: &Value,
+    generation_config: &Value,
+) -> Result<Tokenizer> {
+    let path = Path::new("tokenizer_config.json");
+    let tokenizer_config = tokenizer_config.map_or(Ok(Value::Null), |bytes| parse_json(bytes, path))?;
+    let files = SpecialFiles {
+        config,
+        generation_config,
+        tokenizer_config: &tokenizer_config,
+        special_tokens_map: &Value::Null,
+    };
+    Ok(with_special_of(Tokenizer::from_json_bytes(tokenizer)?, &files))
+}
+
+/// Gives a tokenizer the special ids that the files beside it name.
+fn with_special_of(tokenizer: Tokenizer, files: &SpecialFiles<'_>) -> Tokenizer {
+    let special = SpecialIds::from_files(files, |name| tokenizer.id(name));
     // A folder with nothing but a vocabulary: the usual names are the best there is.
     let silent = special.names.is_empty() && special.eos.is_empty() && special.bos.is_none();
-    Ok(if silent { tokenizer } else { tokenizer.with_special(special) })
+    if silent { tokenizer } else { tokenizer.with_special(special) }
 }
 
 /// The bytes of a file, or `None` if there is no such file.
@@ -81,7 +104,11 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 /// The parsed content of a JSON file, or [`Value::Null`] if there is no such file.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
     let Some(bytes) = read(path)? else { return Ok(Value::Null) };
-    serde_json::from_slice(&bytes)
+    parse_json(&bytes, path)
+}
+
+fn parse_json(bytes: &[u8], path: &Path) -> Result<Value> {
+    serde_json::from_slice(bytes)
         .map_err(|e| Error::format(path, format!("not valid JSON ({e}); download the file again")))
 }
 

@@ -78,6 +78,20 @@ impl Tokenizer {
         load::from_folder(dir.as_ref(), config, generation_config)
     }
 
+    /// [`Tokenizer::from_folder`] for a model whose files are held in memory: the content of `tokenizer.json` and, if
+    /// there is one, of `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// When one of the files is damaged, or the tokenizer is none this crate can run.
+    pub fn from_embedded(
+        tokenizer: &[u8],
+        tokenizer_config: Option<&[u8]>,
+        config: &Value,
+        generation_config: &Value,
+    ) -> Result<Tokenizer> {
+        load::from_embedded(tokenizer, tokenizer_config, config, generation_config)
+    }
+
     /// Reads the content of a `tokenizer.json` held in memory. The special ids are guessed from the names usual for
     /// them; give them with [`Tokenizer::with_special`] where they are known.
     ///

@@ -47,7 +47,6 @@ pub fn open_model(folder: &Path) -> Result<Model> {
     // The settings first: of a model that ounce can't run, the weights may be in a format it can't read.
     let settings = Settings::read(folder, config, &read)?;
     let source = SafetensorsFile::open_folder(folder)?;
-    let json = |config: &Config| Value::Object(config.map().clone());
     let tokenizer = if has_tokenizer(folder) {
         Some(Tokenizer::from_folder(folder, &json(&settings.config), &json(&settings.generation))?)
     } else {
@@ -72,7 +71,12 @@ pub fn open_embedded(name: &str, files: &[(&str, &'static [u8])]) -> Result<Mode
     let weights = need("model.safetensors")?;
     let source = SafetensorsFile::parse(Bytes::from_static(weights), &folder.join("model.safetensors"))?;
     let tokenizer = match find("tokenizer.json") {
-        Some(text) => Some(Tokenizer::from_json_bytes(text)?),
+        Some(text) => Some(Tokenizer::from_embedded(
+            text,
+            find("tokenizer_config.json"),
+            &json(&settings.config),
+            &json(&settings.generation),
+        )?),
         None => None,
     };
     settings.with_weights(folder, Format::BuiltIn, source, (tokenizer, None), &read)
@@ -153,6 +157,10 @@ impl Settings {
         self.spec = Spec { pooling, ..families::spec_of(&self.config)?.1 };
         Ok(())
     }
+}
+
+fn json(config: &Config) -> Value {
+    Value::Object(config.map().clone())
 }
 
 /// How many bytes of a file are read at most.
