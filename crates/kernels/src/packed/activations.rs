@@ -131,7 +131,8 @@ impl Activations {
         });
     }
 
-    /// Places from one token to the next.
+    /// Values from one token to the next.
+    #[cfg(target_arch = "x86_64")]
     #[inline]
     pub(crate) fn stride(&self) -> usize {
         self.stride

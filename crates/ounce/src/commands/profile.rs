@@ -87,6 +87,15 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The profile of this machine that an earlier `ounce profile` kept, if there is one.
+pub fn known(threads: usize) -> Option<Machine> {
+    let file = user_data::folder()?.join(FILE);
+    match Machine::load_cached(&file, &Cpu::detect(), threads) {
+        Ok(Lookup::Found(machine)) => Some(*machine),
+        _ => None,
+    }
+}
+
 /// The profile in the file, if it is one of this machine; says so if it is another's.
 fn kept(file: &Path, cpu: &Cpu, threads: usize) -> anyhow::Result<Option<Machine>> {
     Ok(match Machine::load_cached(file, cpu, threads)? {

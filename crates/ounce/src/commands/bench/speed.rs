@@ -10,8 +10,10 @@ use ounce_kernels::isa::Isa;
 use ounce_kernels::pool::Pool;
 use ounce_lab::shapes;
 use ounce_model::Model;
+use ounce_model::machine::{Machine, OpKind};
 use serde::Serialize;
 
+use super::super::profile::known;
 use super::peer::Peer;
 use crate::cli::Globals;
 use crate::compute::ComputeArgs;
@@ -81,6 +83,8 @@ struct Report {
     parameters: u64,
     weight_bytes: u64,
     packed_bytes: usize,
+    /// What most of the products compute in.
+    products: OpKind,
     threads: usize,
     instruction_set: &'static str,
     rows: Vec<Row>,
@@ -98,6 +102,9 @@ struct Row {
     /// Ours over the peer's, of the medians of the turns.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,
+    /// The least and the greatest ratio of two runs that followed each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio_range: Option<(f64, f64)>,
     /// Time of a step in milliseconds.
     step_ms: f64,
     /// Where the time of one run went.
@@ -159,6 +166,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         parameters: model.spec.parameters(),
         weight_bytes: model.weight_bytes(),
         packed_bytes: engine.packed_bytes(),
+        products: products(&model),
         threads: Pool::global().threads(),
         instruction_set: Isa::current().name(),
         rows,
@@ -186,6 +194,10 @@ fn open(args: &Args) -> anyhow::Result<Model> {
 impl Row {
     fn new(speed: Speed, peer: Option<Speed>, profile: Option<&Profile>) -> Row {
         let ratio = peer.as_ref().map(|peer| median(&speed.samples) / median(&peer.samples));
+        let ratio_range = peer.as_ref().map(|peer| {
+            let ratios = speed.samples.iter().zip(&peer.samples).map(|(ours, theirs)| ours / theirs);
+            ratios.fold((f64::INFINITY, 0.0f64), |(least, greatest), it| (least.min(it), greatest.max(it)))
+        });
         let work = speed.work;
         let lines = profile.into_iter().flat_map(Profile::costs);
         Row {
@@ -197,6 +209,7 @@ impl Row {
             speed,
             peer,
             ratio,
+            ratio_range,
         }
     }
 }
@@ -218,25 +231,35 @@ fn print(report: &Report) -> anyhow::Result<()> {
         report.threads,
         report.instruction_set
     ))?;
+    let profiled = report.rows.iter().any(|row| !row.profile.is_empty());
+    let machine = profiled.then(|| known(report.threads)).flatten();
+    if profiled && machine.is_none() {
+        output::note(
+            "this machine's limits are not known; ounce profile measures them, for shares beside the rates",
+        );
+    }
     for row in &report.rows {
         let mut line = format!("{:<8} {:>9.1} ± {:.1} tokens/s", row.name, row.mean, row.deviation);
-        if let (Some(peer), Some(ratio)) = (&row.peer, row.ratio) {
-            line += &format!("   peer {:.1} ± {:.1}   ratio {ratio:.2}", peer.mean(), peer.deviation());
+        if let (Some(peer), Some(ratio), Some((least, greatest))) = (&row.peer, row.ratio, row.ratio_range) {
+            let (mean, deviation) = (peer.mean(), peer.deviation());
+            line +=
+                &format!("   peer {mean:.1} ± {deviation:.1}   ratio {ratio:.2} ({least:.2}–{greatest:.2})");
         }
         if row.speed.work.steps() > 1 {
             line += &format!("   {:.2} ms a step", row.step_ms);
         }
         output::line(line)?;
-        print_profile(&row.profile)?;
+        print_profile(&row.profile, report, machine.as_ref())?;
     }
     Ok(())
 }
 
-/// A line for each kind of work: its share of the time, and the rates at which it read and computed.
-fn print_profile(lines: &[Line]) -> anyhow::Result<()> {
+/// A line for each kind of work: its share of the time, the rates at which it read and computed, and what they are of the
+/// machine's limits, if those are known.
+fn print_profile(lines: &[Line], report: &Report, machine: Option<&Machine>) -> anyhow::Result<()> {
     let total: f64 = lines.iter().map(|line| line.cost.seconds).sum();
     for Line { operator, cost } in lines {
-        let rate = |amount: u64| amount as f64 / cost.seconds.max(1e-12) / 1e9;
+        let rate = |amount: u64| amount as f64 / cost.seconds.max(1e-12);
         let mut line = format!(
             "  {:<18} {:>5.1} %  {:>9.3} ms  {:>6} calls",
             operator.name(),
@@ -245,9 +268,31 @@ fn print_profile(lines: &[Line]) -> anyhow::Result<()> {
             cost.calls
         );
         if cost.bytes > 0 {
-            line += &format!("  {:>7.1} GB/s  {:>7.1} GOP/s", rate(cost.bytes), rate(cost.operations));
+            let (read, computed) = (rate(cost.bytes), rate(cost.operations));
+            line += &format!("  {:>7.1} GB/s  {:>7.1} GOP/s", read / 1e9, computed / 1e9);
+            let kind = if *operator == Operator::Attention { OpKind::F32 } else { report.products };
+            let limits =
+                machine.map(|it| (it.read_bandwidth(report.threads), it.peak_ops(kind, report.threads)));
+            if let Some((bandwidth, Some(peak))) = limits.filter(|(bandwidth, _)| *bandwidth > 0.0) {
+                let (read, computed) = (100.0 * read / bandwidth, 100.0 * computed / peak);
+                line += &format!("  {read:>4.0} % of memory, {computed:>3.0} % of arithmetic");
+            }
         }
         output::line(line)?;
     }
     Ok(())
+}
+
+/// What the products of a model's largest matrix compute in.
+fn products(model: &Model) -> OpKind {
+    let sizes = model.weights.names().filter_map(|name| model.weights.info(name));
+    let largest = sizes.max_by_key(|(_, shape)| shape.iter().product::<usize>());
+    match largest {
+        Some((dtype, _)) if dtype.is_block() => OpKind::Int8,
+        Some((DType::BF16 | DType::F8E4M3 | DType::F8E5M2, _)) if Isa::current() == Isa::Amx => {
+            OpKind::MatrixBf16
+        }
+        Some((DType::BF16 | DType::F8E4M3 | DType::F8E5M2, _)) => OpKind::Bf16,
+        _ => OpKind::F32,
+    }
 }
