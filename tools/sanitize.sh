@@ -8,7 +8,8 @@
 #
 # Needs a nightly toolchain (rustup toolchain install nightly --profile minimal) and nothing else: the kernels' own
 # code is instrumented, the standard library's is not. The thread sanitizer is not run: rustc refuses it without an
-# instrumented standard library (-Zbuild-std), and forced, it reports the standard library's own threads as races.
+# instrumented standard library (-Zbuild-std). Forced to, it does not see what the standard library's contended locks and
+# thread ends order, and calls that races.
 # Where the toolchain is missing it says so and succeeds, so that it can be a step of any check.
 set -euo pipefail
 cd "$(dirname "$0")/.."
