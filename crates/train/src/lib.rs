@@ -1,0 +1,15 @@
+//! Trains and adapts models on the processor.
+//!
+//! - [`batch`]: the tokens of one step and what should come out.
+//! - [`param`]: a weight with its gradient.
+//! - [`trainable`]: what the training loop asks of a network.
+
+pub mod batch;
+mod error;
+pub mod param;
+pub mod trainable;
+
+pub use batch::{Batch, IGNORE};
+pub use error::{Error, Result};
+pub use param::{Param, ParamKind};
+pub use trainable::{Loss, Trainable};

@@ -1,0 +1,58 @@
+//! What the training loop asks of a network.
+
+use std::path::Path;
+
+use crate::{Batch, Param, Result};
+
+/// Cross-entropy over a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Loss {
+    /// Sum over all targets that count, in nats.
+    pub sum: f64,
+    /// How many count.
+    pub count: usize,
+}
+
+impl Loss {
+    /// Nats a target; NaN if none counts.
+    pub fn mean(self) -> f64 {
+        self.sum / self.count as f64
+    }
+}
+
+impl std::ops::AddAssign for Loss {
+    fn add_assign(&mut self, other: Loss) {
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+}
+
+/// A network whose weights can be trained.
+pub trait Trainable {
+    /// Its weights, frozen ones included, always in the same order.
+    fn params(&self) -> &[Param];
+
+    /// Its weights, to be changed. Their number, names and shapes stay.
+    fn params_mut(&mut self) -> &mut [Param];
+
+    /// The loss of a batch, without gradients.
+    ///
+    /// # Errors
+    /// If the batch does not fit the network.
+    fn loss(&mut self, batch: &Batch) -> Result<Loss>;
+
+    /// The loss of a batch; adds `scale` times the gradient of the loss's **sum** to the weights' gradients.
+    ///
+    /// # Errors
+    /// If the batch does not fit the network.
+    fn accumulate(&mut self, batch: &Batch, scale: f32) -> Result<Loss>;
+
+    /// Bytes of buffers that a step of so many tokens needs besides weights and gradients.
+    fn workspace_bytes(&self, tokens: usize) -> usize;
+
+    /// Writes the network as a Hugging Face folder, whole or not at all.
+    ///
+    /// # Errors
+    /// If the folder can't be written.
+    fn save(&self, folder: &Path) -> Result<()>;
+}
