@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
     bench, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show, tokenize,
+    tokenizer,
 };
 use crate::failure::Outcome;
 
@@ -64,6 +65,7 @@ enum Command {
     Embed(embed::Args),
     Logits(logits::Args),
     Tokenize(tokenize::Args),
+    Tokenizer(tokenizer::Args),
     Pull(pull::Args),
     Methods(methods::Args),
     Bench(bench::Args),
@@ -90,6 +92,7 @@ impl Cli {
             Command::Embed(args) => embed::run(args, globals),
             Command::Logits(args) => logits::run(args, globals),
             Command::Tokenize(args) => tokenize::run(args, globals),
+            Command::Tokenizer(args) => tokenizer::run(args, globals),
             Command::Pull(args) => pull::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),

@@ -3,12 +3,14 @@
 //! - [`batch`]: the tokens of one step and what should come out.
 //! - [`data`]: from files to batches.
 //! - [`param`]: a weight with its gradient.
+//! - [`tokenizer`]: training the vocabulary.
 //! - [`trainable`]: what the training loop asks of a network.
 
 pub mod batch;
 pub mod data;
 mod error;
 pub mod param;
+pub mod tokenizer;
 pub mod trainable;
 
 pub use batch::{Batch, IGNORE};
