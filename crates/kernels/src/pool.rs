@@ -164,7 +164,7 @@ pub(crate) struct SharedOut<'o> {
     borrow: std::marker::PhantomData<&'o mut [f32]>,
 }
 
-// SAFETY: who calls `write` promises that no place is written by two threads; nothing is read.
+// SAFETY: who calls `write` or `part` promises that no place is used by two threads.
 unsafe impl Sync for SharedOut<'_> {}
 
 impl<'o> SharedOut<'o> {
@@ -182,6 +182,27 @@ impl<'o> SharedOut<'o> {
         assert!(at + values.len() <= self.length, "inside the output");
         // SAFETY: the range is inside the output, just checked, and the caller's alone.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.pointer.add(at), values.len()) };
+    }
+
+    /// A part as a slice.
+    ///
+    /// # Safety
+    /// Nobody else uses these places while the slice lives.
+    #[inline]
+    pub(crate) unsafe fn part<'s>(&'s self, range: Range<usize>) -> &'s mut [f32]
+    where
+        'o: 's,
+    {
+        assert!(range.start <= range.end && range.end <= self.length, "inside the output");
+        // SAFETY: the range is inside the output, just checked, and the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
+    }
+
+    /// Where `rows` rows of `width` values begin, `stride` apart, from `first` on.
+    #[inline]
+    pub(crate) fn tile(&self, first: usize, rows: usize, width: usize, stride: usize) -> *mut f32 {
+        assert!(rows > 0 && first + (rows - 1) * stride + width <= self.length, "inside the output");
+        self.pointer.wrapping_add(first)
     }
 }
 
