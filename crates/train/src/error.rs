@@ -12,9 +12,29 @@ pub enum Error {
     /// Settings that make no sense.
     #[error("{0}")]
     Settings(String),
+    /// Training data that can't be used.
+    #[error("{place}: {what}")]
+    Data {
+        /// The file, with the line, row or document if there is one.
+        place: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
     /// A model's file.
     #[error(transparent)]
     Model(#[from] ounce_model::Error),
+}
+
+impl Error {
+    /// An [`Error::Data`] at a place.
+    pub fn data(place: impl std::fmt::Display, what: impl Into<String>) -> Error {
+        Error::Data { place: place.to_string(), what: what.into() }
+    }
+
+    /// An [`Error::Data`] about a whole file.
+    pub fn file(path: &std::path::Path, what: impl Into<String>) -> Error {
+        Error::data(path.display(), what)
+    }
 }
 
 /// The result of this crate's functions.

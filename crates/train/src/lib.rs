@@ -1,10 +1,12 @@
 //! Trains and adapts models on the processor.
 //!
 //! - [`batch`]: the tokens of one step and what should come out.
+//! - [`data`]: from files to batches.
 //! - [`param`]: a weight with its gradient.
 //! - [`trainable`]: what the training loop asks of a network.
 
 pub mod batch;
+pub mod data;
 mod error;
 pub mod param;
 pub mod trainable;
