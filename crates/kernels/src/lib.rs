@@ -12,10 +12,12 @@
 pub mod activation;
 pub mod attention;
 pub mod dtype;
+pub mod grad;
 pub mod isa;
 pub mod lmul;
 pub mod matmul;
 pub mod norm;
+pub mod optimizer;
 pub mod packed;
 pub mod pool;
 pub mod probe;
