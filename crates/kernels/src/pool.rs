@@ -164,7 +164,7 @@ pub(crate) struct SharedOut<'o, T = f32> {
     borrow: std::marker::PhantomData<&'o mut [T]>,
 }
 
-// SAFETY: who calls `write` or `part` promises that no place is touched by two threads.
+// SAFETY: who calls `write` or `part` promises that no place is used by two threads.
 unsafe impl<T: Send> Sync for SharedOut<'_, T> {}
 
 impl<'o, T> SharedOut<'o, T> {
@@ -187,16 +187,25 @@ impl<'o, T> SharedOut<'o, T> {
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.pointer.add(at), values.len()) };
     }
 
-    /// A part, for the caller alone.
+    /// A part as a slice.
     ///
     /// # Safety
-    /// Nothing else touches these places while the part is in use.
+    /// Nobody else uses these places while the slice lives.
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "parts are disjoint, the caller's promise")]
-    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+    pub(crate) unsafe fn part<'s>(&'s self, range: Range<usize>) -> &'s mut [T]
+    where
+        'o: 's,
+    {
         assert!(range.start <= range.end && range.end <= self.length, "inside the output");
         // SAFETY: the range is inside the output, just checked, and the caller's alone.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
+    }
+
+    /// Where `rows` rows of `width` values begin, `stride` apart, from `first` on.
+    #[inline]
+    pub(crate) fn tile(&self, first: usize, rows: usize, width: usize, stride: usize) -> *mut T {
+        assert!(rows > 0 && first + (rows - 1) * stride + width <= self.length, "inside the output");
+        self.pointer.wrapping_add(first)
     }
 }
 
