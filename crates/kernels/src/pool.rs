@@ -189,6 +189,7 @@ impl<'o> SharedOut<'o> {
     /// # Safety
     /// Nobody else uses these places while the slice lives.
     #[inline]
+    #[allow(clippy::mut_from_ref)] // the caller's promise stands in for the exclusive borrow
     pub(crate) unsafe fn part<'s>(&'s self, range: Range<usize>) -> &'s mut [f32]
     where
         'o: 's,
