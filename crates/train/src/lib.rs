@@ -1,11 +1,14 @@
 //! Trains and adapts models on the processor.
 //!
+//! - [`net`]: the network of any model with its backward pass; [`loss`]: losses on logits.
 //! - [`batch`]: the tokens of one step and what should come out.
 //! - [`param`]: a weight with its gradient.
 //! - [`trainable`]: what the training loop asks of a network.
 
 pub mod batch;
 mod error;
+pub mod loss;
+pub mod net;
 pub mod param;
 pub mod trainable;
 
