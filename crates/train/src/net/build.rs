@@ -1,7 +1,6 @@
 //! Takes a model's weights into a network: which become parameters, which stay as they are stored.
 
 use ounce_model::Weights;
-use ounce_model::spec::Spec;
 
 use super::linear::{Linear, Matrix};
 use crate::{Param, ParamKind, Result};
@@ -61,9 +60,4 @@ impl Builder<'_> {
         let matrix = if stays { Matrix::Stored(tensor) } else { Matrix::Param(self.param(name)?) };
         Ok(Linear { matrix, bias, input, output })
     }
-}
-
-/// Bytes of a spec's parameters with their gradients.
-pub(crate) fn state_bytes(spec: &Spec) -> u64 {
-    2 * 4 * spec.parameters()
 }

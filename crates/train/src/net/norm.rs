@@ -71,7 +71,6 @@ impl Norm {
         let mut dweight = std::mem::take(&mut cx.params[self.weight].grad);
         let mut dbias = self.bias.map(|bias| std::mem::take(&mut cx.params[bias].grad));
         let weight = &cx.params[self.weight].value;
-        let trained = |grad: &mut Vec<f32>| !grad.is_empty();
         {
             let dweight = Some(&mut dweight).filter(|it| !it.is_empty()).map(Vec::as_mut_slice);
             match self.spec.kind {
@@ -89,7 +88,7 @@ impl Norm {
                     );
                 }
                 NormKind::Layer => {
-                    let dbias = dbias.as_mut().filter(|it| trained(it)).map(Vec::as_mut_slice);
+                    let dbias = dbias.as_mut().filter(|it| !it.is_empty()).map(Vec::as_mut_slice);
                     let Stats { mean, inverse } = stats;
                     let width = self.width;
                     layer_norm_backward(
