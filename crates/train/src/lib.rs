@@ -1,5 +1,6 @@
 //! Trains and adapts models on the processor.
 //!
+//! - [`net`]: the network of any model with its backward pass; [`loss`]: losses on logits.
 //! - [`batch`]: the tokens of one step and what should come out.
 //! - [`data`]: from files to batches.
 //! - [`param`]: a weight with its gradient.
@@ -8,6 +9,8 @@
 pub mod batch;
 pub mod data;
 mod error;
+pub mod loss;
+pub mod net;
 pub mod param;
 pub mod trainable;
 
