@@ -39,6 +39,7 @@ pub struct Engine {
 struct Head {
     transform: Option<(Linear, HeadTransform, Option<Norm>)>,
     matrix: Linear,
+    scale: f32,
     softcap: Option<f32>,
 }
 
@@ -82,7 +83,7 @@ impl Engine {
             let name = if head.tied { "embed.tokens.weight" } else { "head.weight" };
             let matrix =
                 Linear::new(weights, name, weights.get(name)?, table("head.bias", head.bias)?, mode)?;
-            Ok(Head { transform, matrix, softcap: head.softcap })
+            Ok(Head { transform, matrix, scale: head.scale, softcap: head.softcap })
         });
         let layers =
             spec.layers.iter().enumerate().map(|(index, layer)| Layer::load(weights, index, layer, mode));
@@ -250,6 +251,9 @@ impl Engine {
             }
             None => head.matrix.forward(hidden, Operator::Head, scratch),
         };
+        if head.scale != 1.0 {
+            logits.iter_mut().for_each(|logit| *logit *= head.scale);
+        }
         if let Some(cap) = head.softcap {
             softcap(&mut logits, cap);
         }

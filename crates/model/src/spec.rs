@@ -130,6 +130,8 @@ pub struct Layer {
     pub feed_forward: Option<FeedForward>,
     /// How the halves are joined.
     pub residual: Residual,
+    /// Factor on what each half adds to the residual stream, behind its norm (Granite).
+    pub residual_scale: f32,
 }
 
 /// How the two halves of a layer meet the residual stream.
@@ -271,6 +273,8 @@ pub struct Head {
     pub bias: bool,
     /// Dense layer, nonlinearity and norm in front (masked language models).
     pub transform: Option<HeadTransform>,
+    /// Factor on the logits, before the cap (Granite).
+    pub scale: f32,
     /// `cap · tanh(logit / cap)` (Gemma 2).
     pub softcap: Option<f32>,
 }

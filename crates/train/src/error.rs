@@ -36,6 +36,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Training data that can't be used.
+    #[error("{place}: {what}")]
+    Data {
+        /// The file, with the line, row or document if there is one.
+        place: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
     /// A model's file.
     #[error(transparent)]
     Model(#[from] ounce_model::Error),
@@ -51,6 +59,16 @@ impl Error {
     /// A checkpoint's fault.
     pub fn checkpoint(path: impl AsRef<Path>, what: impl Into<String>) -> Error {
         Error::Checkpoint { path: path.as_ref().to_path_buf(), what: what.into() }
+    }
+
+    /// An [`Error::Data`] at a place.
+    pub fn data(place: impl std::fmt::Display, what: impl Into<String>) -> Error {
+        Error::Data { place: place.to_string(), what: what.into() }
+    }
+
+    /// An [`Error::Data`] about a whole file.
+    pub fn file(path: &std::path::Path, what: impl Into<String>) -> Error {
+        Error::data(path.display(), what)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Trains and adapts models on the processor.
 //!
+//! - [`net`]: the network of any model with its backward pass; [`loss`]: losses on logits.
 //! - [`batch`]: the tokens of one step and what should come out.
 //! - [`param`]: a weight with its gradient.
 //! - [`trainable`]: what the training loop asks of a network.
@@ -15,6 +16,8 @@ pub mod checkpoint;
 pub mod data;
 mod error;
 pub mod laws;
+pub mod loss;
+pub mod net;
 pub mod optim;
 pub mod param;
 pub mod schedule;

@@ -83,7 +83,13 @@ pub fn masked_head(config: &Config, activation: Activation) -> Result<Head> {
         return Err(config.error("tie_word_embeddings", what));
     }
     let norm = Norm::layer(config.number_or("layer_norm_eps", 1e-12)?);
-    Ok(Head { tied: true, bias: true, transform: Some(HeadTransform { activation, norm }), softcap: None })
+    Ok(Head {
+        tied: true,
+        bias: true,
+        transform: Some(HeadTransform { activation, norm }),
+        scale: 1.0,
+        softcap: None,
+    })
 }
 
 /// An encoder of BERT's shape, without head, its positions counted from 0.
@@ -165,6 +171,7 @@ pub fn shaped(config: &Config, shape: Shape) -> Result<Spec> {
                 }),
             }),
             residual: Residual::Sequential,
+            residual_scale: 1.0,
         })
     };
     Ok(Spec {

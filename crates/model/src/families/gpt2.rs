@@ -80,6 +80,7 @@ fn spec(config: &Config) -> Result<Spec> {
                 kind: FeedForwardKind::Dense(mlp.clone()),
             }),
             residual: Residual::Sequential,
+            residual_scale: 1.0,
         })
     };
     Ok(Spec {
@@ -100,6 +101,7 @@ fn spec(config: &Config) -> Result<Spec> {
             tied: config.flag_or("tie_word_embeddings", true)?,
             bias: false,
             transform: None,
+            scale: 1.0,
             softcap: None,
         }),
         pooling: None,

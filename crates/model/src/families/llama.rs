@@ -133,6 +133,7 @@ pub fn decoder(config: &Config) -> Result<Spec> {
                 kind: FeedForwardKind::Dense(mlp.clone()),
             }),
             residual: Residual::Sequential,
+            residual_scale: 1.0,
         })
     };
     Ok(Spec {
@@ -148,6 +149,7 @@ pub fn decoder(config: &Config) -> Result<Spec> {
             tied: config.flag_or("tie_word_embeddings", false)?,
             bias: false,
             transform: None,
+            scale: 1.0,
             softcap: None,
         }),
         pooling: None,

@@ -10,6 +10,7 @@ pub mod gemma2;
 pub mod gemma3;
 pub mod gpt2;
 pub mod gpt_neox;
+pub mod granite;
 mod layer_kinds;
 pub mod llama;
 pub mod mistral;
@@ -56,6 +57,7 @@ pub static ALL: &[&Family] = &[
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
     &phi3::PHI3,
+    &granite::GRANITE,
     &smollm3::SMOLLM3,
     &olmo2::OLMO2,
     &stablelm::STABLELM,

@@ -1,0 +1,216 @@
+//! From the residual stream to the loss and back. Only rows with a target are computed, a chunk of them at a time: the
+//! logits of a whole batch never exist.
+
+use ounce_kernels::grad::activation::{Activation as Function, plain, plain_backward};
+use ounce_model::spec::Spec;
+
+use super::build::Builder;
+use super::context::Context;
+use super::feed_forward::function;
+use super::linear::Linear;
+use super::norm::{Norm, Stats};
+use crate::loss::{Chunk, LogitLoss};
+use crate::{IGNORE, Loss, Result};
+
+/// Values of logits that exist at once, unless one row has more: 16 MiB.
+const LOGITS: usize = 1 << 22;
+
+/// The last norm and the output matrix.
+#[derive(Debug)]
+pub(crate) struct Head {
+    final_norm: Option<Norm>,
+    transform: Option<(Linear, Function, Option<Norm>)>,
+    matrix: Linear,
+    scale: f32,
+    softcap: Option<f32>,
+}
+
+/// The layer in front of a masked language model's matrix, as a forward pass leaves it.
+struct Transformed {
+    raw: Vec<f32>,
+    active: Vec<f32>,
+    stats: Option<Stats>,
+}
+
+impl Head {
+    /// None for bare encoders.
+    pub fn build(from: &mut Builder<'_>, spec: &Spec) -> Result<Option<Head>> {
+        let final_norm = Norm::build(from, "final_norm", spec.final_norm)?;
+        let Some(head) = &spec.head else { return Ok(None) };
+        let transform = match head.transform {
+            Some(spec) => {
+                let dense = from.linear("head.dense", true)?;
+                Some((dense, function(spec.activation), Norm::build(from, "head.norm", Some(spec.norm))?))
+            }
+            None => None,
+        };
+        let bias = from.optional("head.bias", head.bias)?;
+        let name = if head.tied { "embed.tokens.weight" } else { "head.weight" };
+        let matrix = from.linear_of(name, bias)?;
+        Ok(Some(Head { final_norm, transform, matrix, scale: head.scale, softcap: head.softcap }))
+    }
+
+    /// The loss of a batch, and, if `scale` is given, the gradient of the stream `x` times it; gives `x` back.
+    pub fn run(
+        &self,
+        x: Vec<f32>,
+        targets: &[u32],
+        scale: Option<f32>,
+        loss: &mut dyn LogitLoss,
+        cx: &mut Context<'_>,
+    ) -> (Loss, Option<Vec<f32>>) {
+        let width = self.matrix.input;
+        let rows: Vec<usize> = (0..targets.len()).filter(|&row| targets[row] != IGNORE).collect();
+        let all = rows.len() == targets.len();
+        let picked = if all { x } else { pick(x, &rows, width, cx) };
+        let (hidden, final_stats) = match &self.final_norm {
+            Some(norm) => {
+                let (normed, stats) = norm.forward(&picked, cx);
+                (normed, Some(stats))
+            }
+            None => (cx.buffers.copy(&picked), None),
+        };
+        let (input, transformed) = self.transform(hidden, cx);
+        let mut dinput = scale.map(|_| cx.buffers.take(input.len()));
+        let sum = self.chunks(&input, targets, &rows, scale, dinput.as_deref_mut(), loss, cx);
+        let total = Loss { sum, count: rows.len() };
+        let Some(dinput) = dinput else {
+            if let Some(Transformed { raw, active, stats }) = transformed {
+                [raw, active].into_iter().for_each(|buffer| cx.buffers.give(buffer));
+                stats.into_iter().for_each(|stats| stats.release(cx));
+            }
+            [input, picked].into_iter().for_each(|buffer| cx.buffers.give(buffer));
+            final_stats.into_iter().for_each(|stats| stats.release(cx));
+            return (total, None);
+        };
+        cx.buffers.give(input);
+        let dhidden = self.untransform(transformed, dinput, &picked, cx);
+        let dpicked = match (&self.final_norm, final_stats) {
+            (Some(norm), Some(stats)) => {
+                let mut dpicked = cx.buffers.zeros(dhidden.len());
+                norm.backward(&picked, &stats, &dhidden, &mut dpicked, cx);
+                stats.release(cx);
+                cx.buffers.give(dhidden);
+                dpicked
+            }
+            _ => dhidden,
+        };
+        cx.buffers.give(picked);
+        if all {
+            return (total, Some(dpicked));
+        }
+        let mut dx = cx.buffers.zeros(targets.len() * width);
+        for (&row, d) in rows.iter().zip(dpicked.chunks_exact(width)) {
+            dx[row * width..(row + 1) * width].copy_from_slice(d);
+        }
+        cx.buffers.give(dpicked);
+        (total, Some(dx))
+    }
+
+    /// Logits, loss and their gradients, a chunk of rows at a time.
+    fn chunks(
+        &self,
+        input: &[f32],
+        targets: &[u32],
+        rows: &[usize],
+        scale: Option<f32>,
+        mut dinput: Option<&mut [f32]>,
+        loss: &mut dyn LogitLoss,
+        cx: &mut Context<'_>,
+    ) -> f64 {
+        let (width, vocab) = (self.matrix.input, self.matrix.output);
+        let step = (LOGITS / vocab).max(1);
+        let mut logits = cx.buffers.take(step.min(rows.len()) * vocab);
+        let mut sum = 0.0;
+        for (index, rows) in rows.chunks(step).enumerate() {
+            let own = index * step * width..(index * step + rows.len()) * width;
+            let logits = &mut logits[..rows.len() * vocab];
+            self.matrix.forward(&input[own.clone()], logits, false, cx);
+            self.scale(logits);
+            let targets: Vec<u32> = rows.iter().map(|&row| targets[row]).collect();
+            let softcap = self.softcap;
+            let chunk = Chunk { pool: cx.pool, logits, width: vocab, targets: &targets, rows, softcap };
+            sum += loss.chunk(chunk, scale);
+            if let Some(dinput) = dinput.as_deref_mut() {
+                self.scale(logits);
+                self.matrix.backward_weights(&input[own.clone()], logits, cx);
+                self.matrix.backward_input(logits, &mut dinput[own], false, cx);
+            }
+        }
+        cx.buffers.give(logits);
+        sum
+    }
+
+    /// The factor on logits, and on their gradients.
+    fn scale(&self, logits: &mut [f32]) {
+        if self.scale != 1.0 {
+            logits.iter_mut().for_each(|logit| *logit *= self.scale);
+        }
+    }
+
+    fn transform(&self, hidden: Vec<f32>, cx: &mut Context<'_>) -> (Vec<f32>, Option<Transformed>) {
+        let Some((dense, function, norm)) = &self.transform else { return (hidden, None) };
+        let raw = dense.apply(&hidden, cx);
+        cx.buffers.give(hidden);
+        let mut active = cx.buffers.take(raw.len());
+        plain(cx.pool, *function, &raw, &mut active);
+        match norm {
+            Some(norm) => {
+                let (out, stats) = norm.forward(&active, cx);
+                (out, Some(Transformed { raw, active, stats: Some(stats) }))
+            }
+            None => (cx.buffers.copy(&active), Some(Transformed { raw, active, stats: None })),
+        }
+    }
+
+    /// From the gradient of the matrix's input to that of what [`Head::transform`] was given.
+    fn untransform(
+        &self,
+        transformed: Option<Transformed>,
+        dinput: Vec<f32>,
+        picked: &[f32],
+        cx: &mut Context<'_>,
+    ) -> Vec<f32> {
+        let (Some((dense, function, norm)), Some(Transformed { mut raw, active, stats })) =
+            (&self.transform, transformed)
+        else {
+            return dinput;
+        };
+        let dactive = match (norm, stats) {
+            (Some(norm), Some(stats)) => {
+                let mut dactive = cx.buffers.zeros(dinput.len());
+                norm.backward(&active, &stats, &dinput, &mut dactive, cx);
+                cx.buffers.give(dinput);
+                stats.release(cx);
+                dactive
+            }
+            _ => dinput,
+        };
+        plain_backward(cx.pool, *function, &mut raw, &dactive);
+        cx.buffers.give(active);
+        // The dense layer's input was given back; it is the normed stream, made again.
+        let hidden = match &self.final_norm {
+            Some(norm) => {
+                let (hidden, stats) = norm.forward(picked, cx);
+                stats.release(cx);
+                hidden
+            }
+            None => cx.buffers.copy(picked),
+        };
+        dense.backward_weights(&hidden, &raw, cx);
+        let mut dhidden = dactive;
+        dense.backward_input(&raw, &mut dhidden, false, cx);
+        [raw, hidden].into_iter().for_each(|buffer| cx.buffers.give(buffer));
+        dhidden
+    }
+}
+
+/// The given rows of `x`, which is given back.
+fn pick(x: Vec<f32>, rows: &[usize], width: usize, cx: &mut Context<'_>) -> Vec<f32> {
+    let mut picked = cx.buffers.take(rows.len() * width);
+    for (&row, out) in rows.iter().zip(picked.chunks_exact_mut(width)) {
+        out.copy_from_slice(&x[row * width..(row + 1) * width]);
+    }
+    cx.buffers.give(x);
+    picked
+}
