@@ -181,7 +181,7 @@ impl Net {
             } else if self.options.checkpointing {
                 kept.push(Kept::Input(saved.into_input(&mut cx)));
             } else {
-                kept.push(Kept::All(saved));
+                kept.push(Kept::All(Box::new(saved)));
             }
         }
         let (total, gradient) = head.run(x, batch, scale, loss, &mut cx);
@@ -191,7 +191,7 @@ impl Net {
         };
         for (layer, kept) in self.layers.iter().zip(kept).rev() {
             let saved = match kept {
-                Kept::All(saved) => saved,
+                Kept::All(saved) => *saved,
                 Kept::Input(input) => {
                     let (out, saved) = layer.forward(input, &mut cx);
                     cx.buffers.give(out);
@@ -218,7 +218,7 @@ impl Net {
 /// What is kept of a layer until its backward pass.
 enum Kept {
     Input(Vec<f32>),
-    All(layer::Saved),
+    All(Box<layer::Saved>),
 }
 
 impl Trainable for Net {
