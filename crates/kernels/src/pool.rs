@@ -192,7 +192,7 @@ impl<'o, T> SharedOut<'o, T> {
     /// # Safety
     /// Nobody else uses these places while the slice lives.
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "parts are apart, the caller's promise")]
+    #[allow(clippy::mut_from_ref)] // the caller's promise stands in for the exclusive borrow
     pub(crate) unsafe fn part<'s>(&'s self, range: Range<usize>) -> &'s mut [T]
     where
         'o: 's,

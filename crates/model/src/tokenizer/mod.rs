@@ -23,6 +23,7 @@ mod sentencepiece;
 pub(crate) mod special;
 mod stream;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -172,6 +173,13 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let encoding = guarded(|| self.inner.hf.encode_fast(text, add_special)).map_err(cannot_encode)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of `text` with the bytes of it that each stands for, without the ids a text begins and ends with.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
+        let encoding = guarded(|| self.inner.hf.encode(text, false)).map_err(cannot_encode)?;
+        let spans = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(encoding.get_ids().iter().copied().zip(spans).collect())
     }
 
     /// The ids of a text, or of a pair of texts, and the type of each; for encoders such as BERT.
