@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
     bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show,
-    tokenize,
+    tokenize, train,
 };
 use crate::failure::Outcome;
 
@@ -67,6 +67,7 @@ enum Command {
     Logits(logits::Args),
     Tokenize(tokenize::Args),
     Pull(pull::Args),
+    Train(train::Args),
     Methods(methods::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -94,6 +95,7 @@ impl Cli {
             Command::Logits(args) => logits::run(args, globals),
             Command::Tokenize(args) => tokenize::run(args, globals),
             Command::Pull(args) => pull::run(args, globals),
+            Command::Train(args) => train::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
             Command::Profile(args) => profile::run(args, globals),

@@ -2,6 +2,7 @@
 //!
 //! - [`net`]: the network of any model with its backward pass; [`loss`]: losses on logits.
 //! - [`batch`]: the tokens of one step and what should come out.
+//! - [`config`]: a run as a TOML file.
 //! - [`data`]: from files to batches.
 //! - [`param`]: a weight with its gradient.
 //! - [`trainable`]: what the training loop asks of a network.
@@ -13,6 +14,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod config;
 pub mod data;
 mod error;
 pub mod laws;
