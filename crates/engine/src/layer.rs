@@ -1,5 +1,6 @@
 //! One layer: its halves and how they meet the residual stream.
 
+use ounce_kernels::matmul::add_scaled;
 use ounce_kernels::vector::add;
 use ounce_model::Weights;
 use ounce_model::spec::{Layer as LayerSpec, Residual};
@@ -20,6 +21,7 @@ pub(crate) struct Layer {
     pub attention: Option<Attention>,
     feed_forward: Option<FeedForward>,
     residual: Residual,
+    residual_scale: f32,
 }
 
 impl Layer {
@@ -33,6 +35,7 @@ impl Layer {
             attention: attention.transpose()?,
             feed_forward: feed_forward.transpose()?,
             residual: spec.residual,
+            residual_scale: spec.residual_scale,
         })
     }
 
@@ -85,7 +88,11 @@ impl Layer {
     fn join(&self, norms: &Norms, x: &mut [f32], branch: &mut [f32], scratch: &mut Scratch) {
         let start = scratch.meter.start();
         apply(&norms.after, branch);
-        for_pairs(x, branch, ADD_CHUNK, add);
+        if self.residual_scale == 1.0 {
+            for_pairs(x, branch, ADD_CHUNK, add);
+        } else {
+            for_pairs(x, branch, ADD_CHUNK, |x, branch| add_scaled(self.residual_scale, branch, x));
+        }
         apply(&norms.residual, x);
         scratch.meter.stop(start, Operator::Residual, || (0, x.len()));
     }

@@ -89,7 +89,8 @@ fn quantized_models_open_and_stay_near() {
     let limits =
         [(DType::BF16, 0.03), (DType::Q8_0, 0.05), (DType::Q6K, 0.05), (DType::Q4K, 0.4), (DType::Q4_0, 0.8)];
     let scratch = tempfile::tempdir().expect("a folder");
-    let folders = ["llama", "llama_tied", "qwen2", "gemma2", "phi3_longrope_long", "mixtral", "gpt2", "bge"];
+    let folders =
+        ["llama", "llama_tied", "granite", "qwen2", "gemma2", "phi3_longrope_long", "mixtral", "gpt2", "bge"];
     let mut sources: Vec<PathBuf> = folders.iter().map(|name| golden("models").join(name)).collect();
     // The one whose rows are whole blocks of the larger formats; the others get replacements.
     sources.push(golden("gguf_model").join("llama_q4_k.gguf"));

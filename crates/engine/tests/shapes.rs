@@ -116,7 +116,7 @@ fn shapes_are_those_of_each_layer() {
 
 #[test]
 fn a_text_gives_the_same_at_once_and_step_by_step() {
-    for family in ["llama", "qwen2", "qwen3", "gemma2", "olmo2", "phi3", "smollm3", "stablelm"] {
+    for family in ["llama", "qwen2", "qwen3", "gemma2", "olmo2", "phi3", "granite", "smollm3", "stablelm"] {
         let model = random(config(family, &[("ounce_layers", layers())]));
         let whole = logits(&model);
         assert!(whole.iter().all(|logit| logit.is_finite()), "{family}");

@@ -89,6 +89,25 @@ impl Isa {
     }
 }
 
+/// Whether the processor has AVX512_BF16 and it is faster than widening to f32. Intel's cores take as long for one
+/// instruction as for four f32 ones (measured: 105 against 200 GFLOP/s); AMD's double the rate of f32.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn bf16_pays() -> bool {
+    static PAYS: OnceLock<bool> = OnceLock::new();
+    *PAYS.get_or_init(|| std::arch::is_x86_feature_detected!("avx512bf16") && !is_intel())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_intel() -> bool {
+    let id = std::arch::x86_64::__cpuid(0);
+    [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn bf16_pays() -> bool {
+    false
+}
+
 #[cfg(target_arch = "x86_64")]
 fn has_avx2() -> bool {
     use std::arch::is_x86_feature_detected as has;

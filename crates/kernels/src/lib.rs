@@ -5,6 +5,8 @@
 //! - [`isa`], [`pool`]: the instruction set and the threads in use.
 //! - [`packed`]: products of quantized weights with int8 activations.
 //! - [`attention`]: the KV cache of a layer and attention over it.
+//! - [`gemm`]: products of matrices in f32 and bf16 with any operands, for training.
+//! - [`grad`], [`optimizer`]: what training computes beside the products: gradients of a layer's parts, steps of optimizers.
 //! - [`matmul`], [`vector`]: inner products and what loops over vectors share. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
 //! - [`probe`]: loops that find a processor's limits: bytes read and operations a second.
 //! - [`lmul`]: products by integer addition, emulated, and the fp8 rounding they are compared with.
@@ -12,10 +14,13 @@
 pub mod activation;
 pub mod attention;
 pub mod dtype;
+pub mod gemm;
+pub mod grad;
 pub mod isa;
 pub mod lmul;
 pub mod matmul;
 pub mod norm;
+pub mod optimizer;
 pub mod packed;
 pub mod pool;
 pub mod probe;

@@ -158,18 +158,18 @@ impl Pool {
 }
 
 /// An output of which threads write disjoint parts that do not lie in one piece.
-pub(crate) struct SharedOut<'o> {
-    pointer: *mut f32,
+pub(crate) struct SharedOut<'o, T = f32> {
+    pointer: *mut T,
     length: usize,
-    borrow: std::marker::PhantomData<&'o mut [f32]>,
+    borrow: std::marker::PhantomData<&'o mut [T]>,
 }
 
-// SAFETY: who calls `write` promises that no place is written by two threads; nothing is read.
-unsafe impl Sync for SharedOut<'_> {}
+// SAFETY: who calls `write` or `part` promises that no place is used by two threads.
+unsafe impl<T: Send> Sync for SharedOut<'_, T> {}
 
-impl<'o> SharedOut<'o> {
+impl<'o, T> SharedOut<'o, T> {
     /// Borrows an output.
-    pub(crate) fn new(out: &'o mut [f32]) -> SharedOut<'o> {
+    pub(crate) fn new(out: &'o mut [T]) -> SharedOut<'o, T> {
         SharedOut { pointer: out.as_mut_ptr(), length: out.len(), borrow: std::marker::PhantomData }
     }
 
@@ -178,10 +178,35 @@ impl<'o> SharedOut<'o> {
     /// # Safety
     /// No other thread writes to these places while the output is borrowed.
     #[inline]
-    pub(crate) unsafe fn write(&self, at: usize, values: &[f32]) {
+    pub(crate) unsafe fn write(&self, at: usize, values: &[T])
+    where
+        T: Copy,
+    {
         assert!(at + values.len() <= self.length, "inside the output");
         // SAFETY: the range is inside the output, just checked, and the caller's alone.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.pointer.add(at), values.len()) };
+    }
+
+    /// A part as a slice.
+    ///
+    /// # Safety
+    /// Nobody else uses these places while the slice lives.
+    #[inline]
+    #[allow(clippy::mut_from_ref)] // the caller's promise stands in for the exclusive borrow
+    pub(crate) unsafe fn part<'s>(&'s self, range: Range<usize>) -> &'s mut [T]
+    where
+        'o: 's,
+    {
+        assert!(range.start <= range.end && range.end <= self.length, "inside the output");
+        // SAFETY: the range is inside the output, just checked, and the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
+    }
+
+    /// Where `rows` rows of `width` values begin, `stride` apart, from `first` on.
+    #[inline]
+    pub(crate) fn tile(&self, first: usize, rows: usize, width: usize, stride: usize) -> *mut T {
+        assert!(rows > 0 && first + (rows - 1) * stride + width <= self.length, "inside the output");
+        self.pointer.wrapping_add(first)
     }
 }
 

@@ -54,12 +54,25 @@ pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
     for coefficient in [8.333_334e-3, 4.166_666_8e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0] {
         p = fused::<FUSED>(p, r, coefficient);
     }
-    // Two factors, because 2^n itself may be subnormal or too large.
-    let n = n as i32;
+    // Two factors, because 2^n itself may be subnormal or too large. The low bits of what was rounded are n.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
-    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
-    let result = p * power(half) * power(n - half);
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+    let result = p * power(half) * power(n.wrapping_sub(half));
     if x.is_nan() { x } else { result }
+}
+
+/// `tanh(x)` to a few units in the last place: its series near 0, else `1 − 2 / (e^2x + 1)`.
+#[inline(always)]
+pub(crate) fn tanh<const FUSED: bool>(x: f32) -> f32 {
+    const SERIES: [f32; 5] = [62.0 / 2835.0, -17.0 / 315.0, 2.0 / 15.0, -1.0 / 3.0, 1.0];
+    let square = x * x;
+    let mut near = -1382.0 / 155_925.0;
+    for coefficient in SERIES {
+        near = fused::<FUSED>(near, square, coefficient);
+    }
+    let far = 1.0 - 2.0 / (exp::<FUSED>(2.0 * x) + 1.0);
+    if x.abs() < 0.4 { x * near } else { far }
 }
 
 /// `x += y`, element by element.
@@ -151,6 +164,19 @@ mod tests {
             }
         }
         assert!(worst < 2.4e-7, "{worst:e}");
+    }
+
+    #[test]
+    fn tanh_is_within_some_units_of_the_last_place() {
+        for step in -4000..4000 {
+            let x = step as f32 * 0.005;
+            let exact = f64::from(x).tanh();
+            for found in [tanh::<false>(x), tanh::<true>(x)] {
+                assert!((f64::from(found) - exact).abs() <= 4e-7 * exact.abs(), "{x}: {found} for {exact}");
+            }
+        }
+        assert_eq!((tanh::<true>(1e9), tanh::<true>(-1e9)), (1.0, -1.0));
+        assert!(tanh::<false>(f32::NAN).is_nan());
     }
 
     #[test]

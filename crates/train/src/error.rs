@@ -1,5 +1,7 @@
 //! What can go wrong while training.
 
+use std::path::{Path, PathBuf};
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,6 +22,28 @@ pub enum Error {
         /// What is wrong and what to do.
         what: String,
     },
+    /// Points that no law can be fitted to.
+    #[error("{0}")]
+    Fit(String),
+    /// Training went wrong: the loss is no number, or spikes do not end.
+    #[error("{0}")]
+    Diverged(String),
+    /// A checkpoint that is damaged or belongs to another run.
+    #[error("{}: {what}", path.display())]
+    Checkpoint {
+        /// Its folder or file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// The system refuses a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A model's file.
     #[error(transparent)]
     Model(#[from] ounce_model::Error),
@@ -32,8 +56,19 @@ impl Error {
     }
 
     /// An [`Error::Data`] about a whole file.
-    pub fn file(path: &std::path::Path, what: impl Into<String>) -> Error {
+    pub fn file(path: &Path, what: impl Into<String>) -> Error {
         Error::data(path.display(), what)
+    }
+
+    /// Makes an I/O error name its file.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { path, source }
+    }
+
+    /// A checkpoint's fault.
+    pub fn checkpoint(path: impl AsRef<Path>, what: impl Into<String>) -> Error {
+        Error::Checkpoint { path: path.as_ref().to_path_buf(), what: what.into() }
     }
 }
 

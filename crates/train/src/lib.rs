@@ -1,17 +1,32 @@
 //! Trains and adapts models on the processor.
 //!
+//! - [`net`]: the network of any model with its backward pass; [`loss`]: losses on logits.
 //! - [`batch`]: the tokens of one step and what should come out.
+//! - [`config`]: a run as a TOML file.
 //! - [`data`]: from files to batches.
 //! - [`param`]: a weight with its gradient.
 //! - [`tokenizer`]: training the vocabulary.
 //! - [`trainable`]: what the training loop asks of a network.
+//! - [`optim`]: from gradients to new weights.
+//! - [`trainer`]: the loop, with its spike guard and log.
+//! - [`checkpoint`]: everything an interrupted run needs to go on.
+//! - [`schedule`]: the learning rate of each step; Step Law.
+//! - [`laws`]: scaling laws fitted to small runs.
 
 pub mod batch;
+pub mod checkpoint;
+pub mod config;
 pub mod data;
 mod error;
+pub mod laws;
+pub mod loss;
+pub mod net;
+pub mod optim;
 pub mod param;
+pub mod schedule;
 pub mod tokenizer;
 pub mod trainable;
+pub mod trainer;
 
 pub use batch::{Batch, IGNORE};
 pub use error::{Error, Result};

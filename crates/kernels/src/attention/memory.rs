@@ -14,35 +14,35 @@ unsafe impl Pod for Line {}
 
 /// Whole cache lines.
 #[derive(Clone, Default)]
-pub(super) struct Lines(Vec<Line>);
+pub(crate) struct Lines(Vec<Line>);
 
 impl Lines {
     /// Bytes of a line; what begins at a multiple of it is aligned.
-    pub(super) const ALIGN: usize = 64;
+    pub(crate) const ALIGN: usize = 64;
 
     /// Zeros, at least this many bytes.
-    pub(super) fn zeroed(bytes: usize) -> Lines {
+    pub(crate) fn zeroed(bytes: usize) -> Lines {
         Lines(vec![Line([0; Lines::ALIGN]); bytes.div_ceil(Lines::ALIGN)])
     }
 
     /// Bytes held.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.capacity() * Lines::ALIGN
     }
 
     /// Makes it hold at least this many f32; what it held may stay.
-    pub(super) fn grow(&mut self, floats: usize) {
+    pub(crate) fn grow(&mut self, floats: usize) {
         let lines = (floats * size_of::<f32>()).div_ceil(Lines::ALIGN);
         if lines > self.0.len() {
             self.0.resize(lines, Line([0; Lines::ALIGN]));
         }
     }
 
-    pub(super) fn as_slice<E: Pod>(&self) -> &[E] {
+    pub(crate) fn as_slice<E: Pod>(&self) -> &[E] {
         bytemuck::cast_slice(&self.0)
     }
 
-    pub(super) fn as_mut_slice<E: Pod>(&mut self) -> &mut [E] {
+    pub(crate) fn as_mut_slice<E: Pod>(&mut self) -> &mut [E] {
         bytemuck::cast_slice_mut(&mut self.0)
     }
 }

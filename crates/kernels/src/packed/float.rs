@@ -107,7 +107,7 @@ impl Product for Pairs {
 fn kernel_bf16(isa: Isa) -> Kernel {
     match isa.vectors() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if native::pays() => native::kernel,
+        Isa::Avx512 if crate::isa::bf16_pays() => native::kernel,
         _ => dispatch::kernel::<Pairs>(isa),
     }
 }
@@ -116,21 +116,8 @@ fn kernel_bf16(isa: Isa) -> Kernel {
 #[cfg(target_arch = "x86_64")]
 mod native {
     use std::arch::x86_64::*;
-    use std::sync::OnceLock;
 
     use super::super::{Activations, PANEL, TILE};
-
-    /// Whether the processor has AVX512_BF16 and it is faster than widening. Intel's cores take as long for one
-    /// instruction as for four f32 ones (measured: 105 against 200 GFLOP/s); AMD's double the rate of f32.
-    pub(super) fn pays() -> bool {
-        static PAYS: OnceLock<bool> = OnceLock::new();
-        *PAYS.get_or_init(|| std::arch::is_x86_feature_detected!("avx512bf16") && !is_intel())
-    }
-
-    fn is_intel() -> bool {
-        let id = __cpuid(0);
-        [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
-    }
 
     pub(super) fn kernel(
         panel: &[u8],
@@ -140,7 +127,7 @@ mod native {
         sums: &mut [[f32; PANEL]],
     ) {
         let last = first + tokens - 1;
-        // SAFETY: `pays` was asked; a panel holds `x.columns()` columns, as `PackedMatrix` made it.
+        // SAFETY: `bf16_pays` was asked; a panel holds `x.columns()` columns, as `PackedMatrix` made it.
         unsafe {
             match tokens {
                 1 => sums_of::<1>(panel, x, first, last, sums),

@@ -30,13 +30,13 @@
 //! number of tokens or threads.
 
 mod activations;
-mod buffer;
+pub(crate) mod buffer;
 mod dispatch;
 mod float;
 mod groups;
 mod planes;
 mod scaled;
-mod simd;
+pub(crate) mod simd;
 mod super_blocks;
 #[cfg(target_arch = "x86_64")]
 mod tiles;

@@ -28,6 +28,9 @@ const RULES: &[Rule] = &[
     same("{p}wpe", &["embed.positions"]),
     same("{p}ln_f", &["final_norm"]),
     same("lm_head", &["head"]),
+    same("score", &["classifier"]),
+    same("classifier", &["token_classifier"]),
+    same("qa_outputs", &["span_classifier"]),
     same("{p}h.{i}.ln_1", &["layers.{i}.attention.before_norm"]),
     laid(
         "{p}h.{i}.attn.c_attn",
@@ -80,6 +83,7 @@ fn spec(config: &Config) -> Result<Spec> {
                 kind: FeedForwardKind::Dense(mlp.clone()),
             }),
             residual: Residual::Sequential,
+            residual_scale: 1.0,
         })
     };
     Ok(Spec {
@@ -100,8 +104,10 @@ fn spec(config: &Config) -> Result<Spec> {
             tied: config.flag_or("tie_word_embeddings", true)?,
             bias: false,
             transform: None,
+            scale: 1.0,
             softcap: None,
         }),
+        classifier: None,
         pooling: None,
     })
 }

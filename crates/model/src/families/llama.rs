@@ -12,7 +12,12 @@ use crate::{Config, Result};
 pub static LLAMA: Family = Family {
     name: "llama",
     model_types: &["llama"],
-    architectures: &["LlamaForCausalLM", "LlamaModel"],
+    architectures: &[
+        "LlamaForCausalLM",
+        "LlamaModel",
+        "LlamaForSequenceClassification",
+        "LlamaForTokenClassification",
+    ],
     spec: decoder,
     names: NAMES,
 };
@@ -29,6 +34,9 @@ pub const OUTSIDE: &[Rule] = &[
     same("{p}embed_tokens", &["embed.tokens"]),
     same("{p}norm", &["final_norm"]),
     same("lm_head", &["head"]),
+    same("score", &["classifier"]),
+    same("score", &["token_classifier"]),
+    same("qa_outputs", &["span_classifier"]),
 ];
 
 /// Separate query, key, value and output projections.
@@ -133,6 +141,7 @@ pub fn decoder(config: &Config) -> Result<Spec> {
                 kind: FeedForwardKind::Dense(mlp.clone()),
             }),
             residual: Residual::Sequential,
+            residual_scale: 1.0,
         })
     };
     Ok(Spec {
@@ -148,8 +157,10 @@ pub fn decoder(config: &Config) -> Result<Spec> {
             tied: config.flag_or("tie_word_embeddings", false)?,
             bias: false,
             transform: None,
+            scale: 1.0,
             softcap: None,
         }),
+        classifier: None,
         pooling: None,
     })
 }

@@ -5,11 +5,13 @@
 
 pub mod bert;
 mod check;
+pub mod classifier;
 pub mod distilbert;
 pub mod gemma2;
 pub mod gemma3;
 pub mod gpt2;
 pub mod gpt_neox;
+pub mod granite;
 mod layer_kinds;
 pub mod llama;
 pub mod mistral;
@@ -56,6 +58,7 @@ pub static ALL: &[&Family] = &[
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
     &phi3::PHI3,
+    &granite::GRANITE,
     &smollm3::SMOLLM3,
     &olmo2::OLMO2,
     &stablelm::STABLELM,
@@ -101,6 +104,9 @@ pub fn of_config(config: &Config) -> Result<&'static Family> {
 pub fn spec_of(config: &Config) -> Result<(&'static Family, Spec)> {
     let family = of_config(config)?;
     let mut spec = (family.spec)(config)?;
+    if spec.causal {
+        classifier::add(config, &mut spec, None)?;
+    }
     apply_layer_shapes(config, &mut spec)?;
     check::check(config, &spec)?;
     Ok((family, spec))

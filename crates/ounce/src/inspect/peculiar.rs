@@ -19,6 +19,9 @@ pub fn peculiarities(model: &Model) -> Vec<String> {
         if head.tied {
             list.push("the token embedding serves as the head too".to_string());
         }
+        if head.scale != 1.0 {
+            list.push(format!("logits are scaled by {}", head.scale));
+        }
         if let Some(cap) = head.softcap {
             list.push(format!("logits are capped softly at {cap}"));
         }
@@ -122,6 +125,8 @@ fn attention(spec: &Spec, list: &mut Vec<String>) {
             layers_where(spec, with_attention(|it| it.qk_norm.is_some_and(|norm| norm.scope == scope)));
         push(layers.map(|layers| format!("queries and keys are normed, {what}, in {layers}")));
     }
+    let scaled = layers_where(spec, |layer| layer.residual_scale != 1.0);
+    push(scaled.map(|layers| format!("what each half adds to the residual stream is scaled in {layers}")));
     let parallel = layers_where(spec, |layer| layer.residual != Residual::Sequential);
     push(parallel.map(|layers| format!("attention and feed-forward work side by side in {layers}")));
 }

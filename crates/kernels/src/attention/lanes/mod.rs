@@ -10,9 +10,9 @@ mod x86;
 
 use half::{bf16, f16};
 
-pub(super) use plain::Plain;
+pub(crate) use plain::Plain;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512};
 
 use super::kernel::PanelSums;
 use super::share::Work;
@@ -23,21 +23,14 @@ use super::tile::Buffers;
 /// # Safety
 /// Every function needs the instruction set's features; those on pointers need sixteen readable (or writable)
 /// elements, of any alignment.
-pub(super) trait Lanes: Copy + 'static {
+pub(crate) trait Arithmetic: Copy + 'static {
     /// Sixteen f32.
     type V: Copy;
-    /// Most queries that a register tile holds.
-    const ROWS: usize;
     /// Whether the registers hold sixteen sums of sixteen lanes, and not just six.
     const WIDE: bool;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(at: *const f32) -> Self::V;
-    unsafe fn load_f16(at: *const f16) -> Self::V;
-    unsafe fn load_bf16(at: *const bf16) -> Self::V;
-    unsafe fn load_i8(at: *const i8) -> Self::V;
-    /// Has a line of memory brought near, wherever it is and whether or not it exists.
-    unsafe fn fetch(at: *const u8);
     unsafe fn store(at: *mut f32, x: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -55,6 +48,22 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn greatest(x: Self::V) -> f32;
     /// The sum of the lanes, always in the same order.
     unsafe fn sum(x: Self::V) -> f32;
+}
+
+/// What attention over a cache needs beside the arithmetic: the elements it stores, and its loops compiled for the
+/// instruction set.
+///
+/// # Safety
+/// As for [`Arithmetic`].
+pub(super) trait Lanes: Arithmetic {
+    /// Most queries that a register tile holds.
+    const ROWS: usize;
+
+    unsafe fn load_f16(at: *const f16) -> Self::V;
+    unsafe fn load_bf16(at: *const bf16) -> Self::V;
+    unsafe fn load_i8(at: *const i8) -> Self::V;
+    /// Has a line of memory brought near, wherever it is and whether or not it exists.
+    unsafe fn fetch(at: *const u8);
 
     /// The product with the Hadamard matrix of sixteen rows: sums and differences of lanes 1, 2, 4 and 8 apart.
     unsafe fn hadamard(x: Self::V) -> Self::V;
@@ -102,7 +111,7 @@ element!(f32: load false, f16: load_f16 false, bf16: load_bf16 false, i8: load_i
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(super) unsafe fn exp<S: Lanes>(x: S::V) -> S::V {
+pub(crate) unsafe fn exp<S: Arithmetic>(x: S::V) -> S::V {
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
@@ -127,7 +136,7 @@ pub(super) unsafe fn exp<S: Lanes>(x: S::V) -> S::V {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(super) unsafe fn softcap<S: Lanes>(x: S::V, cap: f32) -> S::V {
+pub(crate) unsafe fn softcap<S: Arithmetic>(x: S::V, cap: f32) -> S::V {
     // SAFETY: the caller's promise.
     unsafe {
         // With e = exp(−2|x|/cap), tanh is ±(1 − e) / (1 + e); both signs are computed, one of them counts.

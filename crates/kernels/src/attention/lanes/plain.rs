@@ -6,12 +6,12 @@ use super::super::hadamard::transform_blocks;
 use super::super::kernel::{PanelSums, panel_sums};
 use super::super::share::{Work, run_share};
 use super::super::tile::Buffers;
-use super::{Element, Lanes};
+use super::{Arithmetic, Element, Lanes};
 use crate::vector::{LANES, fused};
 
 /// Loops over arrays, which the compiler turns into what vectors there are.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Plain<const FUSED: bool>;
+pub(crate) struct Plain<const FUSED: bool>;
 
 #[inline(always)]
 fn each(f: impl FnMut(usize) -> f32) -> [f32; LANES] {
@@ -20,11 +20,9 @@ fn each(f: impl FnMut(usize) -> f32) -> [f32; LANES] {
 
 // SAFETY (of every block below): sixteen elements can be read or written, the caller's promise.
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl<const FUSED: bool> Lanes for Plain<FUSED> {
+impl<const FUSED: bool> Arithmetic for Plain<FUSED> {
     type V = [f32; LANES];
-    const ROWS: usize = 6;
     const WIDE: bool = false;
-
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
         [x; LANES]
@@ -33,23 +31,6 @@ impl<const FUSED: bool> Lanes for Plain<FUSED> {
     unsafe fn load(at: *const f32) -> Self::V {
         unsafe { at.cast::<[f32; LANES]>().read_unaligned() }
     }
-    #[inline(always)]
-    unsafe fn load_f16(at: *const f16) -> Self::V {
-        let halves = unsafe { at.cast::<[f16; LANES]>().read_unaligned() };
-        each(|lane| halves[lane].to_f32())
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(at: *const bf16) -> Self::V {
-        let halves = unsafe { at.cast::<[u16; LANES]>().read_unaligned() };
-        each(|lane| f32::from_bits(u32::from(halves[lane]) << 16))
-    }
-    #[inline(always)]
-    unsafe fn load_i8(at: *const i8) -> Self::V {
-        let bytes = unsafe { at.cast::<[i8; LANES]>().read_unaligned() };
-        each(|lane| f32::from(bytes[lane]))
-    }
-    #[inline(always)]
-    unsafe fn fetch(_: *const u8) {}
     #[inline(always)]
     unsafe fn store(at: *mut f32, x: Self::V) {
         unsafe { at.cast::<[f32; LANES]>().write_unaligned(x) }
@@ -94,13 +75,35 @@ impl<const FUSED: bool> Lanes for Plain<FUSED> {
     unsafe fn sum(x: Self::V) -> f32 {
         x.into_iter().sum()
     }
+}
+
+// SAFETY (of every block below): as above.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl<const FUSED: bool> Lanes for Plain<FUSED> {
+    const ROWS: usize = 6;
+    #[inline(always)]
+    unsafe fn load_f16(at: *const f16) -> Self::V {
+        let halves = unsafe { at.cast::<[f16; LANES]>().read_unaligned() };
+        each(|lane| halves[lane].to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(at: *const bf16) -> Self::V {
+        let halves = unsafe { at.cast::<[u16; LANES]>().read_unaligned() };
+        each(|lane| f32::from_bits(u32::from(halves[lane]) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(at: *const i8) -> Self::V {
+        let bytes = unsafe { at.cast::<[i8; LANES]>().read_unaligned() };
+        each(|lane| f32::from(bytes[lane]))
+    }
+    #[inline(always)]
+    unsafe fn fetch(_: *const u8) {}
     #[inline(always)]
     unsafe fn hadamard(x: Self::V) -> Self::V {
         [1, 2, 4, 8].into_iter().fold(x, |x, half| {
             each(|lane| if lane & half == 0 { x[lane] + x[lane ^ half] } else { x[lane ^ half] - x[lane] })
         })
     }
-
     unsafe fn panel_sums<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>) {
         unsafe { panel_sums::<Self, E, T, P>(sums) }
     }

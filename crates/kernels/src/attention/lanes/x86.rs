@@ -8,21 +8,19 @@ use super::super::hadamard::transform_blocks;
 use super::super::kernel::{PanelSums, panel_sums};
 use super::super::share::{Work, run_share};
 use super::super::tile::Buffers;
-use super::{Element, Lanes};
+use super::{Arithmetic, Element, Lanes};
 use crate::vector::LANES;
 
 /// One 512-bit register.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Avx512;
+pub(crate) struct Avx512;
 
 // SAFETY (of every block below): the features are there and sixteen elements can be read or written, the caller's
 // promise.
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl Lanes for Avx512 {
+impl Arithmetic for Avx512 {
     type V = __m512;
-    const ROWS: usize = 8;
     const WIDE: bool = true;
-
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
@@ -30,23 +28,6 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn load(at: *const f32) -> __m512 {
         unsafe { _mm512_loadu_ps(at) }
-    }
-    #[inline(always)]
-    unsafe fn load_f16(at: *const f16) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(at: *const bf16) -> __m512 {
-        let wide = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast())) };
-        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)) }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(at: *const i8) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
-    }
-    #[inline(always)]
-    unsafe fn fetch(at: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]
     unsafe fn store(at: *mut f32, x: __m512) {
@@ -98,6 +79,29 @@ impl Lanes for Avx512 {
     unsafe fn sum(x: __m512) -> f32 {
         unsafe { _mm512_reduce_add_ps(x) }
     }
+}
+
+// SAFETY (of every block below): as above.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Lanes for Avx512 {
+    const ROWS: usize = 8;
+    #[inline(always)]
+    unsafe fn load_f16(at: *const f16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(at: *const bf16) -> __m512 {
+        let wide = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast())) };
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(at: *const i8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn fetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
     #[inline(always)]
     unsafe fn hadamard(x: __m512) -> __m512 {
         unsafe {
@@ -112,7 +116,6 @@ impl Lanes for Avx512 {
             _mm512_mask_sub_ps(_mm512_add_ps(x, other), 0b1111_1111_0000_0000, other, x)
         }
     }
-
     unsafe fn panel_sums<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>) {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
         unsafe fn compiled<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>) {
@@ -138,17 +141,15 @@ impl Lanes for Avx512 {
 
 /// Two 256-bit registers.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Avx2;
+pub(crate) struct Avx2;
 
 type Pair = (__m256, __m256);
 
 // SAFETY (of every block below): as for `Avx512`.
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl Lanes for Avx2 {
+impl Arithmetic for Avx2 {
     type V = Pair;
-    const ROWS: usize = 6;
     const WIDE: bool = false;
-
     #[inline(always)]
     unsafe fn splat(x: f32) -> Pair {
         let x = unsafe { _mm256_set1_ps(x) };
@@ -157,34 +158,6 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn load(at: *const f32) -> Pair {
         unsafe { (_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))) }
-    }
-    #[inline(always)]
-    unsafe fn load_f16(at: *const f16) -> Pair {
-        unsafe {
-            let [low, high] = [_mm_loadu_si128(at.cast()), _mm_loadu_si128(at.add(8).cast())];
-            (_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(at: *const bf16) -> Pair {
-        unsafe {
-            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
-            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(8).cast()));
-            let (low, high) = (_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high));
-            (_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(at: *const i8) -> Pair {
-        unsafe {
-            let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()));
-            let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(8).cast()));
-            (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
-        }
-    }
-    #[inline(always)]
-    unsafe fn fetch(at: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]
     unsafe fn store(at: *mut f32, x: Pair) {
@@ -248,6 +221,40 @@ impl Lanes for Avx2 {
         unsafe { Avx2::store(lanes.as_mut_ptr(), x) };
         lanes.into_iter().sum()
     }
+}
+
+// SAFETY (of every block below): as above.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Lanes for Avx2 {
+    const ROWS: usize = 6;
+    #[inline(always)]
+    unsafe fn load_f16(at: *const f16) -> Pair {
+        unsafe {
+            let [low, high] = [_mm_loadu_si128(at.cast()), _mm_loadu_si128(at.add(8).cast())];
+            (_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(at: *const bf16) -> Pair {
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(8).cast()));
+            let (low, high) = (_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high));
+            (_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(at: *const i8) -> Pair {
+        unsafe {
+            let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()));
+            let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(8).cast()));
+            (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn fetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
     #[inline(always)]
     unsafe fn hadamard(x: Pair) -> Pair {
         // Lanes 8 apart last, as everywhere: the order of additions decides the bits.
@@ -256,7 +263,6 @@ impl Lanes for Avx2 {
             (_mm256_add_ps(low, high), _mm256_sub_ps(low, high))
         }
     }
-
     unsafe fn panel_sums<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>) {
         #[target_feature(enable = "avx2,fma,f16c")]
         unsafe fn compiled<E: Element, const T: usize, const P: usize>(sums: &PanelSums<E>) {

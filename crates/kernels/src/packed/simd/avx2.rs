@@ -6,7 +6,7 @@ use super::{Simd, ahead};
 
 /// AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(in crate::packed) struct Avx2;
+pub(crate) struct Avx2;
 
 /// Runs intrinsics; each function's contract is the intrinsics'.
 macro_rules! intrinsics {

@@ -6,7 +6,7 @@ use super::{Simd, ahead};
 
 /// AVX-512 F, BW, VL, DQ and VNNI.
 #[derive(Clone, Copy)]
-pub(in crate::packed) struct Avx512;
+pub(crate) struct Avx512;
 
 /// Runs intrinsics; each function's contract is the intrinsics'.
 macro_rules! intrinsics {

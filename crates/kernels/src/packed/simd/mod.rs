@@ -14,12 +14,12 @@ mod neon;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx2::Avx2;
+pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx512::Avx512;
+pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
-pub(super) use neon::Neon;
-pub(super) use scalar::Scalar;
+pub(crate) use neon::Neon;
+pub(crate) use scalar::Scalar;
 
 /// Bytes ahead of the one being read that are asked for: weights are read once a token, in order, and hardware stops
 /// following them at page borders. Measured with Q4_0 on a quiet machine, two threads, 76 MiB of weights in the last-level
@@ -27,7 +27,7 @@ pub(super) use scalar::Scalar;
 const AHEAD: usize = 8192;
 
 /// Sixteen lanes of 32 bits.
-pub(super) trait Simd: Copy + 'static {
+pub(crate) trait Simd: Copy + 'static {
     /// 64 bytes.
     type Bytes: Copy;
     /// Sixteen i32.

@@ -8,7 +8,7 @@ use super::{Simd, ahead};
 /// NEON; int8 products by the dot product instruction of ARMv8.2 (FEAT_DotProd) if `DOT`, otherwise by the widening
 /// multiplications that every AArch64 processor has.
 #[derive(Clone, Copy)]
-pub(in crate::packed) struct Neon<const DOT: bool>;
+pub(crate) struct Neon<const DOT: bool>;
 
 /// Runs intrinsics; each function's contract is the intrinsics'.
 macro_rules! intrinsics {

@@ -4,7 +4,7 @@ use super::Simd;
 
 /// Arrays in place of registers.
 #[derive(Clone, Copy)]
-pub(in crate::packed) struct Scalar;
+pub(crate) struct Scalar;
 
 /// Little-endian pairs of a byte array, mapped.
 #[inline(always)]

@@ -170,7 +170,8 @@ impl<'a> Facts<'a> {
             }
             _ => number == 0.0,
         };
-        for suffix in CHANGES_MATHEMATICS {
+        let known = |suffix: &str| self.arch.keys.iter().copied().flatten().any(|key| key.suffix == suffix);
+        for suffix in CHANGES_MATHEMATICS.into_iter().filter(|suffix| !known(suffix)) {
             let value = self.metadata.get(&format!("{}.{suffix}", self.arch.name));
             let number = value.and_then(|value| match value.integer() {
                 Some(integer) => Some(integer as f32),
@@ -192,7 +193,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Keys that no supported family writes with any but a neutral value.
+/// Keys that only architectures with them in their tables write with any but a neutral value.
 const CHANGES_MATHEMATICS: [&str; 11] = [
     "attention.scale",
     "attention.clamp_kqv",

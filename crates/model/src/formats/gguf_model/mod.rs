@@ -18,6 +18,7 @@ mod facts;
 mod gemma;
 mod gpt2;
 mod gptneox;
+mod granite;
 mod keys;
 mod llama;
 mod olmo2;
@@ -75,6 +76,7 @@ static ALL: &[&Arch] = &[
     &gemma::GEMMA2,
     &gemma::GEMMA3,
     &phi3::PHI3,
+    &granite::GRANITE,
     &smollm3::SMOLLM3,
     &olmo2::OLMO2,
     &stablelm::STABLELM,

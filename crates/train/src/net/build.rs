@@ -1,0 +1,63 @@
+//! Takes a model's weights into a network: which become parameters, which stay as they are stored.
+
+use ounce_model::Weights;
+
+use super::linear::{Linear, Matrix};
+use crate::{Param, ParamKind, Result};
+
+/// Collects parameters while the parts of a network are made.
+pub(crate) struct Builder<'m> {
+    pub weights: &'m Weights,
+    pub params: Vec<Param>,
+    /// Which weights are trained, by name.
+    pub trains: &'m dyn Fn(&str) -> bool,
+}
+
+/// What a weight of this name and shape is.
+pub(crate) fn kind_of(name: &str, shape: &[usize]) -> ParamKind {
+    match name {
+        _ if name.ends_with(".bias") => ParamKind::Bias,
+        "head.weight" => ParamKind::Head,
+        _ if name.starts_with("embed.") && shape.len() > 1 => ParamKind::Embedding,
+        _ if shape.len() == 1 => ParamKind::Norm,
+        _ => ParamKind::Matrix,
+    }
+}
+
+impl Builder<'_> {
+    /// The index of the parameter of this name, which is taken in if it is new.
+    pub fn param(&mut self, name: &str) -> Result<usize> {
+        if let Some(known) = self.params.iter().position(|param| param.name == name) {
+            return Ok(known);
+        }
+        let tensor = self.weights.get(name)?;
+        let value = self.weights.f32(name)?;
+        let mut param = Param::new(name, &tensor.shape, kind_of(name, &tensor.shape), value);
+        if !(self.trains)(name) {
+            param.freeze();
+        }
+        self.params.push(param);
+        Ok(self.params.len() - 1)
+    }
+
+    /// The parameter of this name if `there`.
+    pub fn optional(&mut self, name: &str, there: bool) -> Result<Option<usize>> {
+        if there { self.param(name).map(Some) } else { Ok(None) }
+    }
+
+    /// The linear layer `{name}.weight`, `{name}.bias`.
+    pub fn linear(&mut self, name: &str, bias: bool) -> Result<Linear> {
+        let bias = self.optional(&format!("{name}.bias"), bias)?;
+        self.linear_of(&format!("{name}.weight"), bias)
+    }
+
+    /// The linear layer with the matrix of this name. A frozen one stays as it is stored unless that is f32, which a
+    /// parameter is as well.
+    pub fn linear_of(&mut self, name: &str, bias: Option<usize>) -> Result<Linear> {
+        let tensor = self.weights.get(name)?;
+        let (output, input) = (tensor.rows(), tensor.row_len());
+        let stays = !(self.trains)(name) && !self.params.iter().any(|param| param.name == name);
+        let matrix = if stays { Matrix::Stored(tensor) } else { Matrix::Param(self.param(name)?) };
+        Ok(Linear { matrix, bias, input, output })
+    }
+}

@@ -1,0 +1,132 @@
+//! From token ids to the residual stream and back: gathered rows forward, added rows backward.
+
+use ounce_kernels::grad::embedding::{gather, scatter_add};
+use ounce_model::spec::{Positions, Spec};
+
+use super::build::Builder;
+use super::context::Context;
+use super::norm::{Norm, Stats};
+use crate::{Batch, Error, Result};
+
+/// Token vectors, what is added to them, and their norm.
+#[derive(Debug)]
+pub(crate) struct Embedding {
+    pub tokens: usize,
+    positions: Option<(usize, Positions)>,
+    types: Option<usize>,
+    norm: Option<Norm>,
+    scale: f32,
+    width: usize,
+    /// Factor on the gradient that reaches the tables: GEB's guard against spikes shrinks it, 1 leaves it.
+    pub gradient_scale: f32,
+}
+
+/// What a forward pass keeps: the sum before the norm, if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    norm: Option<(Vec<f32>, Stats)>,
+    positions: Vec<u32>,
+}
+
+impl Saved {
+    pub fn release(self, cx: &mut Context<'_>) {
+        if let Some((sum, stats)) = self.norm {
+            cx.buffers.give(sum);
+            stats.release(cx);
+        }
+    }
+}
+
+impl Embedding {
+    pub fn build(from: &mut Builder<'_>, spec: &Spec) -> Result<Embedding> {
+        let embedding = &spec.embedding;
+        let positions = from.optional("embed.positions.weight", embedding.positions.is_some())?;
+        Ok(Embedding {
+            tokens: from.param("embed.tokens.weight")?,
+            positions: positions.zip(embedding.positions),
+            types: from.optional("embed.types.weight", embedding.token_types > 0)?,
+            norm: Norm::build(from, "embed.norm", embedding.norm)?,
+            scale: embedding.scale,
+            width: spec.hidden_size,
+            gradient_scale: 1.0,
+        })
+    }
+
+    /// Refuses sequences longer than the table of positions and types outside theirs.
+    pub fn check(&self, batch: &Batch, params: &[crate::Param]) -> Result<()> {
+        let longest = batch.lengths.iter().copied().max().unwrap_or(0);
+        if let Some((_, positions)) = self.positions {
+            let room = positions.count - positions.offset.min(positions.count);
+            if longest > room {
+                return Err(Error::Batch(format!(
+                    "a sequence of {longest} tokens is longer than the {room} positions that the model has; lower data.context"
+                )));
+            }
+        }
+        let types = self.types.map_or(1, |types| params[types].shape[0]);
+        match batch.types.iter().find(|&&kind| kind as usize >= types) {
+            Some(kind) => {
+                Err(Error::Batch(format!("token type {kind} is outside the model's {types} types")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The residual stream `[tokens, hidden]`.
+    pub fn forward(&self, batch: &Batch, cx: &mut Context<'_>) -> (Vec<f32>, Saved) {
+        let mut x = cx.buffers.take(batch.tokens.len() * self.width);
+        gather(cx.pool, &cx.params[self.tokens].value, self.width, &batch.tokens, self.scale, &mut x);
+        let mut saved = Saved::default();
+        let mut add_rows = |table: usize, ids: &[u32], cx: &mut Context<'_>| {
+            let mut rows = cx.buffers.take(x.len());
+            gather(cx.pool, &cx.params[table].value, self.width, ids, 1.0, &mut rows);
+            cx.add(1.0, &rows, &mut x);
+            cx.buffers.give(rows);
+        };
+        if let Some(table) = self.types {
+            match batch.types.is_empty() {
+                true => add_rows(table, &vec![0; batch.tokens.len()], cx),
+                false => add_rows(table, &batch.types, cx),
+            }
+        }
+        if let Some((table, positions)) = self.positions {
+            let ids = batch.lengths.iter().flat_map(|&length| 0..length);
+            saved.positions = ids.map(|position| (position + positions.offset) as u32).collect();
+            add_rows(table, &saved.positions, cx);
+        }
+        if let Some(norm) = &self.norm {
+            let (normed, stats) = norm.forward(&x, cx);
+            saved.norm = Some((std::mem::replace(&mut x, normed), stats));
+        }
+        (x, saved)
+    }
+
+    /// Adds the gradient of the stream to those of the tables.
+    pub fn backward(&self, batch: &Batch, saved: Saved, mut d: Vec<f32>, cx: &mut Context<'_>) {
+        if let (Some(norm), Some((sum, stats))) = (&self.norm, saved.norm) {
+            let mut dsum = cx.zeros(d.len());
+            norm.backward(&sum, &stats, &d, &mut dsum, cx);
+            cx.buffers.give(std::mem::replace(&mut d, dsum));
+            cx.buffers.give(sum);
+            stats.release(cx);
+        }
+        let shrink = self.gradient_scale;
+        let mut scatter = |table: usize, ids: &[u32], scale: f32| {
+            let param = &mut cx.params[table];
+            if param.is_trainable() {
+                scatter_add(cx.pool, ids, self.width, scale * shrink, &d, &mut param.grad);
+            }
+        };
+        scatter(self.tokens, &batch.tokens, self.scale);
+        if let Some(table) = self.types {
+            match batch.types.is_empty() {
+                true => scatter(table, &vec![0; batch.tokens.len()], 1.0),
+                false => scatter(table, &batch.types, 1.0),
+            }
+        }
+        if let Some((table, _)) = self.positions {
+            scatter(table, &saved.positions, 1.0);
+        }
+        cx.buffers.give(d);
+    }
+}

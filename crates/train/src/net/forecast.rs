@@ -1,0 +1,80 @@
+//! What a training step will need, from the architecture alone.
+
+use ounce_model::spec::{Attention, FeedForward, FeedForwardKind, Mlp, Spec};
+
+/// Values that the attention half keeps for a token, besides the stream.
+fn attention_values(attention: &Attention, hidden: usize) -> usize {
+    let (query, kv) = (attention.query_width(), attention.kv_width());
+    let norm = if attention.norms.before.is_some() { hidden + 2 } else { 0 };
+    let after = if attention.norms.after.is_some() { hidden } else { 0 };
+    let raw = if attention.qk_norm.is_some() { query + kv } else { 0 };
+    norm + after + 2 * query + 2 * kv + raw + attention.heads
+}
+
+fn mlp_values(mlp: &Mlp) -> usize {
+    if mlp.gated { 2 * mlp.width } else { mlp.width }
+}
+
+fn feed_forward_values(feed_forward: &FeedForward, hidden: usize) -> usize {
+    let norm = if feed_forward.norms.before.is_some() { hidden + 2 } else { 0 };
+    let after = if feed_forward.norms.after.is_some() { hidden } else { 0 };
+    let inner = match &feed_forward.kind {
+        FeedForwardKind::Dense(mlp) => mlp_values(mlp),
+        FeedForwardKind::Experts(experts) => {
+            let shared = experts.shared.as_ref().map_or(0, |mlp| mlp_values(mlp) + hidden);
+            experts.count + experts.used * (2 * hidden + mlp_values(&experts.expert)) + shared
+        }
+    };
+    norm + after + inner
+}
+
+/// Values that each layer keeps for a token.
+fn layer_values(spec: &Spec) -> impl Iterator<Item = usize> + '_ {
+    let hidden = spec.hidden_size;
+    spec.layers.iter().map(move |layer| {
+        let attention = layer.attention.as_ref().map_or(0, |it| hidden + attention_values(it, hidden));
+        attention + layer.feed_forward.as_ref().map_or(0, |it| hidden + feed_forward_values(it, hidden))
+    })
+}
+
+/// Bytes of buffers for a step of so many tokens besides weights and gradients: what the layers keep, the widest layer's
+/// working buffers and a chunk of logits.
+pub fn workspace_bytes(spec: &Spec, tokens: usize, checkpointing: bool) -> usize {
+    let largest = layer_values(spec).max().unwrap_or(0);
+    let kept = match checkpointing {
+        true => spec.layers.len() * spec.hidden_size + largest,
+        false => layer_values(spec).sum(),
+    };
+    let logits = (1 << 22_usize).min(tokens * spec.vocab_size).max(spec.vocab_size);
+    // Working buffers: gradients of the widest layer's inner values and of the stream.
+    let working = largest / 2 + 3 * spec.hidden_size;
+    4 * (tokens * (kept + working) + logits)
+}
+
+/// Floating-point operations of one step of so many tokens in sequences of `length`: three products for every weight of a
+/// linear layer (forward, input gradient, weight gradient), two for a frozen one, and attention.
+pub fn step_operations(spec: &Spec, tokens: usize, length: usize, checkpointing: bool) -> f64 {
+    let hidden = spec.hidden_size as f64;
+    let mut forward = 0.0;
+    for layer in &spec.layers {
+        if let Some(it) = &layer.attention {
+            let (query, kv) = (it.query_width() as f64, it.kv_width() as f64);
+            forward += 2.0 * hidden * (2.0 * query + 2.0 * kv);
+            let seen = it.window.map_or(length, |window| window.min(length)) as f64;
+            forward += 4.0 * query * seen * if spec.causal { 0.5 } else { 1.0 };
+        }
+        let mlp = |mlp: &Mlp| 2.0 * hidden * mlp.width as f64 * if mlp.gated { 3.0 } else { 2.0 };
+        forward += match layer.feed_forward.as_ref().map(|it| &it.kind) {
+            None => 0.0,
+            Some(FeedForwardKind::Dense(dense)) => mlp(dense),
+            Some(FeedForwardKind::Experts(experts)) => {
+                experts.used as f64 * mlp(&experts.expert)
+                    + experts.shared.as_ref().map_or(0.0, mlp)
+                    + 2.0 * hidden * experts.count as f64
+            }
+        };
+    }
+    let head = if spec.head.is_some() { 2.0 * hidden * spec.vocab_size as f64 } else { 0.0 };
+    let passes = if checkpointing { 4.0 } else { 3.0 };
+    tokens as f64 * (passes * forward + 3.0 * head)
+}

@@ -1,0 +1,89 @@
+//! A linear layer `y = x · Wᵀ + b` and its gradients: `dx = dy · W`, `dW = dyᵀ · x`, `db = Σ dy`.
+//!
+//! A frozen layer has no `dW`. One that is frozen and stored in a quantized format is multiplied from its packed rows,
+//! forward and backward; its dense form never exists as a whole.
+
+use ounce_kernels::gemm::{Operand, gemm};
+use ounce_kernels::grad::bias::{add_bias, bias_backward};
+use ounce_model::Tensor;
+
+use super::context::Context;
+
+/// Where a layer's matrix is.
+#[derive(Debug)]
+pub(crate) enum Matrix {
+    /// Among the parameters.
+    Param(usize),
+    /// Frozen, in the format in which it was stored.
+    Stored(Tensor),
+}
+
+/// One linear layer.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub matrix: Matrix,
+    pub bias: Option<usize>,
+    pub input: usize,
+    pub output: usize,
+}
+
+impl Linear {
+    /// `out = x · Wᵀ + b`, added to what `out` holds if `accumulate`. `x` is `[tokens, input]`, `out` `[tokens, output]`.
+    pub fn forward(&self, x: &[f32], out: &mut [f32], accumulate: bool, cx: &mut Context<'_>) {
+        let tokens = x.len() / self.input;
+        let weights = match &self.matrix {
+            Matrix::Param(index) => Operand::Columns { data: &cx.params[*index].value, stride: self.input },
+            Matrix::Stored(tensor) => {
+                Operand::StoredColumns { dtype: tensor.dtype, bytes: &tensor.data, row_len: self.input }
+            }
+        };
+        let x = Operand::Rows { data: x, stride: self.input };
+        let size = (tokens, self.output, self.input);
+        gemm(cx.pool, cx.compute, size, x, weights, accumulate, out, self.output, &mut cx.buffers.gemm);
+        if let Some(bias) = self.bias {
+            add_bias(cx.pool, out, &cx.params[bias].value);
+        }
+    }
+
+    /// [`Linear::forward`] into a buffer of its own.
+    pub fn apply(&self, x: &[f32], cx: &mut Context<'_>) -> Vec<f32> {
+        let mut out = cx.buffers.take(x.len() / self.input * self.output);
+        self.forward(x, &mut out, false, cx);
+        out
+    }
+
+    /// Adds to the gradients of matrix and bias.
+    pub fn backward_weights(&self, x: &[f32], dy: &[f32], cx: &mut Context<'_>) {
+        let tokens = x.len() / self.input;
+        if let Some(bias) = self.bias {
+            let bias = &mut cx.params[bias];
+            if bias.is_trainable() {
+                bias_backward(cx.pool, dy, self.output, &mut bias.grad);
+            }
+        }
+        let Matrix::Param(index) = self.matrix else { return };
+        let param = &mut cx.params[index];
+        if !param.is_trainable() {
+            return;
+        }
+        let dy = Operand::Columns { data: dy, stride: self.output };
+        let x = Operand::Rows { data: x, stride: self.input };
+        let size = (self.output, self.input, tokens);
+        let grad = &mut param.grad;
+        gemm(cx.pool, cx.compute, size, dy, x, true, grad, self.input, &mut cx.buffers.gemm);
+    }
+
+    /// `dx = dy · W`, added to what `dx` holds if `accumulate`.
+    pub fn backward_input(&self, dy: &[f32], dx: &mut [f32], accumulate: bool, cx: &mut Context<'_>) {
+        let tokens = dy.len() / self.output;
+        let weights = match &self.matrix {
+            Matrix::Param(index) => Operand::Rows { data: &cx.params[*index].value, stride: self.input },
+            Matrix::Stored(tensor) => {
+                Operand::StoredRows { dtype: tensor.dtype, bytes: &tensor.data, row_len: self.input }
+            }
+        };
+        let dy = Operand::Rows { data: dy, stride: self.output };
+        let size = (tokens, self.input, self.output);
+        gemm(cx.pool, cx.compute, size, dy, weights, accumulate, dx, self.input, &mut cx.buffers.gemm);
+    }
+}

@@ -1,0 +1,248 @@
+//! The network of a [`Spec`] with a hand-written backward pass: any family that ounce reads, decoders and encoders, dense
+//! or with experts.
+//!
+//! The forward pass keeps for each part what its backward pass needs, in buffers that are used again from step to step;
+//! with [`Options::checkpointing`] it keeps only each layer's input and runs the layer a second time on the way back.
+//! All sequences of a batch go through together, without padding.
+
+mod attention;
+mod buffers;
+mod build;
+mod context;
+mod embedding;
+mod experts;
+mod feed_forward;
+pub mod forecast;
+mod head;
+mod init;
+mod layer;
+mod linear;
+mod norm;
+mod rotation;
+
+use std::path::Path;
+
+use ounce_kernels::DType;
+use ounce_kernels::gemm::Compute;
+use ounce_kernels::pool::Pool;
+use ounce_model::formats::{WriteOptions, hf};
+use ounce_model::weights::MemorySource;
+use ounce_model::{Model, Tensor, Weights};
+
+use self::buffers::Buffers;
+use self::build::Builder;
+use self::context::Context;
+use self::embedding::Embedding;
+use self::head::Head;
+use self::layer::Layer;
+use self::rotation::Rotations;
+use crate::loss::{CrossEntropy, LogitLoss, SpanLoss};
+use crate::{Batch, Error, Loss, Param, Result, Trainable};
+
+pub use self::init::Init;
+
+/// How a network is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Options {
+    /// How products of linear layers are computed; weights, sums and everything else are f32.
+    pub compute: Compute,
+    /// Keeps only the layers' inputs and computes the rest again: less memory, a third more time.
+    pub checkpointing: bool,
+    /// Factor on the gradient that reaches the embedding (GEB: 0.1); none leaves it as it is.
+    pub embedding_gradient: Option<f32>,
+}
+
+/// A network ready to be trained.
+#[derive(Debug)]
+pub struct Net {
+    model: Model,
+    params: Vec<Param>,
+    embedding: Embedding,
+    layers: Vec<Layer>,
+    head: Option<Head>,
+    rotations: Rotations,
+    buffers: Buffers,
+    options: Options,
+    pool: &'static Pool,
+}
+
+impl Net {
+    /// Takes all weights of a model as trainable.
+    ///
+    /// # Errors
+    /// If a weight can't be read.
+    pub fn from_model(model: &Model, options: Options) -> Result<Net> {
+        Net::with_frozen(model, options, &|_| true)
+    }
+
+    /// Takes a model; weights for whose names `trains` is false stay as they are. Frozen matrices stay in the format in
+    /// which they are stored, quantized or not.
+    ///
+    /// # Errors
+    /// If a weight can't be read.
+    pub fn with_frozen(model: &Model, options: Options, trains: &dyn Fn(&str) -> bool) -> Result<Net> {
+        let spec = &model.spec;
+        let mut from = Builder { weights: &model.weights, params: Vec::new(), trains };
+        let mut rotations = Rotations::default();
+        let mut embedding = Embedding::build(&mut from, spec)?;
+        embedding.gradient_scale = options.embedding_gradient.unwrap_or(1.0);
+        let layers = spec.layers.iter().enumerate();
+        let layers: Vec<Layer> = layers
+            .map(|(index, layer)| Layer::build(&mut from, index, layer, spec.causal, &mut rotations))
+            .collect::<Result<_>>()?;
+        let head = Head::build(&mut from, spec)?;
+        let params = from.params;
+        let (buffers, pool) = (Buffers::default(), Pool::global());
+        Ok(Net { model: model.clone(), params, embedding, layers, head, rotations, buffers, options, pool })
+    }
+
+    /// A network of a model's architecture with new random weights; the model's own are not read.
+    ///
+    /// # Errors
+    /// If the architecture can't be trained.
+    pub fn random(model: &Model, options: Options, init: Init, seed: u64) -> Result<Net> {
+        let model = Model { weights: init.weights(&model.spec, seed), ..model.clone() };
+        let mut net = Net::from_model(&model, options)?;
+        // The network has them now.
+        net.model.weights = Weights::in_memory(MemorySource::new(model.weights.path()));
+        Ok(net)
+    }
+
+    /// The architecture, tokenizer and settings; its weights are those the network began with, or none.
+    pub fn skeleton(&self) -> &Model {
+        &self.model
+    }
+
+    /// The threads to compute on, in place of the whole program's.
+    pub fn set_pool(&mut self, pool: &'static Pool) {
+        self.pool = pool;
+    }
+
+    /// The most bytes of buffers that a step has used so far.
+    pub fn peak_buffer_bytes(&self) -> usize {
+        self.buffers.peak_bytes()
+    }
+
+    /// The model with the weights as they are now.
+    pub fn model(&self) -> Result<Model> {
+        let mut source = MemorySource::new(self.model.weights.path());
+        for info in self.model.spec.tensors() {
+            let tensor = match self.params.iter().find(|param| param.name == info.name) {
+                Some(param) => Tensor::from_f32(&param.shape, &param.value),
+                None => self.model.weights.get(&info.name)?,
+            };
+            source.insert(info.name, tensor);
+        }
+        Ok(Model { weights: Weights::in_memory(source), ..self.model.clone() })
+    }
+
+    /// Writes the network as a Hugging Face folder, with matrices in `dtype` (none: F32 where trained).
+    ///
+    /// # Errors
+    /// If the folder can't be written; an older model there stands as it was.
+    pub fn save_as(&self, folder: &Path, dtype: Option<DType>) -> Result<()> {
+        let options = WriteOptions { dtype, overwrite: true, ..WriteOptions::default() };
+        hf::write_model(&self.model()?, folder, &options, &mut |_, _| Ok(()))?;
+        Ok(())
+    }
+
+    /// The loss of a batch by any loss on logits; with `scale` adds that times the sum's gradient to the weights' own.
+    ///
+    /// # Errors
+    /// If the batch does not fit the network, or it has no head.
+    pub fn run(&mut self, batch: &Batch, scale: Option<f32>, loss: &mut dyn LogitLoss) -> Result<Loss> {
+        match self.head.as_ref().filter(|_| self.model.spec.classifier.is_some()) {
+            Some(head) => batch.check_labels(self.model.spec.vocab_size, head.outputs)?,
+            None => batch.check(self.model.spec.vocab_size)?,
+        }
+        self.embedding.check(batch, &self.params)?;
+        let head = self.head.as_ref().ok_or_else(|| {
+            Error::Unsupported(
+                "this model is a bare encoder without a head that could be trained".to_string(),
+            )
+        })?;
+        self.rotations.fill(&batch.lengths);
+        let mut cx = Context {
+            params: &mut self.params,
+            buffers: &mut self.buffers,
+            pool: self.pool,
+            compute: self.options.compute,
+            lengths: &batch.lengths,
+            rotations: &self.rotations.values,
+        };
+        let (mut x, embedded) = self.embedding.forward(batch, &mut cx);
+        let mut kept = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let (out, saved) = layer.forward(x, &mut cx);
+            x = out;
+            if scale.is_none() {
+                let input = saved.into_input(&mut cx);
+                cx.buffers.give(input);
+            } else if self.options.checkpointing {
+                kept.push(Kept::Input(saved.into_input(&mut cx)));
+            } else {
+                kept.push(Kept::All(Box::new(saved)));
+            }
+        }
+        let (total, gradient) = head.run(x, batch, scale, loss, &mut cx);
+        let Some(mut d) = gradient else {
+            embedded.release(&mut cx);
+            return Ok(total);
+        };
+        for (layer, kept) in self.layers.iter().zip(kept).rev() {
+            let saved = match kept {
+                Kept::All(saved) => *saved,
+                Kept::Input(input) => {
+                    let (out, saved) = layer.forward(input, &mut cx);
+                    cx.buffers.give(out);
+                    saved
+                }
+            };
+            d = layer.backward(saved, d, &mut cx);
+        }
+        self.embedding.backward(batch, embedded, d, &mut cx);
+        Ok(total)
+    }
+}
+
+impl Net {
+    /// [`Net::run`] with the loss that goes with the head.
+    fn run_usual(&mut self, batch: &Batch, scale: Option<f32>) -> Result<Loss> {
+        if self.head.as_ref().is_some_and(Head::is_span) {
+            return self.run(batch, scale, &mut SpanLoss { lengths: &batch.lengths, spans: &batch.spans });
+        }
+        self.run(batch, scale, &mut CrossEntropy)
+    }
+}
+
+/// What is kept of a layer until its backward pass.
+enum Kept {
+    Input(Vec<f32>),
+    All(Box<layer::Saved>),
+}
+
+impl Trainable for Net {
+    fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    fn params_mut(&mut self) -> &mut [Param] {
+        &mut self.params
+    }
+
+    fn loss(&mut self, batch: &Batch) -> Result<Loss> {
+        self.run_usual(batch, None)
+    }
+
+    fn accumulate(&mut self, batch: &Batch, scale: f32) -> Result<Loss> {
+        self.run_usual(batch, Some(scale))
+    }
+
+    fn workspace_bytes(&self, tokens: usize) -> usize {
+        forecast::workspace_bytes(&self.model.spec, tokens, self.options.checkpointing)
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        self.save_as(folder, None)
+    }
+}

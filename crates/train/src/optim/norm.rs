@@ -1,0 +1,56 @@
+//! The gradients' global norm.
+
+use crate::Param;
+
+/// The root of the sum of all squared gradients. The same for every number of threads.
+pub fn global_norm(params: &[Param]) -> f64 {
+    params.iter().map(|param| squares(&param.grad)).sum::<f64>().sqrt()
+}
+
+/// The factor that brings a norm down to `limit`, or 1.
+pub fn clip_factor(norm: f64, limit: Option<f64>) -> f32 {
+    match limit {
+        Some(limit) if norm > limit => (limit / norm) as f32,
+        _ => 1.0,
+    }
+}
+
+/// Adds short runs in f32, which vectorises, and the runs in f64.
+fn squares(values: &[f32]) -> f64 {
+    let run = |run: &[f32]| {
+        let mut lanes = [0.0f32; 16];
+        let mut chunks = run.chunks_exact(16);
+        for chunk in &mut chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane += value * value;
+            }
+        }
+        let rest: f32 = chunks.remainder().iter().map(|value| value * value).sum();
+        f64::from(lanes.iter().sum::<f32>() + rest)
+    };
+    values.chunks(1024).map(run).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ParamKind;
+
+    #[test]
+    fn the_norm_spans_all_weights_and_clipping_brings_it_down() {
+        let mut params: Vec<Param> = [3001, 7]
+            .map(|size| Param::new(size.to_string(), &[size], ParamKind::Bias, vec![0.0; size]))
+            .into();
+        params[0].grad.fill(0.5);
+        params[1].grad.fill(-2.0);
+        let norm = global_norm(&params);
+        assert!((norm - (3001.0f64 * 0.25 + 28.0).sqrt()).abs() < 1e-6);
+        assert_eq!(clip_factor(norm, Some(100.0)), 1.0);
+        assert_eq!(clip_factor(norm, None), 1.0);
+        assert!((f64::from(clip_factor(norm, Some(1.0))) * norm - 1.0).abs() < 1e-6);
+        params[1].freeze();
+        assert!(global_norm(&params) < norm);
+        params[0].grad[9] = f32::NAN;
+        assert!(global_norm(&params).is_nan());
+    }
+}

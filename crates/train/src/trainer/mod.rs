@@ -1,0 +1,200 @@
+//! The training loop.
+//!
+//! A step draws micro-batches, adds up their gradients, judges them, clips them and moves the weights. Everything a step
+//! depends on is in the checkpoint: a run that is interrupted and resumed ends with the same bits as one that is not.
+
+pub mod guard;
+mod log;
+mod report;
+mod run;
+
+pub use log::Log;
+pub use report::{Guarded, Observer, Step, Validation, memory};
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::{self, Keep, State, Store};
+use crate::data::BatchSource;
+use crate::optim::Optimizer;
+use crate::schedule::Schedule;
+use crate::{Error, Result, Trainable};
+
+/// How a run goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Learning rates and number of steps.
+    pub schedule: Schedule,
+    /// Micro-batches in a step.
+    pub accumulation: usize,
+    /// The norm that gradients are clipped to.
+    pub clip: Option<f64>,
+    /// The spike guard, if it should watch.
+    pub guard: Option<guard::Options>,
+    /// Steps between validations; 0 for one at the end.
+    pub validate_every: u64,
+    /// Micro-batches of a validation, at most; 0 for all.
+    pub validation_batches: usize,
+    /// Steps between samples; 0 for none.
+    pub sample_every: u64,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+    /// Steps between checkpoints; 0 for one at the end.
+    pub checkpoint_every: u64,
+    /// Steps between checkpoints that are never removed; 0 for none but the end of the stable part.
+    pub permanent_every: u64,
+    /// Which checkpoints stay.
+    pub keep: Keep,
+    /// What must be the same to continue a checkpoint.
+    pub identity: String,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All steps are done.
+    Finished,
+    /// The data came to its end first.
+    OutOfData,
+    /// Someone asked to stop; a checkpoint stands where it stopped.
+    Stopped,
+}
+
+/// A run.
+pub struct Trainer<'r> {
+    net: &'r mut dyn Trainable,
+    data: &'r mut dyn BatchSource,
+    validation: Option<&'r mut dyn BatchSource>,
+    optimizer: Optimizer,
+    options: Options,
+    output: PathBuf,
+    store: Store,
+    log: Log,
+    state: State,
+    saved: Option<u64>,
+}
+
+/// What a run begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start<'p> {
+    /// The network as it is.
+    Fresh,
+    /// The newest complete checkpoint of the output folder; the network as it is if there is none.
+    Resume,
+    /// A checkpoint of this or another run, from which a run of its own goes on: a decay from a stable checkpoint, more
+    /// steps, another learning rate.
+    Branch(&'p Path),
+}
+
+impl<'r> Trainer<'r> {
+    /// Prepares a run that writes into `output`. Training data and network must be made as they were when a checkpoint
+    /// is to be continued.
+    ///
+    /// # Errors
+    /// If settings make no sense, a fresh run would write over another's checkpoints, or the checkpoint does not belong
+    /// to this configuration.
+    pub fn new(
+        net: &'r mut dyn Trainable,
+        data: &'r mut dyn BatchSource,
+        validation: Option<&'r mut dyn BatchSource>,
+        optimizer: Optimizer,
+        options: Options,
+        output: &Path,
+        start: Start<'_>,
+    ) -> Result<Trainer<'r>> {
+        options.schedule.check()?;
+        if options.accumulation == 0 {
+            return Err(Error::Settings("a step should have at least one micro-batch".to_string()));
+        }
+        let store = Store::open(output, options.keep)?;
+        let newest = store.all().pop();
+        if let (Some(kept), Start::Fresh | Start::Branch(_)) = (&newest, start) {
+            return Err(Error::checkpoint(
+                output,
+                format!(
+                    "holds a run that stands at step {}; continue it with --resume, or choose another folder",
+                    kept.step
+                ),
+            ));
+        }
+        let state = State {
+            step: 0,
+            tokens: 0,
+            seconds: 0.0,
+            data: data.position(),
+            schedule: options.schedule,
+            stage: None,
+            permanent: false,
+            config: options.identity.clone(),
+            validation: None,
+            best: None,
+            guard: guard::Memory::default(),
+            log_bytes: 0,
+        };
+        let log = Log::open(&output.join("log.jsonl"), 0);
+        let mut trainer = Trainer {
+            net,
+            data,
+            validation,
+            optimizer,
+            options,
+            output: output.to_path_buf(),
+            store,
+            log: match (&newest, start) {
+                // Not cut yet: the checkpoint may turn out not to fit.
+                (Some(_), Start::Resume) => Log::open(&output.join("log.jsonl"), u64::MAX)?,
+                _ => log?,
+            },
+            state,
+            saved: None,
+        };
+        match start {
+            Start::Fresh => {}
+            Start::Resume => {
+                if let Some(kept) = newest {
+                    trainer.take_up(&kept.folder)?;
+                    trainer.saved = Some(trainer.state.step);
+                    trainer.log = Log::open(&output.join("log.jsonl"), trainer.state.log_bytes)?;
+                }
+            }
+            Start::Branch(folder) => {
+                trainer.take_up(folder)?;
+                trainer.state.best = None;
+                trainer.state.log_bytes = 0;
+            }
+        }
+        Ok(trainer)
+    }
+
+    /// Where the run stands.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The network.
+    pub fn net(&mut self) -> &mut dyn Trainable {
+        self.net
+    }
+
+    /// Loads a checkpoint to go on from it.
+    fn take_up(&mut self, folder: &Path) -> Result<()> {
+        let state = checkpoint::read_state(folder)?;
+        if state.config != self.options.identity {
+            return Err(Error::checkpoint(
+                folder,
+                "was made with another model, data, optimizer or batch; give the settings it was made with",
+            ));
+        }
+        let schedule = self.options.schedule;
+        schedule.check_continues(state.step, state.stage)?;
+        if state.step > schedule.total {
+            return Err(Error::Settings(format!(
+                "the checkpoint stands at step {}, behind the run's end at {}; raise the number of steps",
+                state.step, schedule.total
+            )));
+        }
+        self.state = checkpoint::load(folder, self.net, &mut self.optimizer)?;
+        self.state.schedule = schedule;
+        self.state.permanent = false;
+        self.data.seek(&self.state.data)
+    }
+}

@@ -1,0 +1,135 @@
+//! The network's loss and gradients against PyTorch's autograd, for one model of each family
+//! (`tests/golden/gradients.py`).
+
+use std::path::{Path, PathBuf};
+
+use ounce_model::Model;
+use ounce_train::net::{Net, Options};
+use ounce_train::{Batch, IGNORE, Trainable};
+
+/// Of a tensor's greatest gradient; stored values carry 5e-4 of their own rounding.
+const TOLERANCE: f32 = 1.5e-3;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
+}
+
+/// The names and the metadata of a golden file.
+fn header(path: &Path) -> serde_json::Value {
+    let bytes = std::fs::read(path).expect("golden");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("golden")) as usize;
+    serde_json::from_slice(&bytes[8..8 + length]).expect("golden")
+}
+
+fn metadata(path: &Path, key: &str) -> f64 {
+    header(path)["__metadata__"][key].as_str().expect("golden").parse().expect("golden")
+}
+
+/// The batch of the script.
+fn batch(name: &str, masked: bool) -> Batch {
+    let path = golden().join("models").join(name).join("golden.safetensors");
+    let header = header(&path);
+    let bytes = std::fs::read(&path).expect("golden");
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("golden")) as usize;
+    let ints = |tensor: &str| -> Option<Vec<u32>> {
+        let offsets = header.get(tensor)?["data_offsets"].as_array()?;
+        let at = |index: usize| start + offsets[index].as_u64().expect("golden") as usize;
+        let bytes = &bytes[at(0)..at(1)];
+        Some(bytes.chunks_exact(4).map(|it| u32::from_le_bytes(it.try_into().expect("golden"))).collect())
+    };
+    let ids = ints("input_ids").expect("golden");
+    let mut batch = Batch::default();
+    for range in [0..40, 40..64] {
+        let own = &ids[range.clone()];
+        let (tokens, targets) = if masked { (own, own) } else { (&own[..own.len() - 1], &own[1..]) };
+        let hidden = |(index, &target): (usize, &u32)| if index % 7 == 3 { IGNORE } else { target };
+        batch.tokens.extend(tokens);
+        batch.targets.extend(targets.iter().enumerate().map(hidden));
+        batch.lengths.push(tokens.len());
+        if let Some(types) = ints("token_type_ids") {
+            batch.types.extend(&types[range][..tokens.len()]);
+        }
+    }
+    batch
+}
+
+fn compare(name: &str, options: Options) {
+    let folder = golden().join("models").join(name);
+    let model = Model::open(&folder).expect("golden");
+    let file = golden().join("gradients").join(format!("{name}.safetensors"));
+    let as_model = tempfile::tempdir().expect("golden");
+    std::fs::copy(folder.join("config.json"), as_model.path().join("config.json")).expect("golden");
+    std::fs::copy(&file, as_model.path().join("model.safetensors")).expect("golden");
+    let expected = Model::open(as_model.path()).expect("golden");
+
+    let mut net = Net::from_model(&model, options).expect("golden");
+    let batch = batch(name, !model.spec.causal);
+    let loss = net.loss(&batch).expect("golden");
+    let found = net.accumulate(&batch, 1.0).expect("golden");
+    assert_eq!(loss, found, "{name}: with and without gradients");
+    let expected_loss = metadata(&file, "loss");
+    assert!((found.sum / expected_loss - 1.0).abs() < 1e-5, "{name}: {} for {expected_loss}", found.sum);
+
+    let scale = metadata(&file, "scale") as f32;
+    // What cancels exactly in theory (a bias on keys without rotation) is rounding in both.
+    let floor = 1e-4 * net.params().iter().flat_map(|it| &it.grad).fold(0.0f32, |max, it| max.max(it.abs()));
+    for param in net.params() {
+        let theirs = expected.weights.f32(&param.name).expect("golden");
+        let largest = theirs.iter().fold(0.0f32, |max, it| max.max(it.abs())) / scale;
+        let bound = (TOLERANCE * largest).max(floor);
+        for (index, (ours, theirs)) in param.grad.iter().zip(&theirs).enumerate() {
+            let theirs = theirs / scale;
+            assert!((ours - theirs).abs() <= bound, "{name}: {}[{index}]: {ours} for {theirs}", param.name);
+        }
+    }
+}
+
+macro_rules! families {
+    ($($name:ident),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            compare(stringify!($name), Options::default());
+        }
+    )*};
+}
+
+families!(
+    llama,
+    llama_tied,
+    llama_bias,
+    llama_rope_dynamic,
+    gemma2,
+    gemma3,
+    qwen2_window,
+    qwen3,
+    phi3,
+    gpt2,
+    gpt_neox,
+    gpt_neox_sequential,
+    smollm3,
+    granite,
+    olmo2,
+    stablelm,
+    stablelm_parallel,
+    mixtral,
+    qwen2_moe,
+    qwen3_moe,
+    bert_mlm,
+    roberta_mlm,
+    distilbert_mlm,
+);
+
+#[test]
+fn checkpointing_gives_the_same_gradients_to_the_bit() {
+    for name in ["llama", "gemma2", "stablelm_parallel", "qwen2_moe", "bert_mlm"] {
+        let model = Model::open(golden().join("models").join(name)).expect("golden");
+        let batch = batch(name, !model.spec.causal);
+        let grads = |checkpointing| {
+            let mut net =
+                Net::from_model(&model, Options { checkpointing, ..Options::default() }).expect("golden");
+            net.accumulate(&batch, 0.5).expect("golden");
+            net.params().iter().map(|param| param.grad.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(grads(false), grads(true), "{name}");
+    }
+}
