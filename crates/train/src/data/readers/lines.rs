@@ -56,12 +56,16 @@ pub(super) fn parse(bytes: &[u8], place: Place) -> Result<Record> {
             // The line that the parser counts begins with the record, not with the file.
             let said = error.to_string();
             let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
-            let hint = if error.is_eof() {
-                "; records are objects of one line each, or the items of an array"
-            } else {
-                ""
-            };
-            Err(Error::data(place, format!("not valid JSON ({said} at character {}){hint}", error.column())))
+            Err(Error::data(
+                place,
+                if error.is_eof() {
+                    format!(
+                        "not valid JSON ({said}); records are objects of one line each, or the items of an array"
+                    )
+                } else {
+                    format!("not valid JSON ({said} at character {})", error.column())
+                },
+            ))
         }
     }
 }

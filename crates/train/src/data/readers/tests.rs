@@ -105,7 +105,7 @@ fn errors_name_the_file_and_the_record() {
         (
             "a.json",
             b"{\n  \"text\": \"a\"\n}",
-            "a.json:1: not valid JSON (EOF while parsing an object at character 2); records are objects",
+            "a.json:1: not valid JSON (EOF while parsing an object); records are objects",
         ),
         ("a.jsonl", b"\n17\n", "a.jsonl:2: not a JSON object"),
         ("a.jsonl", b"{\"text\": \"\xFF\"}\n", "a.jsonl:1: the byte at 10 is not UTF-8"),
