@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
     bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show,
-    tokenize, train,
+    tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -66,6 +66,7 @@ enum Command {
     Classify(classify::Args),
     Logits(logits::Args),
     Tokenize(tokenize::Args),
+    Tokenizer(tokenizer::Args),
     Pull(pull::Args),
     Train(train::Args),
     Methods(methods::Args),
@@ -94,6 +95,7 @@ impl Cli {
             Command::Classify(args) => classify::run(args, globals),
             Command::Logits(args) => logits::run(args, globals),
             Command::Tokenize(args) => tokenize::run(args, globals),
+            Command::Tokenizer(args) => tokenizer::run(args, globals),
             Command::Pull(args) => pull::run(args, globals),
             Command::Train(args) => train::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),

@@ -5,6 +5,7 @@
 //! - [`config`]: a run as a TOML file.
 //! - [`data`]: from files to batches.
 //! - [`param`]: a weight with its gradient.
+//! - [`tokenizer`]: training the vocabulary.
 //! - [`trainable`]: what the training loop asks of a network.
 //! - [`optim`]: from gradients to new weights.
 //! - [`trainer`]: the loop, with its spike guard and log.
@@ -23,6 +24,7 @@ pub mod net;
 pub mod optim;
 pub mod param;
 pub mod schedule;
+pub mod tokenizer;
 pub mod trainable;
 pub mod trainer;
 
