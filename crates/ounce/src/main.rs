@@ -15,6 +15,9 @@ mod inspect;
 mod interrupt;
 mod npy;
 mod output;
+// Until a command draws.
+#[cfg_attr(not(test), expect(dead_code, unused_imports))]
+mod plot;
 mod progress;
 mod sampling;
 mod source;
