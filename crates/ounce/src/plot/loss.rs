@@ -37,9 +37,9 @@ pub fn loss_curve(log: &Path) -> anyhow::Result<Chart> {
     let mut series = Vec::new();
     if finite.len() >= ENOUGH_TO_SMOOTH {
         let half = (finite.len() / 100).max(3);
-        series.push(Series::faint("training loss, each step", raw));
+        series.push(Series::faint("training loss", raw));
         series.push(Series::line(
-            format!("training loss, mean of {} steps", 2 * half + 1),
+            format!("training loss, running mean of {} points", 2 * half + 1),
             smooth(&finite, half),
         ));
     } else {

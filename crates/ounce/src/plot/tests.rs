@@ -155,7 +155,7 @@ fn a_log_becomes_a_picture() {
     std::fs::write(&log, (1..=200).map(line).collect::<String>()).expect("log");
     let text = svg(&loss_curve(&log).expect("curve"));
     for words in
-        ["training loss, each step", "training loss, mean of 7 steps", "tokens learned from", "150 K"]
+        ["training loss", "training loss, running mean of 7 points", "tokens learned from", "150 K"]
     {
         assert!(text.contains(&format!(">{words}</text>")), "{words} is not in {text}");
     }
