@@ -1,6 +1,7 @@
 //! Trains and adapts models on the processor.
 //!
 //! - [`net`]: the network of any model with its backward pass; [`loss`]: losses on logits.
+//! - [`graph`]: the same on candle's autograd, with a slot for every linear layer that any code can take.
 //! - [`batch`]: the tokens of one step and what should come out.
 //! - [`data`]: from files to batches.
 //! - [`param`]: a weight with its gradient.
@@ -15,6 +16,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod data;
 mod error;
+pub mod graph;
 pub mod laws;
 pub mod loss;
 pub mod net;
