@@ -7,7 +7,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    bench, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show, tokenize,
+    bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show,
+    tokenize,
 };
 use crate::failure::Outcome;
 
@@ -62,6 +63,7 @@ enum Command {
     Convert(convert::Args),
     Eval(eval::Args),
     Embed(embed::Args),
+    Classify(classify::Args),
     Logits(logits::Args),
     Tokenize(tokenize::Args),
     Pull(pull::Args),
@@ -88,6 +90,7 @@ impl Cli {
             Command::Convert(args) => convert::run(args, globals),
             Command::Eval(args) => eval::run(args, globals),
             Command::Embed(args) => embed::run(args, globals),
+            Command::Classify(args) => classify::run(args, globals),
             Command::Logits(args) => logits::run(args, globals),
             Command::Tokenize(args) => tokenize::run(args, globals),
             Command::Pull(args) => pull::run(args, globals),

@@ -116,12 +116,19 @@ impl Lora {
     fn new(name: &str, base: Linear, rank: usize, scale: f64) -> Result<Lora> {
         base.freeze();
         // Any values do that are not the same everywhere; B would begin at 0.
-        let values = |count: usize, seed: usize| (0..count).map(move |i| ((i * 7919 + seed) % 13) as f32 / 65.0 - 0.09);
+        let values = |count: usize, seed: usize| {
+            (0..count).map(move |i| ((i * 7919 + seed) % 13) as f32 / 65.0 - 0.09)
+        };
         let new = |part: &str, rows: usize, columns: usize, seed| {
             let values = values(rows * columns, seed).collect();
             Weight::new(&format!("{name}.{part}"), &[rows, columns], ParamKind::Matrix, values)
         };
-        Ok(Lora { a: new("lora_a", rank, base.input, 1)?, b: new("lora_b", base.output, rank, 5)?, base, scale })
+        Ok(Lora {
+            a: new("lora_a", rank, base.input, 1)?,
+            b: new("lora_b", base.output, rank, 5)?,
+            base,
+            scale,
+        })
     }
 }
 
@@ -185,7 +192,10 @@ fn lora_trains_its_own_weights_alone() {
             assert_eq!(param.is_trainable(), lora, "{}", param.name);
             assert_eq!(param.grad.iter().any(|&it| it != 0.0), lora, "{}", param.name);
         }
-        assert!(net.params().iter().all(|it| it.name != "layers.0.attention.query.weight"), "stays as stored");
+        assert!(
+            net.params().iter().all(|it| it.name != "layers.0.attention.query.weight"),
+            "stays as stored"
+        );
         assert_eq!(net.params().iter().filter(|it| it.is_trainable()).count(), 6 * model.spec.layers.len());
         for _ in 0..30 {
             for param in net.params_mut() {
@@ -215,15 +225,19 @@ fn an_adapters_gradients_are_those_of_its_merged_matrix() {
     lora.accumulate(&batch, 1.0).unwrap();
     let mut dense = Net::from_model(&lora.model().unwrap(), Options::default()).unwrap();
     dense.accumulate(&batch, 1.0).unwrap();
-    let find = |params: &[ounce_train::Param], name: &str| params.iter().find(|it| it.name == name).unwrap().clone();
+    let find =
+        |params: &[ounce_train::Param], name: &str| params.iter().find(|it| it.name == name).unwrap().clone();
     for name in ["layers.0.attention.query", "layers.1.feed_forward.down"] {
         let matrix = find(dense.params(), &format!("{name}.weight"));
-        let (a, b) = (find(lora.params(), &format!("{name}.lora_a")), find(lora.params(), &format!("{name}.lora_b")));
+        let (a, b) =
+            (find(lora.params(), &format!("{name}.lora_a")), find(lora.params(), &format!("{name}.lora_b")));
         let (output, input) = (matrix.shape[0], matrix.shape[1]);
         // dA = s · Bᵀ dW, dB = s · dW Aᵀ.
         let mut da = vec![0.0; 3 * input];
         let mut db = vec![0.0; output * 3];
-        for ((r, row), rank) in matrix.grad.chunks(input).enumerate().flat_map(|it| [(it, 0), (it, 1), (it, 2)]) {
+        for ((r, row), rank) in
+            matrix.grad.chunks(input).enumerate().flat_map(|it| [(it, 0), (it, 1), (it, 2)])
+        {
             for (c, d) in row.iter().enumerate() {
                 da[rank * input + c] += 0.5 * b.value[r * 3 + rank] * d;
                 db[r * 3 + rank] += 0.5 * d * a.value[rank * input + c];
@@ -273,7 +287,8 @@ fn a_wrapped_head_gives_what_the_plain_one_gives() {
         let mut all = |_: &str, linear: Linear| Ok(Box::new(Wrapped(linear)) as Box<dyn Slot>);
         let mut wrapped = GraphNet::from_model(&model, Options::default(), &mut all).unwrap();
         let mut net = Net::from_model(&model, Options::default()).unwrap();
-        let (found, expected) = (wrapped.accumulate(&batch, 1.0).unwrap(), net.accumulate(&batch, 1.0).unwrap());
+        let (found, expected) =
+            (wrapped.accumulate(&batch, 1.0).unwrap(), net.accumulate(&batch, 1.0).unwrap());
         assert!((found.sum / expected.sum - 1.0).abs() < 1e-5, "{name}");
         assert_same_gradients(name, wrapped.params(), net.params());
     }
@@ -327,7 +342,12 @@ fn hooks_see_every_layer_and_losses_on_what_they_saw_train() {
     let before = net.run(&batch, Some(1.0), &mut objective).unwrap().sum;
     for param in net.params() {
         let reached = param.grad.iter().any(|&it| it != 0.0);
-        assert_eq!(reached, param.name.starts_with("embed") || param.name.starts_with("layers.0."), "{}", param.name);
+        assert_eq!(
+            reached,
+            param.name.starts_with("embed") || param.name.starts_with("layers.0."),
+            "{}",
+            param.name
+        );
     }
     // A small step along a gradient changes the value by what the gradient says.
     let norm: f64 = net.params().iter().flat_map(|it| &it.grad).map(|&it| f64::from(it).powi(2)).sum();
@@ -388,7 +408,8 @@ fn what_does_not_fit_is_refused() {
     let long = Batch { tokens: vec![5; 81], targets: vec![5; 81], lengths: vec![81], ..Batch::default() };
     assert!(net.loss(&long).unwrap_err().to_string().contains("81 tokens is longer than the 80 positions"));
     assert_eq!(net.loss(&Batch::default()).unwrap().count, 0);
-    let silent = Batch { tokens: vec![5; 4], targets: vec![u32::MAX; 4], lengths: vec![4], ..Batch::default() };
+    let silent =
+        Batch { tokens: vec![5; 4], targets: vec![u32::MAX; 4], lengths: vec![4], ..Batch::default() };
     assert_eq!(net.accumulate(&silent, 1.0).unwrap().count, 0);
     assert!(net.params().iter().all(|param| param.grad.iter().all(|&it| it == 0.0)));
     // A failing slot leaves the values where they belong.

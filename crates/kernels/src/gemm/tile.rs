@@ -75,6 +75,9 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(job: Job) {
         let mut sums = [[S::splat(0.0); V]; R];
         for step in 0..depth {
             let at = b.add(step * V * LANES);
+            for vector in 0..V {
+                fetch(at.wrapping_add((AHEAD * V + vector) * LANES));
+            }
             let vectors: [S::Floats; V] =
                 std::array::from_fn(|vector| S::floats(at.add(vector * LANES).cast()));
             for row in 0..R {

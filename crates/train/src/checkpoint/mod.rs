@@ -31,7 +31,7 @@ use crate::schedule::{Schedule, Stage};
 use crate::trainer::guard;
 use crate::{Error, Param, Result, Trainable};
 use manifest::Manifest;
-pub use store::{Kept, Keep, Store};
+pub use store::{Keep, Kept, Store};
 use tensors::Piece;
 
 /// Larger states are not read.
@@ -105,7 +105,10 @@ fn write(folder: &Path, net: &dyn Trainable, optimizer: &Optimizer, state: &Stat
 fn stores_f32(folder: &Path, params: &[Param]) -> bool {
     let Ok(model) = Model::open(folder) else { return false };
     let exact = |param: &Param| {
-        model.weights.info(&param.name).is_some_and(|(dtype, shape)| dtype == DType::F32 && *shape == param.shape)
+        model
+            .weights
+            .info(&param.name)
+            .is_some_and(|(dtype, shape)| dtype == DType::F32 && *shape == param.shape)
     };
     params.iter().all(exact)
 }
@@ -116,7 +119,10 @@ fn stores_f32(folder: &Path, params: &[Param]) -> bool {
 /// If the folder is no checkpoint.
 pub fn read_state(folder: &Path) -> Result<State> {
     if !folder.join("training").is_dir() {
-        return Err(Error::checkpoint(folder, "is no checkpoint of a training run; name a folder checkpoints/step-N"));
+        return Err(Error::checkpoint(
+            folder,
+            "is no checkpoint of a training run; name a folder checkpoints/step-N",
+        ));
     }
     read_json(&folder.join("training/state.json"), MAX_STATE_BYTES)
 }
@@ -190,7 +196,8 @@ fn copy(
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_vec_pretty(value).map_err(|error| Error::checkpoint(path, error.to_string()))?;
+    let text =
+        serde_json::to_vec_pretty(value).map_err(|error| Error::checkpoint(path, error.to_string()))?;
     let mut file = AtomicFile::create(path)?;
     std::io::Write::write_all(&mut file, &text).map_err(Error::io(path))?;
     Ok(file.commit()?)
@@ -202,6 +209,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path, limit: u64) -> Result<
         return Err(Error::checkpoint(path, "is too large to be what its name says"));
     }
     let text = fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Error::checkpoint(path, format!("can't be read ({error}); the checkpoint is damaged")))
+    serde_json::from_slice(&text).map_err(|error| {
+        Error::checkpoint(path, format!("can't be read ({error}); the checkpoint is damaged"))
+    })
 }

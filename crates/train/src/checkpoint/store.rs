@@ -48,7 +48,10 @@ impl Store {
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                return Err(Error::checkpoint(output, "is being written by another training run; choose another folder"));
+                return Err(Error::checkpoint(
+                    output,
+                    "is being written by another training run; choose another folder",
+                ));
             }
             // Some network file systems have no locks; training without one is better than none.
             Err(fs::TryLockError::Error(error)) => tracing::warn!("{}: no lock: {error}", path.display()),
@@ -97,7 +100,8 @@ impl Store {
     fn thin_out(&self) -> Result<()> {
         let all = self.all();
         let states: Vec<Option<State>> = all.iter().map(|kept| read_state(&kept.folder).ok()).collect();
-        let losses = states.iter().enumerate().filter_map(|(at, state)| Some((state.as_ref()?.validation?, at)));
+        let losses =
+            states.iter().enumerate().filter_map(|(at, state)| Some((state.as_ref()?.validation?, at)));
         let best = losses.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at).filter(|_| self.keep.best);
         let newest = all.len().saturating_sub(self.keep.last.max(1));
         for (at, kept) in all.iter().enumerate().take(newest) {

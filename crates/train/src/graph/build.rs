@@ -10,8 +10,8 @@ use super::weight::Weight;
 use crate::Result;
 use crate::net::kind_of;
 
-/// Makes a slot of a layer of this name (`layers.3.attention.query`).
-pub(super) type Wrap<'m> = dyn FnMut(&str, Linear) -> Result<Box<dyn Slot>> + 'm;
+/// Makes the slot of the layer of a name (`layers.3.attention.query`) of its parts.
+pub type Wrap<'m> = dyn FnMut(&str, Linear) -> Result<Box<dyn Slot>> + 'm;
 
 /// A slot and the names it stands for in the model.
 pub(super) struct Place {

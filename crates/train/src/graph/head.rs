@@ -1,15 +1,15 @@
 //! From the residual stream to logits.
 
 use candle_core::Tensor;
-use ounce_model::spec::Spec;
+use ounce_model::spec::{Classifier, Spec};
 
 use super::build::{Builder, Place};
 use super::norm::{Norm, apply};
 use super::ops::activation::{Activation, plain};
 use super::ops::{self, Kernels};
 use crate::loss::LogitLoss;
-use crate::net::function;
-use crate::{IGNORE, Loss, Result};
+use crate::net::{Reads, function};
+use crate::{Batch, Loss, Result};
 
 /// The output matrix and what is in front of it.
 pub(super) struct Head {
@@ -18,11 +18,17 @@ pub(super) struct Head {
     matrix: Place,
     scale: f32,
     softcap: Option<f32>,
+    reads: Reads,
+    /// How many different labels there are, if it is a classifier's.
+    pub labels: Option<usize>,
 }
 
 impl Head {
     /// None for bare encoders.
     pub fn build(from: &mut Builder<'_>, spec: &Spec) -> Result<Option<Head>> {
+        if let Some(classifier) = spec.classifier {
+            return Head::classifier(from, classifier).map(Some);
+        }
         let Some(head) = &spec.head else { return Ok(None) };
         let transform = match head.transform {
             Some(spec) => {
@@ -34,7 +40,24 @@ impl Head {
         let bias = from.optional("head.bias", head.bias)?;
         let name = if head.tied { "embed.tokens.weight" } else { "head.weight" };
         let matrix = from.slot_of("head", name, bias)?;
-        Ok(Some(Head { on: from.on, transform, matrix, scale: head.scale, softcap: head.softcap }))
+        let (on, scale, softcap) = (from.on, head.scale, head.softcap);
+        Ok(Some(Head { on, transform, matrix, scale, softcap, reads: Reads::Targets, labels: None }))
+    }
+
+    fn classifier(from: &mut Builder<'_>, classifier: Classifier) -> Result<Head> {
+        let (name, reads, dense) = Reads::of(classifier);
+        let transform = match dense {
+            Some(activation) => Some((from.slot("classifier.dense", true)?, function(activation), None)),
+            None => None,
+        };
+        let matrix = from.slot(name, classifier.bias)?;
+        let labels = Some(classifier.labels);
+        Ok(Head { on: from.on, transform, matrix, scale: 1.0, softcap: None, reads, labels })
+    }
+
+    /// Whether it finds spans.
+    pub fn is_span(&self) -> bool {
+        self.reads == Reads::All
     }
 
     pub fn places(&self) -> impl Iterator<Item = &Place> {
@@ -66,16 +89,15 @@ impl Head {
     }
 
     /// The loss of the rows that have a target, as a scalar with its way back and as numbers.
-    pub fn loss(&self, x: &Tensor, targets: &[u32], loss: &mut dyn LogitLoss) -> Result<(Tensor, Loss)> {
-        let rows: Vec<usize> = (0..targets.len()).filter(|&row| targets[row] != IGNORE).collect();
+    pub fn loss(&self, x: &Tensor, batch: &Batch, loss: &mut dyn LogitLoss) -> Result<(Tensor, Loss)> {
+        let (rows, targets) = self.reads.rows(batch);
         if rows.is_empty() {
             return Ok((ops::tensor(vec![0.0], ())?, Loss::default()));
         }
-        let x = match rows.len() == targets.len() {
+        let x = match rows.len() == batch.tokens.len() {
             true => x.clone(),
             false => ops::gather(self.on, x, &rows.iter().map(|&row| row as u32).collect(), 1.0, 1.0)?,
         };
-        let targets: Vec<u32> = rows.iter().map(|&row| targets[row]).collect();
         let (value, sum) = match self.matrix.slot.plain() {
             Some(linear) => {
                 let head = ops::Head {
@@ -88,6 +110,7 @@ impl Head {
             }
             None => ops::logit_loss(self.on, &self.raw(x)?, self.softcap, &targets, &rows, loss)?,
         };
-        Ok((value, Loss { sum, count: rows.len() }))
+        let count = if self.is_span() { batch.counted() } else { rows.len() };
+        Ok((value, Loss { sum, count }))
     }
 }

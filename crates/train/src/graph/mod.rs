@@ -24,6 +24,7 @@ mod pass;
 mod slot;
 mod weight;
 
+pub use self::build::Wrap;
 pub use self::hook::{Hook, NoHook};
 pub use self::net::{GraphNet, Objective};
 pub use self::pass::Pass;

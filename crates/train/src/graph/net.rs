@@ -10,16 +10,14 @@ use ounce_model::formats::{WriteOptions, hf};
 use ounce_model::weights::MemorySource;
 use ounce_model::{Model, Weights};
 
-use super::build::{Builder, Place};
+use super::build::{Builder, Place, Wrap};
 use super::embedding::Embedding;
 use super::head::Head;
 use super::hook::NoHook;
 use super::layer::Layer;
 use super::ops::{Kernels, read};
 use super::pass::{Parts, Pass, State};
-use super::slot::{Linear, Slot};
 use super::weight::{Lent, Weight};
-use crate::loss::CrossEntropy;
 use crate::net::{Options, Rotations, forecast};
 use crate::{Batch, Error, Loss, Param, Result, Trainable};
 
@@ -45,23 +43,19 @@ impl std::fmt::Debug for GraphNet {
 /// Bytes of a pass by those that [`crate::net::Net`] needs.
 const KEPT: usize = 2;
 
-/// Cross-entropy with the batch's targets.
+/// Cross-entropy with the batch's targets, labels or spans.
 fn cross_entropy(pass: &Pass<'_>) -> Result<(Tensor, Loss)> {
-    pass.loss(&pass.hidden(&mut NoHook)?, &mut CrossEntropy)
+    pass.usual_loss(&pass.hidden(&mut NoHook)?)
 }
 
 impl GraphNet {
     /// Takes a model with all weights trainable. `wrap` makes the slot of each linear layer of its parts; a
-    /// [`Linear`] is a slot itself: `&mut |_, linear| Ok(Box::new(linear))`. Layers are named as their weights are,
+    /// [`super::Linear`] is a slot itself: `&mut |_, linear| Ok(Box::new(linear))`. Layers are named as their weights are,
     /// without `.weight`; the output matrix is `head`, even if it is the embedding's.
     ///
     /// # Errors
     /// If a weight can't be read, or `wrap` fails.
-    pub fn from_model(
-        model: &Model,
-        options: Options,
-        wrap: &mut dyn FnMut(&str, Linear) -> Result<Box<dyn Slot>>,
-    ) -> Result<GraphNet> {
+    pub fn from_model(model: &Model, options: Options, wrap: &mut Wrap<'_>) -> Result<GraphNet> {
         GraphNet::with_frozen(model, options, &|_| true, wrap)
     }
 
@@ -74,7 +68,7 @@ impl GraphNet {
         model: &Model,
         options: Options,
         trains: &dyn Fn(&str) -> bool,
-        wrap: &mut dyn FnMut(&str, Linear) -> Result<Box<dyn Slot>>,
+        wrap: &mut Wrap<'_>,
     ) -> Result<GraphNet> {
         if options.checkpointing {
             return Err(Error::Unsupported(
@@ -116,7 +110,11 @@ impl GraphNet {
     /// # Errors
     /// If the batch does not fit the network, or the objective fails.
     pub fn run(&mut self, batch: &Batch, scale: Option<f32>, objective: &mut Objective<'_>) -> Result<Loss> {
-        batch.check(self.model.spec.vocab_size)?;
+        let vocab = self.model.spec.vocab_size;
+        match self.parts.head.as_ref().and_then(|head| head.labels) {
+            Some(labels) => batch.check_labels(vocab, labels)?,
+            None => batch.check(vocab)?,
+        }
         if batch.tokens.is_empty() {
             return Ok(Loss::default());
         }

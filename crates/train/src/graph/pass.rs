@@ -9,7 +9,7 @@ use super::head::Head;
 use super::hook::Hook;
 use super::layer::Layer;
 use super::norm::{Norm, apply};
-use crate::loss::LogitLoss;
+use crate::loss::{CrossEntropy, LogitLoss, SpanLoss};
 use crate::net::Rotation;
 use crate::{Batch, Error, Loss, Result};
 
@@ -75,6 +75,18 @@ impl Pass<'_> {
     /// # Errors
     /// If the model has no head.
     pub fn loss(&self, hidden: &Tensor, loss: &mut dyn LogitLoss) -> Result<(Tensor, Loss)> {
-        self.head()?.loss(hidden, &self.batch.targets, loss)
+        self.head()?.loss(hidden, self.batch, loss)
+    }
+
+    /// The loss that goes with the head: cross-entropy with the batch's targets, labels or spans.
+    ///
+    /// # Errors
+    /// If the model has no head.
+    pub fn usual_loss(&self, hidden: &Tensor) -> Result<(Tensor, Loss)> {
+        if self.head()?.is_span() {
+            let (lengths, spans) = (&self.batch.lengths, &self.batch.spans);
+            return self.loss(hidden, &mut SpanLoss { lengths, spans });
+        }
+        self.loss(hidden, &mut CrossEntropy)
     }
 }

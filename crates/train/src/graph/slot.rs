@@ -83,7 +83,12 @@ impl Linear {
     pub fn dense(&self) -> Result<Tensor> {
         match &self.matrix {
             Matrix::Weight(weight) => weight.tensor(),
-            Matrix::Stored(stored) => Ok(ops::tensor(stored.to_f32()?, (self.output, self.input))?),
+            Matrix::Stored(stored) => {
+                let values = stored.to_f32().map_err(|error| {
+                    crate::Error::Unsupported(format!("a matrix can't be decoded: {error}"))
+                })?;
+                Ok(ops::tensor(values, (self.output, self.input))?)
+            }
         }
     }
 

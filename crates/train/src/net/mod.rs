@@ -35,13 +35,13 @@ use self::context::Context;
 use self::embedding::Embedding;
 use self::head::Head;
 use self::layer::Layer;
-use crate::loss::{CrossEntropy, LogitLoss};
+use crate::loss::{CrossEntropy, LogitLoss, SpanLoss};
 use crate::{Batch, Error, Loss, Param, Result, Trainable};
 
 pub use self::init::Init;
 pub use self::rotation::Rotation;
 pub(crate) use self::{
-    build::kind_of, embedding::check_positions, feed_forward::function, rotation::Rotations,
+    build::kind_of, embedding::check_positions, feed_forward::function, head::Reads, rotation::Rotations,
 };
 
 /// How a network is trained.
@@ -154,7 +154,10 @@ impl Net {
     /// # Errors
     /// If the batch does not fit the network, or it has no head.
     pub fn run(&mut self, batch: &Batch, scale: Option<f32>, loss: &mut dyn LogitLoss) -> Result<Loss> {
-        batch.check(self.model.spec.vocab_size)?;
+        match self.head.as_ref().filter(|_| self.model.spec.classifier.is_some()) {
+            Some(head) => batch.check_labels(self.model.spec.vocab_size, head.outputs)?,
+            None => batch.check(self.model.spec.vocab_size)?,
+        }
         self.embedding.check(batch, &self.params)?;
         let head = self.head.as_ref().ok_or_else(|| {
             Error::Unsupported(
@@ -184,7 +187,7 @@ impl Net {
                 kept.push(Kept::All(saved));
             }
         }
-        let (total, gradient) = head.run(x, &batch.targets, scale, loss, &mut cx);
+        let (total, gradient) = head.run(x, batch, scale, loss, &mut cx);
         let Some(mut d) = gradient else {
             embedded.release(&mut cx);
             return Ok(total);
@@ -205,6 +208,16 @@ impl Net {
     }
 }
 
+impl Net {
+    /// [`Net::run`] with the loss that goes with the head.
+    fn run_usual(&mut self, batch: &Batch, scale: Option<f32>) -> Result<Loss> {
+        if self.head.as_ref().is_some_and(Head::is_span) {
+            return self.run(batch, scale, &mut SpanLoss { lengths: &batch.lengths, spans: &batch.spans });
+        }
+        self.run(batch, scale, &mut CrossEntropy)
+    }
+}
+
 /// What is kept of a layer until its backward pass.
 enum Kept {
     Input(Vec<f32>),
@@ -221,11 +234,11 @@ impl Trainable for Net {
     }
 
     fn loss(&mut self, batch: &Batch) -> Result<Loss> {
-        self.run(batch, None, &mut CrossEntropy)
+        self.run_usual(batch, None)
     }
 
     fn accumulate(&mut self, batch: &Batch, scale: f32) -> Result<Loss> {
-        self.run(batch, Some(scale), &mut CrossEntropy)
+        self.run_usual(batch, Some(scale))
     }
 
     fn workspace_bytes(&self, tokens: usize) -> usize {

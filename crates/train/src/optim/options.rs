@@ -82,7 +82,9 @@ impl Options {
         let factors = self.rate_factors.iter().map(|(_, factor)| ("learning-rate factor", *factor));
         let wrong = |value: f64| !(value >= 0.0 && value.is_finite());
         if let Some((name, value)) = positive.into_iter().chain(factors).find(|(_, value)| wrong(*value)) {
-            return Err(Error::Settings(format!("the optimizer's {name} should be 0 or more, found {value}")));
+            return Err(Error::Settings(format!(
+                "the optimizer's {name} should be 0 or more, found {value}"
+            )));
         }
         Ok(())
     }

@@ -89,12 +89,8 @@ impl State {
             correction2: (1.0 / (1.0 - options.beta2.powi(power))) as f32,
             scale,
         };
-        let momentum = Momentum {
-            rate: adam.rate,
-            momentum: options.momentum as f32,
-            decay: adam.decay,
-            scale,
-        };
+        let momentum =
+            Momentum { rate: adam.rate, momentum: options.momentum as f32, decay: adam.decay, scale };
         match (self, group.kind) {
             (State::Adam { m, v }, _) => rules::adamw(value, grad, m, v, &adam),
             (State::Momentum { m }, Kind::Lion) => rules::lion(value, grad, m, &adam),

@@ -85,7 +85,11 @@ impl Memory {
         }
         self.skipped += 1;
         self.in_a_row += 1;
-        if self.in_a_row >= options.in_a_row { Verdict::Restore } else { Verdict::Skip { value, limit, norm: is_norm } }
+        if self.in_a_row >= options.in_a_row {
+            Verdict::Restore
+        } else {
+            Verdict::Skip { value, limit, norm: is_norm }
+        }
     }
 
     /// Takes a batch that could not be left out.

@@ -224,7 +224,11 @@ impl Trainer<'_> {
         source.seek(&beginning)?;
         let mean = loss.mean();
         if !mean.is_finite() {
-            let why = if loss.count == 0 { "there is no validation data" } else { "the validation loss is no number" };
+            let why = if loss.count == 0 {
+                "there is no validation data"
+            } else {
+                "the validation loss is no number"
+            };
             return Err(Error::Diverged(format!("{why} at step {}", self.state.step)));
         }
         let best = self.state.best.is_none_or(|(best, _)| mean < best);
