@@ -35,11 +35,14 @@ use self::context::Context;
 use self::embedding::Embedding;
 use self::head::Head;
 use self::layer::Layer;
-use self::rotation::Rotations;
 use crate::loss::{CrossEntropy, LogitLoss, SpanLoss};
 use crate::{Batch, Error, Loss, Param, Result, Trainable};
 
 pub use self::init::Init;
+pub use self::rotation::Rotation;
+pub(crate) use self::{
+    build::kind_of, embedding::check_positions, feed_forward::function, head::Reads, rotation::Rotations,
+};
 
 /// How a network is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
