@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
     bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show,
-    tokenize,
+    tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -66,7 +66,9 @@ enum Command {
     Classify(classify::Args),
     Logits(logits::Args),
     Tokenize(tokenize::Args),
+    Tokenizer(tokenizer::Args),
     Pull(pull::Args),
+    Train(train::Args),
     Methods(methods::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -93,7 +95,9 @@ impl Cli {
             Command::Classify(args) => classify::run(args, globals),
             Command::Logits(args) => logits::run(args, globals),
             Command::Tokenize(args) => tokenize::run(args, globals),
+            Command::Tokenizer(args) => tokenizer::run(args, globals),
             Command::Pull(args) => pull::run(args, globals),
+            Command::Train(args) => train::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
             Command::Profile(args) => profile::run(args, globals),

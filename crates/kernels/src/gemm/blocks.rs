@@ -206,43 +206,41 @@ impl Path {
     ) {
         let depth = part.depth(block);
         let packed_a = &mut packed_a[..rows.len() * DEPTH];
-        let mut pack = |rows: Range<usize>, packed: &mut [f32]| {
-            pack::pack_a(self.isa, a, rows, depth.clone(), scratch, packed);
-            for row in packed.chunks_exact_mut(DEPTH) {
+        let in_place = a.by_rows() && self.values == Values::Single && a.in_place(0..1, 0..1).is_some();
+        if !in_place {
+            pack::pack_a(self.isa, a, rows.clone(), depth.clone(), scratch, packed_a);
+            for row in packed_a.chunks_exact_mut(DEPTH) {
                 match self.values {
                     Values::Single => break,
                     Values::Rounded => bf16::round(&mut row[..depth.len()]),
                     Values::Pairs => bf16::pair(row, depth.len(), 1),
                 }
             }
-        };
-        // What lies in rows is packed when it is needed, and asked for a tile before.
-        if !a.by_rows() {
-            pack(rows.clone(), packed_a);
         }
-        for start in panels.clone().step_by(self.shape.panels) {
-            let chunk = start..panels.end.min(start + self.shape.panels);
+        let chunk = panels.len().div_ceil(panels.len().div_ceil(self.shape.panels));
+        for start in panels.clone().step_by(chunk) {
+            let chunk = start..panels.end.min(start + chunk);
             for first in rows.clone().step_by(self.shape.rows) {
                 let tile = first..rows.end.min(first + self.shape.rows);
-                let packed = &mut packed_a[(first - rows.start) * DEPTH..][..tile.len() * DEPTH];
-                let fresh = a.by_rows() && start == panels.start;
-                if fresh {
-                    pack(tile.clone(), packed);
-                }
+                let (values, stride) = match in_place {
+                    true => a.in_place(tile.clone(), depth.clone()).expect("f32 in memory"),
+                    false => (&packed_a[(first - rows.start) * DEPTH..][..tile.len() * DEPTH], DEPTH),
+                };
                 for panel in chunk.clone() {
-                    self.multiply_tile(part, block, tile.clone(), packed, panel, out);
+                    self.multiply_tile(part, block, tile.clone(), values, stride, panel, out);
                 }
             }
         }
     }
 
-    /// Multiplies the packed rows of a tile with a panel.
+    /// Multiplies the rows of a tile, `a_stride` values apart, with a panel.
     fn multiply_tile(
         self,
         part: Part<'_>,
         block: usize,
         rows: Range<usize>,
         a: &[f32],
+        a_stride: usize,
         panel: usize,
         out: &SharedOut<'_>,
     ) {
@@ -254,7 +252,8 @@ impl Path {
         let at = rows.start * part.out_stride + panels.first + panel * panels.width;
         let job = Job {
             depth,
-            a: a[..rows.len() * DEPTH].as_ptr(),
+            a: a[..(rows.len() - 1) * a_stride + depth].as_ptr(),
+            a_stride,
             b: b.as_ptr(),
             out: out.tile(at, rows.len(), columns, part.out_stride),
             stride: part.out_stride,
@@ -276,4 +275,4 @@ impl Path {
 }
 
 /// Values of the output that stay in the second-level cache beside blocks of both factors.
-const OUT: usize = 1 << 17;
+const OUT: usize = 1 << 18;

@@ -35,7 +35,7 @@ const DEPTH: usize = 256;
 const WIDTH: usize = 3072;
 
 /// Rows of A in a block, at most: with [`DEPTH`] steps a part of the second-level cache.
-const ROWS: usize = 252;
+const ROWS: usize = 264;
 
 /// Products (`m · n · k`) below which other threads are not woken.
 const ALONE: usize = 1 << 18;

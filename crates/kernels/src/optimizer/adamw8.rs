@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use super::adamw::{AdamW, Factors, one};
+use super::adamw::{self, AdamW, Factors};
 use crate::pool::{Pool, SharedOut};
 use crate::vector::dispatch;
 
@@ -87,49 +87,82 @@ pub fn update(
 /// A thread's part of a state.
 type Part<'a> = State<&'a mut [u8], &'a mut [f32]>;
 
+/// Block after block. Each step of a block is a function of its own, whose arguments the compiler knows to be apart.
 fn part(factors: Factors, value: &mut [f32], grad: &[f32], state: Part<'_>) {
+    let (mut m, mut v) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
+    let values = value.chunks_mut(BLOCK).zip(grad.chunks(BLOCK));
+    let codes = state.m.chunks_mut(BLOCK).zip(state.v.chunks_mut(BLOCK));
+    let scales = state.m_scales.iter_mut().zip(state.v_scales);
+    for (((value, grad), (m_codes, v_codes)), (m_scale, v_scale)) in values.zip(codes).zip(scales) {
+        let (m, v) = (&mut m[..value.len()], &mut v[..value.len()]);
+        decode(signed(), m_codes, *m_scale, m);
+        decode(unsigned(), v_codes, *v_scale, v);
+        adamw::part(factors, value, grad, m, v);
+        *m_scale = encode_signed(m, m_codes);
+        *v_scale = encode_unsigned(v, v_codes);
+    }
+}
+
+/// The numbers of codes times their scale.
+fn decode(code: &Code, codes: &[u8], scale: f32, out: &mut [f32]) {
     #[inline(always)]
-    fn run<const FUSED: bool>(factors: Factors, value: &mut [f32], grad: &[f32], state: Part<'_>) {
-        let (signed, unsigned) = (signed(), unsigned());
-        let values = value.chunks_mut(BLOCK).zip(grad.chunks(BLOCK));
-        let codes = state.m.chunks_mut(BLOCK).zip(state.v.chunks_mut(BLOCK));
-        let scales = state.m_scales.iter_mut().zip(state.v_scales);
-        for (((value, grad), (m_codes, v_codes)), (m_scale, v_scale)) in values.zip(codes).zip(scales) {
-            let (mut m, mut v) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
-            for (m, code) in m.iter_mut().zip(&*m_codes) {
-                *m = signed.values[usize::from(*code)] * *m_scale;
-            }
-            for (v, code) in v.iter_mut().zip(&*v_codes) {
-                *v = unsigned.values[usize::from(*code)] * *v_scale;
-            }
-            for (((value, grad), m), v) in value.iter_mut().zip(grad).zip(&mut m).zip(&mut v) {
-                (*value, *m, *v) = one::<FUSED>(&factors, *value, *grad, *m, *v);
-            }
-            *m_scale = greatest(&m);
-            *v_scale = greatest(&v);
-            let (m_factor, v_factor) = (inverse(*m_scale), inverse(*v_scale));
-            for (m, code) in m.iter().zip(m_codes) {
-                let (steps, zero) = (signed.steps(m.abs() * m_factor), u32::from(ZERO));
-                // One itself is there above zero alone.
-                *code = if *m > 0.0 { zero + steps } else { zero - steps.min(zero) } as u8;
-            }
-            for (v, code) in v.iter().zip(v_codes) {
-                *code = unsigned.steps(v * v_factor).max(u32::from(*v > 0.0)) as u8;
-            }
+    fn run<const FUSED: bool>(code: &Code, codes: &[u8], scale: f32, out: &mut [f32]) {
+        for (out, byte) in out.iter_mut().zip(codes) {
+            *out = code.values[usize::from(*byte)] * scale;
         }
     }
-    dispatch!(run(factors: Factors, value: &mut [f32], grad: &[f32], state: Part<'_>))
+    dispatch!(run(code: &Code, codes: &[u8], scale: f32, out: &mut [f32]))
+}
+
+/// The nearest codes; gives the scale.
+fn encode_signed(x: &[f32], codes: &mut [u8]) -> f32 {
+    #[inline(always)]
+    fn run<const FUSED: bool>(code: &Code, x: &[f32], codes: &mut [u8]) -> f32 {
+        let (scale, zero) = (greatest(x), u32::from(ZERO));
+        let factor = inverse(scale);
+        for (x, byte) in x.iter().zip(codes) {
+            let steps = code.steps(x.abs() * factor);
+            // One itself is there above zero alone.
+            *byte = if *x > 0.0 { zero + steps } else { zero - steps.min(zero) } as u8;
+        }
+        scale
+    }
+    fn compiled(code: &Code, x: &[f32], codes: &mut [u8]) -> f32 {
+        dispatch!(run(code: &Code, x: &[f32], codes: &mut [u8]) -> f32)
+    }
+    compiled(signed(), x, codes)
+}
+
+/// The nearest codes, that of zero for zero alone; gives the scale.
+fn encode_unsigned(x: &[f32], codes: &mut [u8]) -> f32 {
+    #[inline(always)]
+    fn run<const FUSED: bool>(code: &Code, x: &[f32], codes: &mut [u8]) -> f32 {
+        let scale = greatest(x);
+        let factor = inverse(scale);
+        for (x, byte) in x.iter().zip(codes) {
+            *byte = code.steps(x * factor).max(u32::from(*x > 0.0)) as u8;
+        }
+        scale
+    }
+    fn compiled(code: &Code, x: &[f32], codes: &mut [u8]) -> f32 {
+        dispatch!(run(code: &Code, x: &[f32], codes: &mut [u8]) -> f32)
+    }
+    compiled(unsigned(), x, codes)
 }
 
 /// The greatest magnitude.
 #[inline(always)]
-fn greatest(values: &[f32; BLOCK]) -> f32 {
+fn greatest(values: &[f32]) -> f32 {
+    let greater = |a: f32, b: f32| if b.abs() > a { b.abs() } else { a };
+    let (chunks, rest) = values.as_chunks::<32>();
     let mut lanes = [0.0f32; 32];
-    for chunk in values.as_chunks::<32>().0 {
+    for chunk in chunks {
         for lane in 0..32 {
-            let x = chunk[lane].abs();
-            lanes[lane] = if x > lanes[lane] { x } else { lanes[lane] };
+            lanes[lane] = greater(lanes[lane], chunk[lane]);
         }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        lanes[lane] = greater(lanes[lane], *x);
     }
     lanes.into_iter().fold(0.0, f32::max)
 }

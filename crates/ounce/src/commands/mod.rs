@@ -14,3 +14,5 @@ pub mod pull;
 pub mod run;
 pub mod show;
 pub mod tokenize;
+pub mod tokenizer;
+pub mod train;

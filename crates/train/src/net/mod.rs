@@ -1,4 +1,4 @@
-//! The network of a [`Spec`] with a hand-written backward pass: any family that ounce reads, decoders and encoders, dense
+//! The network of a [`Spec`](ounce_model::spec::Spec) with a hand-written backward pass: any family that ounce reads, decoders and encoders, dense
 //! or with experts.
 //!
 //! The forward pass keeps for each part what its backward pass needs, in buffers that are used again from step to step;
@@ -184,7 +184,7 @@ impl Net {
             } else if self.options.checkpointing {
                 kept.push(Kept::Input(saved.into_input(&mut cx)));
             } else {
-                kept.push(Kept::All(saved));
+                kept.push(Kept::All(Box::new(saved)));
             }
         }
         let (total, gradient) = head.run(x, batch, scale, loss, &mut cx);
@@ -194,7 +194,7 @@ impl Net {
         };
         for (layer, kept) in self.layers.iter().zip(kept).rev() {
             let saved = match kept {
-                Kept::All(saved) => saved,
+                Kept::All(saved) => *saved,
                 Kept::Input(input) => {
                     let (out, saved) = layer.forward(input, &mut cx);
                     cx.buffers.give(out);
@@ -221,7 +221,7 @@ impl Net {
 /// What is kept of a layer until its backward pass.
 enum Kept {
     Input(Vec<f32>),
-    All(layer::Saved),
+    All(Box<layer::Saved>),
 }
 
 impl Trainable for Net {
