@@ -1,5 +1,8 @@
 //! The network of slots against the hand-written one, and what slots and hooks are for.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use candle_core::Tensor;

@@ -1,6 +1,9 @@
 //! Every operation's gradients against finite differences, and its results and gradients against candle's own
 //! operations, on ragged sizes.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use candle_core::{D, Device, Tensor, Var};

@@ -1,5 +1,5 @@
-//! The network of a [`Spec`] with a hand-written backward pass: any family that ounce reads, decoders and encoders, dense
-//! or with experts.
+//! The network of a [`Spec`](ounce_model::spec::Spec) with a hand-written backward pass: any family that ounce reads,
+//! decoders and encoders, dense or with experts.
 //!
 //! The forward pass keeps for each part what its backward pass needs, in buffers that are used again from step to step;
 //! with [`Options::checkpointing`] it keeps only each layer's input and runs the layer a second time on the way back.
