@@ -6,6 +6,7 @@
 //! - [`packed`]: products of quantized weights with int8 activations.
 //! - [`attention`]: the KV cache of a layer and attention over it.
 //! - [`gemm`]: products of matrices in f32 and bf16 with any operands, for training.
+//! - [`grad`], [`optimizer`]: what training computes beside the products: gradients of a layer's parts, steps of optimizers.
 //! - [`matmul`], [`vector`]: inner products and what loops over vectors share. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
 //! - [`probe`]: loops that find a processor's limits: bytes read and operations a second.
 //! - [`lmul`]: products by integer addition, emulated, and the fp8 rounding they are compared with.

@@ -14,6 +14,14 @@ pub enum Error {
     /// Settings that make no sense.
     #[error("{0}")]
     Settings(String),
+    /// Training data that can't be used.
+    #[error("{place}: {what}")]
+    Data {
+        /// The file, with the line, row or document if there is one.
+        place: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
     /// Points that no law can be fitted to.
     #[error("{0}")]
     Fit(String),
@@ -36,20 +44,22 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// Training data that can't be used.
-    #[error("{place}: {what}")]
-    Data {
-        /// The file, with the line, row or document if there is one.
-        place: String,
-        /// What is wrong and what to do.
-        what: String,
-    },
     /// A model's file.
     #[error(transparent)]
     Model(#[from] ounce_model::Error),
 }
 
 impl Error {
+    /// An [`Error::Data`] at a place.
+    pub fn data(place: impl std::fmt::Display, what: impl Into<String>) -> Error {
+        Error::Data { place: place.to_string(), what: what.into() }
+    }
+
+    /// An [`Error::Data`] about a whole file.
+    pub fn file(path: &Path, what: impl Into<String>) -> Error {
+        Error::data(path.display(), what)
+    }
+
     /// Makes an I/O error name its file.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.as_ref().to_path_buf();
@@ -59,16 +69,6 @@ impl Error {
     /// A checkpoint's fault.
     pub fn checkpoint(path: impl AsRef<Path>, what: impl Into<String>) -> Error {
         Error::Checkpoint { path: path.as_ref().to_path_buf(), what: what.into() }
-    }
-
-    /// An [`Error::Data`] at a place.
-    pub fn data(place: impl std::fmt::Display, what: impl Into<String>) -> Error {
-        Error::Data { place: place.to_string(), what: what.into() }
-    }
-
-    /// An [`Error::Data`] about a whole file.
-    pub fn file(path: &std::path::Path, what: impl Into<String>) -> Error {
-        Error::data(path.display(), what)
     }
 }
 

@@ -4,7 +4,6 @@
 //! - [`batch`]: the tokens of one step and what should come out.
 //! - [`param`]: a weight with its gradient.
 //! - [`trainable`]: what the training loop asks of a network.
-//! - [`data`]: from files to batches.
 //! - [`optim`]: from gradients to new weights.
 //! - [`trainer`]: the loop, with its spike guard and log.
 //! - [`checkpoint`]: everything an interrupted run needs to go on.

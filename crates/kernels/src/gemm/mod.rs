@@ -282,45 +282,40 @@ impl Path {
                     Values::Pairs => bf16::pair(row, depth.len(), 1),
                 }
             }
-            for panel in panels.clone() {
-                self.multiply_panel(block, rows.clone(), packed_a, panel, out);
+            for start in panels.clone().step_by(self.shape.panels) {
+                let chunk = start..panels.end.min(start + self.shape.panels);
+                for first in rows.clone().step_by(self.shape.rows) {
+                    let count = self.shape.rows.min(rows.end - first);
+                    let a = &packed_a[(first - rows.start) * DEPTH..][..count * DEPTH];
+                    for panel in chunk.clone() {
+                        self.multiply_tile(block, first, a, panel, out);
+                    }
+                }
             }
         }
     }
 
-    /// Multiplies a packed block of rows with a panel.
-    fn multiply_panel(
-        self,
-        block: Block<'_>,
-        rows: Range<usize>,
-        packed_a: &[f32],
-        panel: usize,
-        out: &SharedOut<'_>,
-    ) {
+    /// Multiplies the packed rows of a tile with a panel.
+    fn multiply_tile(self, block: Block<'_>, first: usize, a: &[f32], panel: usize, out: &SharedOut<'_>) {
         let steps = block.depth.1 - block.depth.0;
         let depth = if self.values == Values::Pairs { steps.div_ceil(2) } else { steps };
         let (panels, start) = (block.panels, block.panels.start(panel));
-        let b = &block.packed[start..start + panels.row(panel) * depth];
-        let columns = panels.columns_of(panel);
-        let vectors = panels.row(panel) / tile::LANES;
-        for first in rows.clone().step_by(self.shape.rows) {
-            let count = self.shape.rows.min(rows.end - first);
-            let a = &packed_a[(first - rows.start) * DEPTH..][..(count - 1) * DEPTH + depth];
-            let at = first * block.out_stride + panels.first + panel * panels.width;
-            let to = out.tile(at, count, columns, block.out_stride);
-            let job = Job {
-                depth,
-                a: a.as_ptr(),
-                b: b.as_ptr(),
-                out: to,
-                stride: block.out_stride,
-                columns,
-                add: block.add,
-            };
-            // SAFETY: the path is available; the slices hold what the job says, the tile lies in the output, and rows
-            // and panels are this thread's alone.
-            unsafe { self.kernel(count, vectors)(job) };
-        }
+        let (row, columns) = (panels.row(panel), panels.columns_of(panel));
+        let b = &block.packed[start..start + row * depth];
+        let rows = a.len() / DEPTH;
+        let at = first * block.out_stride + panels.first + panel * panels.width;
+        let job = Job {
+            depth,
+            a: a.as_ptr(),
+            b: b.as_ptr(),
+            out: out.tile(at, rows, columns, block.out_stride),
+            stride: block.out_stride,
+            columns,
+            add: block.add,
+        };
+        // SAFETY: the path is available; the slices hold what the job says, the tile lies in the output, and rows
+        // and panels are this thread's alone.
+        unsafe { self.kernel(rows, row / tile::LANES)(job) };
     }
 
     fn kernel(self, rows: usize, vectors: usize) -> Kernel {

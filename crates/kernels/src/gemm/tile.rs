@@ -12,6 +12,9 @@ use crate::packed::simd::{Scalar, Simd};
 /// Lanes of a vector, whatever registers make it up.
 pub(super) const LANES: usize = 16;
 
+/// Steps ahead of the one being read for which B is asked for.
+const AHEAD: usize = 8;
+
 /// What is multiplied into which tile.
 #[derive(Clone, Copy)]
 pub(super) struct Job {
@@ -42,6 +45,9 @@ pub(super) type Kernel = unsafe fn(Job);
 pub(super) struct Shape {
     pub rows: usize,
     pub vectors: usize,
+    /// Panels that pass by before the next rows of A are taken: as many as stay in the second-level cache where a panel
+    /// is read faster than the first level could be refilled anyway, one where it should stay in the first.
+    pub panels: usize,
 }
 
 impl Shape {
@@ -139,9 +145,9 @@ fn fetch(at: *const f32) {
 /// The largest tile of a path: as many sums as its registers hold beside a row of B and a value of A.
 pub(super) fn shape(isa: Isa) -> Shape {
     match isa.vectors() {
-        Isa::Avx512 => Shape { rows: 14, vectors: 2 },
-        Isa::Avx2 | Isa::Neon | Isa::NeonDot => Shape { rows: 6, vectors: 1 },
-        _ => Shape { rows: 3, vectors: 1 },
+        Isa::Avx512 => Shape { rows: 14, vectors: 2, panels: 16 },
+        Isa::Avx2 | Isa::Neon | Isa::NeonDot => Shape { rows: 6, vectors: 1, panels: 1 },
+        _ => Shape { rows: 3, vectors: 1, panels: 1 },
     }
 }
 

@@ -19,3 +19,7 @@ pub mod rope;
 mod rows;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use rows::{join, split_blocks, split_values};
+#[cfg(test)]
+pub(crate) use tests::{assert_threads_agree, noise};

@@ -40,8 +40,13 @@ pub(super) fn split(pool: &Pool, rows: usize, width: usize, job: impl Fn(Range<u
 
 /// Calls `job` with ranges that cover `0..length`, on one thread where there is little to do.
 pub(crate) fn split_values(pool: &Pool, length: usize, job: impl Fn(Range<usize>) + Sync) {
+    split_blocks(pool, length, LANES, job);
+}
+
+/// [`split_values`] in whole blocks.
+pub(crate) fn split_blocks(pool: &Pool, length: usize, block: usize, job: impl Fn(Range<usize>) + Sync) {
     if length >= ALONE {
-        pool.split(length, LANES, job);
+        pool.split(length, block, job);
     } else if length > 0 {
         job(0..length);
     }

@@ -8,7 +8,7 @@ use super::norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 use super::rope::rotate;
 use crate::pool::Pool;
 
-pub(super) fn noise(count: usize, seed: f32) -> Vec<f32> {
+pub(crate) fn noise(count: usize, seed: f32) -> Vec<f32> {
     (0..count).map(|i| ((i as f32 + 17.0 * seed) * 12.9898).sin() * 1.5).collect()
 }
 
@@ -39,7 +39,7 @@ pub(super) fn assert_close(found: &[f32], exact: &[f64], bound: f64, what: &str)
 }
 
 /// Whether a computation gives the same bits on one and on several threads.
-pub(super) fn assert_threads_agree(compute: impl Fn(&Pool) -> Vec<Vec<f32>>) {
+pub(crate) fn assert_threads_agree(compute: impl Fn(&Pool) -> Vec<Vec<f32>>) {
     let bits = |all: Vec<Vec<f32>>| -> Vec<Vec<u32>> {
         all.iter().map(|values| values.iter().map(|x| x.to_bits()).collect()).collect()
     };

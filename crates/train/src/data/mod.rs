@@ -4,13 +4,21 @@
 //! be learned ([`encode`]), and these a file that is mapped into memory ([`cache`]), built once. Sources of batches read it:
 //!
 //! - [`stream`]: text for language models, in any order of documents.
+//! - [`samples`]: questions with answers, and choices between two answers; [`packing`] lays them out.
+//! - [`masked`]: text with hidden tokens, for encoders.
+//!
+//! [`split`] holds documents out for validation, [`select`] keeps the hard and diverse part of instruction data.
 
 pub mod build;
 pub mod cache;
 pub mod encode;
 pub mod form;
+pub mod masked;
+pub mod packing;
 mod permutation;
 pub mod readers;
+pub mod samples;
+pub mod select;
 pub mod split;
 pub mod stream;
 
@@ -22,7 +30,10 @@ pub use build::{Built, Recipe};
 pub use cache::Cache;
 pub use encode::{Encoder, Limits};
 pub use form::Form;
+pub use masked::{MaskSettings, MaskedStream, OrderTask};
+pub use packing::{Packing, PackingStats};
 pub use readers::{ReadOptions, Separator};
+pub use samples::{BatchSize, SampleSettings, SampleStream};
 pub use split::Documents;
 pub use stream::{LanguageStream, Layout, StreamSettings};
 

@@ -215,14 +215,14 @@ impl QkNorm {
         if self.norms.is_empty() {
             return dy;
         }
-        let mut dx = cx.buffers.zeros(dy.len());
+        let mut dx = cx.zeros(dy.len());
         match self.norms.as_slice() {
             [norm] => norm.backward(&saved.raw, &saved.stats[0], &dy, &mut dx, cx),
             norms => {
                 for (head, norm) in norms.iter().enumerate() {
                     let raw = self.gather(&saved.raw, head, cx);
                     let own = self.gather(&dy, head, cx);
-                    let mut part = cx.buffers.zeros(raw.len());
+                    let mut part = cx.zeros(raw.len());
                     norm.backward(&raw, &saved.stats[head], &own, &mut part, cx);
                     self.scatter(&part, head, &mut dx);
                     [raw, own, part].into_iter().for_each(|buffer| cx.buffers.give(buffer));

@@ -35,20 +35,6 @@ impl Buffers {
         buffer
     }
 
-    /// A buffer of zeros.
-    pub fn zeros(&mut self, len: usize) -> Vec<f32> {
-        let mut buffer = self.take(len);
-        buffer.fill(0.0);
-        buffer
-    }
-
-    /// A buffer with a copy of `x`.
-    pub fn copy(&mut self, x: &[f32]) -> Vec<f32> {
-        let mut buffer = self.take(x.len());
-        buffer.copy_from_slice(x);
-        buffer
-    }
-
     /// Takes a buffer back.
     pub fn give(&mut self, buffer: Vec<f32>) {
         self.used = self.used.saturating_sub(buffer.len());

@@ -1,7 +1,6 @@
 //! From token ids to the residual stream and back: gathered rows forward, added rows backward.
 
 use ounce_kernels::grad::embedding::{gather, scatter_add};
-use ounce_kernels::vector::add;
 use ounce_model::spec::{Positions, Spec};
 
 use super::build::Builder;
@@ -81,7 +80,7 @@ impl Embedding {
         let mut add_rows = |table: usize, ids: &[u32], cx: &mut Context<'_>| {
             let mut rows = cx.buffers.take(x.len());
             gather(cx.pool, &cx.params[table].value, self.width, ids, 1.0, &mut rows);
-            add(&mut x, &rows);
+            cx.add(1.0, &rows, &mut x);
             cx.buffers.give(rows);
         };
         if let Some(table) = self.types {
@@ -105,7 +104,7 @@ impl Embedding {
     /// Adds the gradient of the stream to those of the tables.
     pub fn backward(&self, batch: &Batch, saved: Saved, mut d: Vec<f32>, cx: &mut Context<'_>) {
         if let (Some(norm), Some((sum, stats))) = (&self.norm, saved.norm) {
-            let mut dsum = cx.buffers.zeros(d.len());
+            let mut dsum = cx.zeros(d.len());
             norm.backward(&sum, &stats, &d, &mut dsum, cx);
             cx.buffers.give(std::mem::replace(&mut d, dsum));
             cx.buffers.give(sum);

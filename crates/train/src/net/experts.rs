@@ -100,7 +100,7 @@ impl Experts {
             for (&(row, _), input) in rows.iter().zip(inputs.chunks_exact_mut(hidden)) {
                 input.copy_from_slice(&x[row * hidden..(row + 1) * hidden]);
             }
-            let mut results = cx.buffers.zeros(inputs.len());
+            let mut results = cx.zeros(inputs.len());
             let saved = mlp.forward(&inputs, &mut results, cx);
             for (&(row, weight), result) in rows.iter().zip(results.chunks_exact(hidden)) {
                 add_scaled(weight, result, &mut out[row * hidden..(row + 1) * hidden]);
@@ -108,7 +108,7 @@ impl Experts {
             shares.push(Share { expert, rows, inputs, results, saved });
         }
         let shared = self.shared.as_ref().map(|mlp| {
-            let mut results = cx.buffers.zeros(x.len());
+            let mut results = cx.zeros(x.len());
             let saved = mlp.forward(x, &mut results, cx);
             let mut gates = self.shared_gate.as_ref().map_or(Vec::new(), |gate| gate.apply(x, cx));
             gates.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
@@ -141,12 +141,12 @@ impl Experts {
             debug_assert!(values.len() >= (row + 1) * hidden);
             row * hidden..(row + 1) * hidden
         };
-        let mut dx = cx.buffers.zeros(x.len());
+        let mut dx = cx.zeros(x.len());
         // Gradients of the chosen experts' weights; 0 for the others, which is what decides that they were not chosen.
-        let mut dweights = cx.buffers.zeros(saved.probabilities.len());
+        let mut dweights = cx.zeros(saved.probabilities.len());
         let mut used = vec![Vec::new(); x.len() / hidden];
         for share in saved.shares {
-            let mut dresults = cx.buffers.zeros(share.results.len());
+            let mut dresults = cx.zeros(share.results.len());
             let pairs = share.results.chunks_exact(hidden).zip(dresults.chunks_exact_mut(hidden));
             for (&(row, weight), (result, dresult)) in share.rows.iter().zip(pairs) {
                 let dout = &dout[row_of(dout, row)];
@@ -168,8 +168,8 @@ impl Experts {
         cx.buffers.give(dscores);
         cx.buffers.give(saved.probabilities);
         if let (Some(mlp), Some((saved, results, gates))) = (&self.shared, saved.shared) {
-            let mut dresults = cx.buffers.zeros(results.len());
-            let mut dgates = cx.buffers.zeros(gates.len());
+            let mut dresults = cx.zeros(results.len());
+            let mut dgates = cx.zeros(gates.len());
             for (row, dresult) in dresults.chunks_exact_mut(hidden).enumerate() {
                 let dout = &dout[row_of(dout, row)];
                 add_scaled(gates.get(row).copied().unwrap_or(1.0), dout, dresult);
@@ -178,7 +178,7 @@ impl Experts {
                 }
             }
             let dinputs = mlp.backward(x, saved, &dresults, cx);
-            add_scaled(1.0, &dinputs, &mut dx);
+            cx.add(1.0, &dinputs, &mut dx);
             if let Some(gate) = &self.shared_gate {
                 gate.backward_weights(x, &dgates, cx);
                 gate.backward_input(&dgates, &mut dx, true, cx);

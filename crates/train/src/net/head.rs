@@ -68,7 +68,7 @@ impl Head {
                 let (normed, stats) = norm.forward(&picked, cx);
                 (normed, Some(stats))
             }
-            None => (cx.buffers.copy(&picked), None),
+            None => (cx.copy(&picked), None),
         };
         let (input, transformed) = self.transform(hidden, cx);
         let mut dinput = scale.map(|_| cx.buffers.take(input.len()));
@@ -87,7 +87,7 @@ impl Head {
         let dhidden = self.untransform(transformed, dinput, &picked, cx);
         let dpicked = match (&self.final_norm, final_stats) {
             (Some(norm), Some(stats)) => {
-                let mut dpicked = cx.buffers.zeros(dhidden.len());
+                let mut dpicked = cx.zeros(dhidden.len());
                 norm.backward(&picked, &stats, &dhidden, &mut dpicked, cx);
                 stats.release(cx);
                 cx.buffers.give(dhidden);
@@ -99,7 +99,7 @@ impl Head {
         if all {
             return (total, Some(dpicked));
         }
-        let mut dx = cx.buffers.zeros(targets.len() * width);
+        let mut dx = cx.zeros(targets.len() * width);
         for (&row, d) in rows.iter().zip(dpicked.chunks_exact(width)) {
             dx[row * width..(row + 1) * width].copy_from_slice(d);
         }
@@ -159,7 +159,7 @@ impl Head {
                 let (out, stats) = norm.forward(&active, cx);
                 (out, Some(Transformed { raw, active, stats: Some(stats) }))
             }
-            None => (cx.buffers.copy(&active), Some(Transformed { raw, active, stats: None })),
+            None => (cx.copy(&active), Some(Transformed { raw, active, stats: None })),
         }
     }
 
@@ -178,7 +178,7 @@ impl Head {
         };
         let dactive = match (norm, stats) {
             (Some(norm), Some(stats)) => {
-                let mut dactive = cx.buffers.zeros(dinput.len());
+                let mut dactive = cx.zeros(dinput.len());
                 norm.backward(&active, &stats, &dinput, &mut dactive, cx);
                 cx.buffers.give(dinput);
                 stats.release(cx);
@@ -195,7 +195,7 @@ impl Head {
                 stats.release(cx);
                 hidden
             }
-            None => cx.buffers.copy(picked),
+            None => cx.copy(picked),
         };
         dense.backward_weights(&hidden, &raw, cx);
         let mut dhidden = dactive;

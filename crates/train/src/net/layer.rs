@@ -3,8 +3,6 @@
 //! `x = residual_norm(x + after_norm(part(before_norm(x))))` for attention, then for the feed-forward half; beside each
 //! other in the parallel arrangements.
 
-use ounce_kernels::matmul::add_scaled;
-use ounce_kernels::vector::add;
 use ounce_model::spec::{Layer as LayerSpec, Residual};
 
 use super::attention::{self, Attention};
@@ -58,7 +56,7 @@ impl Entered {
     ) {
         match norm {
             Some(norm) => norm.backward(x, &self.stats, &dnormed, dx, cx),
-            None => add(dx, &dnormed),
+            None => cx.add(1.0, &dnormed, dx),
         }
         cx.buffers.give(dnormed);
         self.release(cx);
@@ -95,22 +93,22 @@ fn join<S>(
     run: impl FnOnce(&mut [f32], &mut Context<'_>) -> S,
 ) -> (Vec<f32>, Joined, S) {
     let mut joined = Joined::default();
-    let mut out = cx.buffers.copy(stream);
+    let mut out = cx.copy(stream);
     let saved = match &norms.after {
         // Without a norm in between, the last product adds to the stream itself.
         None if scale == 1.0 => run(&mut out, cx),
         None => {
-            let mut branch = cx.buffers.zeros(stream.len());
+            let mut branch = cx.zeros(stream.len());
             let saved = run(&mut branch, cx);
-            add_scaled(scale, &branch, &mut out);
+            cx.add(scale, &branch, &mut out);
             cx.buffers.give(branch);
             saved
         }
         Some(norm) => {
-            let mut branch = cx.buffers.zeros(stream.len());
+            let mut branch = cx.zeros(stream.len());
             let saved = run(&mut branch, cx);
             let (normed, stats) = norm.forward(&branch, cx);
-            add_scaled(scale, &normed, &mut out);
+            cx.add(scale, &normed, &mut out);
             cx.buffers.give(normed);
             joined.branch = Some((branch, stats));
             saved
@@ -134,21 +132,21 @@ fn unjoin(
     run: impl FnOnce(&[f32], &mut Context<'_>) -> Vec<f32>,
 ) -> (Vec<f32>, Vec<f32>) {
     if let (Some(norm), Some((sum, stats))) = (&norms.residual, joined.sum) {
-        let mut dsum = cx.buffers.zeros(d.len());
+        let mut dsum = cx.zeros(d.len());
         norm.backward(&sum, &stats, &d, &mut dsum, cx);
         cx.buffers.give(std::mem::replace(&mut d, dsum));
         cx.buffers.give(sum);
         stats.release(cx);
     }
     let scaled = (scale != 1.0).then(|| {
-        let mut scaled = cx.buffers.zeros(d.len());
-        add_scaled(scale, &d, &mut scaled);
+        let mut scaled = cx.zeros(d.len());
+        cx.add(scale, &d, &mut scaled);
         scaled
     });
     let dout = scaled.as_deref().unwrap_or(&d);
     let dinput = match (&norms.after, joined.branch) {
         (Some(norm), Some((branch, stats))) => {
-            let mut dbranch = cx.buffers.zeros(d.len());
+            let mut dbranch = cx.zeros(d.len());
             norm.backward(&branch, &stats, dout, &mut dbranch, cx);
             cx.buffers.give(branch);
             stats.release(cx);
@@ -253,7 +251,7 @@ impl Layer {
             }
             stream = Some(out);
         }
-        let stream = stream.unwrap_or_else(|| cx.buffers.copy(&saved.x));
+        let stream = stream.unwrap_or_else(|| cx.copy(&saved.x));
         (stream, saved)
     }
 
@@ -295,7 +293,7 @@ impl Layer {
                     dinput
                 });
             if let Some((shared, None)) = &waiting {
-                add(&mut dinput, shared);
+                cx.add(1.0, shared, &mut dinput);
             }
             entered.backward(&attention.norms.before, &x, dinput, &mut stream, cx);
             d = stream;

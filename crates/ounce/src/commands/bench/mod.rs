@@ -3,19 +3,21 @@
 mod method;
 mod peer;
 mod speed;
+mod train;
 
 use clap::Subcommand;
 
 use crate::cli::Globals;
 use crate::failure::Outcome;
 
-/// Measure: a method's promise, or a model's speed
+/// Measure: a method's promise, a model's speed, or training steps
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ounce bench method 20
   ounce bench speed ./model.gguf
-  ounce bench speed --shape smollm2-135m --quant q4_0")]
+  ounce bench speed --shape smollm2-135m --quant q4_0
+  ounce bench train --against python=python3")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -25,6 +27,7 @@ pub struct Args {
 enum What {
     Method(method::Args),
     Speed(speed::Args),
+    Train(train::Args),
 }
 
 /// Runs the command.
@@ -35,5 +38,6 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     match args.what {
         What::Method(args) => method::run(args, globals),
         What::Speed(args) => speed::run(args, globals),
+        What::Train(args) => train::run(args, globals),
     }
 }

@@ -5,6 +5,7 @@
 //! the fly.
 
 mod array;
+mod columns;
 mod expand;
 mod input;
 mod lines;
@@ -22,7 +23,7 @@ use serde_json::{Map, Value};
 pub use expand::expand;
 use input::Input;
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// The most bytes a record may have; what is longer is a file of another kind.
 pub const MAX_RECORD: u64 = 256 << 20;
@@ -168,26 +169,15 @@ impl Records {
 
     fn start(&self, path: &Path) -> Result<Box<dyn Iterator<Item = Result<Record>> + Send>> {
         let kind = self.options.kind.unwrap_or_else(|| kind_of(path));
-        if kind == Kind::Parquet {
-            return parquet_records(path, &self.read);
-        }
-        let input = Input::open(path, &self.read)?;
+        let input = || Input::open(path, &self.read);
         Ok(match kind {
-            Kind::Text => Box::new(text::Texts::new(input, self.options.separator.clone())),
-            Kind::Json => lines::json(input)?,
-            Kind::Csv => Box::new(table::Rows::new(input, b',')?),
-            Kind::Tsv => Box::new(table::Rows::new(input, b'\t')?),
-            Kind::Parquet => unreachable!("handled above"),
+            Kind::Text => Box::new(text::Texts::new(input()?, self.options.separator.clone())),
+            Kind::Json => lines::json(input()?)?,
+            Kind::Csv => Box::new(table::Rows::new(input()?, b',')?),
+            Kind::Tsv => Box::new(table::Rows::new(input()?, b'\t')?),
+            Kind::Parquet => Box::new(columns::Rows::open(path, &self.read)?),
         })
     }
-}
-
-#[cfg(not(feature = "parquet"))]
-fn parquet_records(
-    path: &Path,
-    _read: &Arc<AtomicU64>,
-) -> Result<Box<dyn Iterator<Item = Result<Record>> + Send>> {
-    Err(Error::file(path, "this ounce was built without Parquet; build it with the feature `parquet`"))
 }
 
 impl Iterator for Records {

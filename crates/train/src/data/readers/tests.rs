@@ -154,3 +154,38 @@ fn several_files_count_their_bytes() {
     assert_eq!(records.by_ref().count(), 2);
     assert_eq!(records.bytes_read(), 19);
 }
+
+#[test]
+fn parquet_files_have_the_rows_that_pyarrow_wrote() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/parquet");
+    let contents = |name: &str| -> Vec<Content> {
+        let records = read(&golden.join(name), &ReadOptions::default()).unwrap();
+        records.into_iter().map(|record| record.content).collect()
+    };
+    let rows = contents("rows.jsonl");
+    for packing in ["none", "snappy", "gzip", "zstd"] {
+        assert_eq!(contents(&format!("{packing}.parquet")), rows, "{packing}");
+    }
+    let mut records = Records::open(&[golden.join("snappy.parquet")], &ReadOptions::default()).unwrap();
+    assert!(records.nth(4).unwrap().unwrap().place.to_string().ends_with("snappy.parquet, record 5"));
+    assert_eq!(records.bytes_read(), records.bytes_total() / 2);
+    records.by_ref().for_each(drop);
+    assert_eq!(records.bytes_read(), records.bytes_total());
+}
+
+#[test]
+fn damaged_parquet_files_are_refused() {
+    assert!(error("a.parquet", b"PAR1 not").starts_with("a.parquet: not a readable Parquet file ("));
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/parquet/snappy.parquet");
+    let bytes = std::fs::read(golden).unwrap();
+    let folder = folder();
+    for at in (4..bytes.len()).step_by(7) {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 0x55;
+        // No promise that each change is noticed, but none may end the program.
+        let path = write(&folder, "b.parquet", &bytes);
+        if let Err(error) = read(&path, &ReadOptions::default()) {
+            assert!(error.to_string().contains("b.parquet"), "{error}");
+        }
+    }
+}
