@@ -1,5 +1,7 @@
 //! Several sequences in one forward pass: weights are read once for all of them. Each gets what it would get alone.
 
+use smallvec::SmallVec;
+
 use crate::cache::KvCache;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -58,6 +60,9 @@ pub struct Turn<'s, 'e> {
     pub want: Want,
 }
 
+/// Sequences of a step that need no allocation.
+const SEQUENCES: usize = 16;
+
 /// Runs steps of several sequences on one engine, with buffers that are kept from step to step.
 #[derive(Debug)]
 pub struct Batch<'e> {
@@ -88,10 +93,13 @@ impl<'e> Batch<'e> {
             turn.session.check(turn.ids)?;
         }
         self.scratch.give(std::mem::take(&mut self.logits));
-        let before: Vec<usize> = turns.iter_mut().map(|turn| turn.session.begin(turn.ids)).collect();
-        let mut parts: Vec<Part<'_>> = turns.iter_mut().map(|turn| turn.session.part()).collect();
-        let counts: Vec<usize> = parts.iter().map(|part| part.span.count).collect();
+        let before: SmallVec<[usize; SEQUENCES]> =
+            turns.iter_mut().map(|turn| turn.session.begin(turn.ids)).collect();
+        let mut parts: SmallVec<[Part<'_>; SEQUENCES]> =
+            turns.iter_mut().map(|turn| turn.session.part()).collect();
+        let counts: SmallVec<[usize; SEQUENCES]> = parts.iter().map(|part| part.span.count).collect();
         let hidden = self.engine.hidden(&mut parts, &mut self.scratch);
+        drop(parts);
         let logits = hidden.and_then(|hidden| {
             let rows = wanted(turns, &counts, &hidden, self.engine.spec().hidden_size, &mut self.scratch);
             self.scratch.give(hidden);

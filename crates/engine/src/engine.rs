@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::arithmetic::{Arithmetic, Mode};
 use crate::batch::{Batch, Part, Span};
 use crate::cache::KvCache;
+use crate::classifier::Classifier;
 use crate::error::{Error, Result};
 use crate::feed_forward::activate;
 use crate::layer::Layer;
@@ -32,6 +33,7 @@ pub struct Engine {
     layers: Vec<Layer>,
     final_norm: Option<Norm>,
     head: Option<Head>,
+    classifier: Option<Classifier>,
     kv_type: KvType,
 }
 
@@ -97,6 +99,7 @@ impl Engine {
             layers: layers.collect::<Result<_>>()?,
             final_norm: Norm::load(weights, "final_norm", spec.final_norm)?,
             head: head.transpose()?,
+            classifier: Classifier::load(weights, spec, mode)?,
             spec: spec.clone(),
             kv_type: KvType::F32,
         })
@@ -280,6 +283,24 @@ impl Engine {
     /// As [`Engine::encode`], and if the model has no head.
     pub fn masked_logits(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
         self.logits(&self.encode(ids, types)?, &mut Scratch::default())
+    }
+
+    /// Scores of the labels of one whole text: `[labels]` for the text, or `[ids, labels]` where every token has scores.
+    ///
+    /// # Errors
+    /// As [`Engine::encode`], for an empty text, and if the model has no classifier.
+    pub fn classify(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
+        let classifier = self.classifier.as_ref().ok_or_else(|| {
+            Error::Unsuitable("this model has no classifier, so it gives texts no labels".to_string())
+        })?;
+        if ids.is_empty() {
+            return Err(Error::Unsuitable("an empty text has no label".to_string()));
+        }
+        let scores = classifier.scores(&self.encode(ids, types)?, &mut Scratch::default());
+        if scores.iter().any(|score| !score.is_finite()) {
+            return Err(Error::NotFinite);
+        }
+        Ok(scores)
     }
 
     /// The sentence vector of one text, pooled as the model's files say (mean and normalised where they say

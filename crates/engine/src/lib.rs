@@ -9,6 +9,7 @@ pub mod arithmetic;
 mod attention;
 pub mod batch;
 pub mod cache;
+mod classifier;
 pub mod engine;
 pub mod error;
 mod feed_forward;

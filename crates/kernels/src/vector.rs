@@ -54,11 +54,11 @@ pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
     for coefficient in [8.333_334e-3, 4.166_666_8e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0] {
         p = fused::<FUSED>(p, r, coefficient);
     }
-    // Two factors, because 2^n itself may be subnormal or too large.
-    let n = n as i32;
+    // Two factors, because 2^n itself may be subnormal or too large. The low bits of what was rounded are n.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
-    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
-    let result = p * power(half) * power(n - half);
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+    let result = p * power(half) * power(n.wrapping_sub(half));
     if x.is_nan() { x } else { result }
 }
 

@@ -32,6 +32,8 @@ pub struct Spec {
     pub final_norm: Option<Norm>,
     /// From the residual stream to logits; none for bare encoders.
     pub head: Option<Head>,
+    /// From the residual stream to the scores of labels.
+    pub classifier: Option<Classifier>,
     /// How a sentence encoder makes one vector out of its positions.
     pub pooling: Option<Pooling>,
 }
@@ -286,6 +288,34 @@ pub struct HeadTransform {
     pub activation: Activation,
     /// The norm after that.
     pub norm: Norm,
+}
+
+/// From hidden states to the scores of labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Classifier {
+    /// How many labels there are.
+    pub labels: usize,
+    /// What a score is of.
+    pub of: Scored,
+    /// Whether scores have a bias.
+    pub bias: bool,
+}
+
+/// What gets a score for every label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scored {
+    /// A text, by one of its positions.
+    Text {
+        /// Whether that is the last position, not the first.
+        last: bool,
+        /// The nonlinearity of a dense layer in front.
+        dense: Option<Activation>,
+    },
+    /// Every token.
+    Tokens,
+    /// Every token as the start (label 0) and the end (label 1) of an answer.
+    Spans,
 }
 
 /// How a sentence encoder makes one vector.

@@ -3,7 +3,8 @@
 //! Names end in `.weight` or `.bias`. Linear weights are `[out, in]`; norms and biases are vectors.
 
 use crate::spec::{
-    Attention, Experts, FeedForward, FeedForwardKind, Mlp, Norm, Norms, QkNorm, QkScope, Residual, Spec,
+    Attention, Experts, FeedForward, FeedForwardKind, Mlp, Norm, Norms, QkNorm, QkScope, Residual, Scored,
+    Spec,
 };
 
 /// Name and shape of one weight.
@@ -137,6 +138,19 @@ impl Spec {
             if head.bias {
                 list.push("head.bias".into(), &[self.vocab_size]);
             }
+        }
+        if let Some(classifier) = self.classifier {
+            let name = match classifier.of {
+                Scored::Text { dense, .. } => {
+                    if dense.is_some() {
+                        list.linear("classifier.dense", hidden, hidden, true);
+                    }
+                    "classifier"
+                }
+                Scored::Tokens => "token_classifier",
+                Scored::Spans => "span_classifier",
+            };
+            list.linear(name, classifier.labels, hidden, classifier.bias);
         }
         list.0
     }

@@ -7,7 +7,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    bench, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show, tokenize,
+    bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show,
+    tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -62,9 +63,12 @@ enum Command {
     Convert(convert::Args),
     Eval(eval::Args),
     Embed(embed::Args),
+    Classify(classify::Args),
     Logits(logits::Args),
     Tokenize(tokenize::Args),
+    Tokenizer(tokenizer::Args),
     Pull(pull::Args),
+    Train(train::Args),
     Methods(methods::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -88,9 +92,12 @@ impl Cli {
             Command::Convert(args) => convert::run(args, globals),
             Command::Eval(args) => eval::run(args, globals),
             Command::Embed(args) => embed::run(args, globals),
+            Command::Classify(args) => classify::run(args, globals),
             Command::Logits(args) => logits::run(args, globals),
             Command::Tokenize(args) => tokenize::run(args, globals),
+            Command::Tokenizer(args) => tokenizer::run(args, globals),
             Command::Pull(args) => pull::run(args, globals),
+            Command::Train(args) => train::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
             Command::Profile(args) => profile::run(args, globals),

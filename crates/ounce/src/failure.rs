@@ -59,6 +59,10 @@ fn report(error: &anyhow::Error) -> ExitCode {
                 cause.downcast_ref(),
                 Some(ounce_engine::Error::Model(ounce_model::Error::Interrupted))
             )
+            || matches!(
+                cause.downcast_ref(),
+                Some(ounce_train::Error::Model(ounce_model::Error::Interrupted))
+            )
     };
     note(&format!("error: {}", sentence(error)));
     ExitCode::from(if error.chain().any(stopped) { INTERRUPTED } else { 2 })

@@ -54,6 +54,11 @@ impl Progress {
         }
     }
 
+    /// Prints a line above the bar, to stderr.
+    pub fn print(&self, line: &str) {
+        if self.shown { self.bar.println(line) } else { eprintln!("{line}") }
+    }
+
     /// Changes the words in front of the bar.
     pub fn say(&self, what: &str) {
         self.bar.set_message(what.to_string());

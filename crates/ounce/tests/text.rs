@@ -276,3 +276,32 @@ fn prompts_of_the_model_stand_before_the_text() {
         values.len() == expected.len() && values.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5)
     );
 }
+
+#[test]
+fn a_tokenizer_is_trained_and_read_again() {
+    let desk = Desk::new();
+    let story = "Once upon a time, there was a cat. The cat had a red hat.\n<|endoftext|>\n";
+    desk.write("data/a.txt", story.repeat(50));
+    desk.write("data/b.jsonl", "{\"body\": \"A dog saw the hat.\"}\n".repeat(50));
+    let args = ["tokenizer", "train", "data/a.txt", "-o", "new", "--vocab", "320"];
+    // A unigram vocabulary finds little in the few different words of this text.
+    for (kind, least) in [("bpe", 1.5), ("unigram", 1.1)] {
+        let report = desk.json(&[&args[..], &["--kind", kind, "--force"]].concat());
+        assert_eq!(report["kind"], kind);
+        assert!(report["tokens"].as_u64().is_some_and(|tokens| tokens > 270 && tokens <= 320), "{report}");
+        assert!(report["bytes_per_token"].as_f64().is_some_and(|bytes| bytes > least), "{report}");
+        assert!(desk.path("new/tokenizer_config.json").is_file());
+    }
+    assert!(desk.fails(&args).contains("exists already"));
+    let column = ["tokenizer", "train", "data/b.jsonl", "-o", "other", "--vocab", "270", "--column"];
+    desk.ok(&[&column[..], &["body"]].concat());
+    let error = desk.fails(&[&column[..], &["boby", "--force"]].concat());
+    assert!(
+        error.contains("b.jsonl:1: there is no column \"boby\" among body; did you mean \"body\"?"),
+        "{error}"
+    );
+    assert!(
+        desk.fails(&["tokenizer", "train", "nowhere.txt", "-o", "x"]).contains("nowhere.txt: No such file")
+    );
+    assert!(!desk.path("x").exists());
+}

@@ -22,6 +22,9 @@ pub struct Batch {
     pub types: Vec<u32>,
     /// One label a sequence for classifiers; empty otherwise.
     pub labels: Vec<u32>,
+    /// First and last token of each sequence's answer, counted in the sequence, for models that find spans; both
+    /// [`IGNORE`] where there is none. Empty otherwise.
+    pub spans: Vec<[u32; 2]>,
 }
 
 impl Batch {
@@ -38,7 +41,9 @@ impl Batch {
 
     /// Targets that count.
     pub fn counted(&self) -> usize {
-        self.targets.iter().filter(|&&target| target != IGNORE).count() + self.labels.len()
+        let counts = |ids: &[u32]| ids.iter().filter(|&&id| id != IGNORE).count();
+        let spans = self.spans.iter().filter(|span| span[0] != IGNORE).count();
+        counts(&self.targets) + counts(&self.labels) + spans
     }
 
     /// Checks lengths and ids against a vocabulary.
@@ -46,29 +51,65 @@ impl Batch {
     /// # Errors
     /// If the parts do not fit each other, or an id is outside the vocabulary.
     pub fn check(&self, vocab_size: usize) -> Result<()> {
-        let count = self.tokens.len();
-        if self.lengths.iter().sum::<usize>() != count || self.lengths.contains(&0) {
-            return Err(Error::Batch(format!("the batch's sequences do not add up to its {count} tokens")));
+        self.check_tokens(vocab_size)?;
+        let (count, targets) = (self.tokens.len(), self.targets.len());
+        if targets != count {
+            return Err(Error::Batch(format!("the batch has {count} tokens but {targets} targets")));
         }
-        for (what, len) in [("targets", self.targets.len()), ("types", self.types.len())] {
-            if len != count && !(len == 0 && what == "types") {
-                return Err(Error::Batch(format!("the batch has {count} tokens but {len} {what}")));
-            }
+        outside(self.targets.iter().filter(|&&target| target != IGNORE), vocab_size)
+    }
+
+    /// As [`Batch::check`] for a classifier of so many labels; targets are labels of tokens.
+    ///
+    /// # Errors
+    /// If the parts do not fit each other, a token is outside the vocabulary, or a label or span outside its range.
+    pub fn check_labels(&self, vocab_size: usize, labels: usize) -> Result<()> {
+        self.check_tokens(vocab_size)?;
+        let (sequences, count) = (self.lengths.len(), self.tokens.len());
+        let parts = [
+            ("targets", self.targets.len(), count),
+            ("labels", self.labels.len(), sequences),
+            ("spans", self.spans.len(), sequences),
+        ];
+        if let Some((what, found, needed)) =
+            parts.into_iter().find(|(_, found, needed)| *found != 0 && found != needed)
+        {
+            return Err(Error::Batch(format!("the batch needs {needed} {what} but has {found}")));
         }
-        if !self.labels.is_empty() && self.labels.len() != self.lengths.len() {
-            return Err(Error::Batch(format!(
-                "the batch has {} sequences but {} labels",
-                self.lengths.len(),
-                self.labels.len()
-            )));
+        let label = |label: &&u32| **label != IGNORE && **label as usize >= labels;
+        if let Some(label) = self.labels.iter().chain(&self.targets).find(label) {
+            return Err(Error::Batch(format!("label {label} is outside the model's {labels} labels")));
         }
-        let targets = self.targets.iter().filter(|&&target| target != IGNORE);
-        match self.tokens.iter().chain(targets).find(|&&id| id as usize >= vocab_size) {
-            Some(id) => Err(Error::Batch(format!(
-                "token id {id} is outside the model's vocabulary of {vocab_size}; the data was tokenized with another tokenizer"
+        let mut spans = self.spans.iter().zip(&self.lengths);
+        match spans
+            .find(|([first, last], length)| *first != IGNORE && (first > last || *last as usize >= **length))
+        {
+            Some(([first, last], length)) => Err(Error::Batch(format!(
+                "an answer from token {first} to {last} does not lie in its sequence of {length}"
             ))),
             None => Ok(()),
         }
+    }
+
+    fn check_tokens(&self, vocab_size: usize) -> Result<()> {
+        let (count, types) = (self.tokens.len(), self.types.len());
+        if self.lengths.iter().sum::<usize>() != count || self.lengths.contains(&0) {
+            return Err(Error::Batch(format!("the batch's sequences do not add up to its {count} tokens")));
+        }
+        if types != count && types != 0 {
+            return Err(Error::Batch(format!("the batch has {count} tokens but {types} types")));
+        }
+        outside(self.tokens.iter(), vocab_size)
+    }
+}
+
+/// Refuses ids outside a vocabulary.
+fn outside<'i>(mut ids: impl Iterator<Item = &'i u32>, vocab_size: usize) -> Result<()> {
+    match ids.find(|&&id| id as usize >= vocab_size) {
+        Some(id) => Err(Error::Batch(format!(
+            "token id {id} is outside the model's vocabulary of {vocab_size}; the data was tokenized with another tokenizer"
+        ))),
+        None => Ok(()),
     }
 }
 

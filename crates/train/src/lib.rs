@@ -2,7 +2,10 @@
 //!
 //! - [`net`]: the network of any model with its backward pass; [`loss`]: losses on logits.
 //! - [`batch`]: the tokens of one step and what should come out.
+//! - [`config`]: a run as a TOML file.
+//! - [`data`]: from files to batches.
 //! - [`param`]: a weight with its gradient.
+//! - [`tokenizer`]: training the vocabulary.
 //! - [`trainable`]: what the training loop asks of a network.
 //! - [`optim`]: from gradients to new weights.
 //! - [`trainer`]: the loop, with its spike guard and log.
@@ -12,6 +15,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod config;
 pub mod data;
 mod error;
 pub mod laws;
@@ -20,6 +24,7 @@ pub mod net;
 pub mod optim;
 pub mod param;
 pub mod schedule;
+pub mod tokenizer;
 pub mod trainable;
 pub mod trainer;
 

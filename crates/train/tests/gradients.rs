@@ -16,28 +16,28 @@ fn golden() -> PathBuf {
 
 /// The names and the metadata of a golden file.
 fn header(path: &Path) -> serde_json::Value {
-    let bytes = std::fs::read(path).unwrap();
-    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    serde_json::from_slice(&bytes[8..8 + length]).unwrap()
+    let bytes = std::fs::read(path).expect("golden");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("golden")) as usize;
+    serde_json::from_slice(&bytes[8..8 + length]).expect("golden")
 }
 
 fn metadata(path: &Path, key: &str) -> f64 {
-    header(path)["__metadata__"][key].as_str().unwrap().parse().unwrap()
+    header(path)["__metadata__"][key].as_str().expect("golden").parse().expect("golden")
 }
 
 /// The batch of the script.
 fn batch(name: &str, masked: bool) -> Batch {
     let path = golden().join("models").join(name).join("golden.safetensors");
     let header = header(&path);
-    let bytes = std::fs::read(&path).unwrap();
-    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let bytes = std::fs::read(&path).expect("golden");
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("golden")) as usize;
     let ints = |tensor: &str| -> Option<Vec<u32>> {
         let offsets = header.get(tensor)?["data_offsets"].as_array()?;
-        let at = |index: usize| start + offsets[index].as_u64().unwrap() as usize;
+        let at = |index: usize| start + offsets[index].as_u64().expect("golden") as usize;
         let bytes = &bytes[at(0)..at(1)];
-        Some(bytes.chunks_exact(4).map(|it| u32::from_le_bytes(it.try_into().unwrap())).collect())
+        Some(bytes.chunks_exact(4).map(|it| u32::from_le_bytes(it.try_into().expect("golden"))).collect())
     };
-    let ids = ints("input_ids").unwrap();
+    let ids = ints("input_ids").expect("golden");
     let mut batch = Batch::default();
     for range in [0..40, 40..64] {
         let own = &ids[range.clone()];
@@ -55,17 +55,17 @@ fn batch(name: &str, masked: bool) -> Batch {
 
 fn compare(name: &str, options: Options) {
     let folder = golden().join("models").join(name);
-    let model = Model::open(&folder).unwrap();
+    let model = Model::open(&folder).expect("golden");
     let file = golden().join("gradients").join(format!("{name}.safetensors"));
-    let as_model = tempfile::tempdir().unwrap();
-    std::fs::copy(folder.join("config.json"), as_model.path().join("config.json")).unwrap();
-    std::fs::copy(&file, as_model.path().join("model.safetensors")).unwrap();
-    let expected = Model::open(as_model.path()).unwrap();
+    let as_model = tempfile::tempdir().expect("golden");
+    std::fs::copy(folder.join("config.json"), as_model.path().join("config.json")).expect("golden");
+    std::fs::copy(&file, as_model.path().join("model.safetensors")).expect("golden");
+    let expected = Model::open(as_model.path()).expect("golden");
 
-    let mut net = Net::from_model(&model, options).unwrap();
+    let mut net = Net::from_model(&model, options).expect("golden");
     let batch = batch(name, !model.spec.causal);
-    let loss = net.loss(&batch).unwrap();
-    let found = net.accumulate(&batch, 1.0).unwrap();
+    let loss = net.loss(&batch).expect("golden");
+    let found = net.accumulate(&batch, 1.0).expect("golden");
     assert_eq!(loss, found, "{name}: with and without gradients");
     let expected_loss = metadata(&file, "loss");
     assert!((found.sum / expected_loss - 1.0).abs() < 1e-5, "{name}: {} for {expected_loss}", found.sum);
@@ -74,7 +74,7 @@ fn compare(name: &str, options: Options) {
     // What cancels exactly in theory (a bias on keys without rotation) is rounding in both.
     let floor = 1e-4 * net.params().iter().flat_map(|it| &it.grad).fold(0.0f32, |max, it| max.max(it.abs()));
     for param in net.params() {
-        let theirs = expected.weights.f32(&param.name).unwrap();
+        let theirs = expected.weights.f32(&param.name).expect("golden");
         let largest = theirs.iter().fold(0.0f32, |max, it| max.max(it.abs())) / scale;
         let bound = (TOLERANCE * largest).max(floor);
         for (index, (ours, theirs)) in param.grad.iter().zip(&theirs).enumerate() {
@@ -122,11 +122,12 @@ families!(
 #[test]
 fn checkpointing_gives_the_same_gradients_to_the_bit() {
     for name in ["llama", "gemma2", "stablelm_parallel", "qwen2_moe", "bert_mlm"] {
-        let model = Model::open(golden().join("models").join(name)).unwrap();
+        let model = Model::open(golden().join("models").join(name)).expect("golden");
         let batch = batch(name, !model.spec.causal);
         let grads = |checkpointing| {
-            let mut net = Net::from_model(&model, Options { checkpointing, ..Options::default() }).unwrap();
-            net.accumulate(&batch, 0.5).unwrap();
+            let mut net =
+                Net::from_model(&model, Options { checkpointing, ..Options::default() }).expect("golden");
+            net.accumulate(&batch, 0.5).expect("golden");
             net.params().iter().map(|param| param.grad.clone()).collect::<Vec<_>>()
         };
         assert_eq!(grads(false), grads(true), "{name}");

@@ -11,7 +11,8 @@ use ounce_train::net::{Init, Net, Options};
 use ounce_train::{Batch, IGNORE, Trainable};
 
 fn model(name: &str) -> Model {
-    Model::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models").join(name)).unwrap()
+    Model::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models").join(name))
+        .expect("fits")
 }
 
 fn sequences(vocab: u32, lengths: &[usize]) -> Vec<Vec<u32>> {
@@ -58,14 +59,14 @@ fn every_family_learns_one_batch_by_heart() {
     for name in FAMILIES {
         let model = model(name);
         let init = Init { matrix: 0.08, ..Init::default() };
-        let mut net = Net::random(&model, Options::default(), init, 1).unwrap();
+        let mut net = Net::random(&model, Options::default(), init, 1).expect("fits");
         let batch = batch(&model, &[17, 9]);
         let count = batch.counted() as f32;
         let mut state: Vec<(Vec<f32>, Vec<f32>)> =
             net.params().iter().map(|it| (vec![0.0; it.grad.len()], vec![0.0; it.grad.len()])).collect();
         let mut last = f64::NAN;
         for step in 1..=400 {
-            last = net.accumulate(&batch, 1.0 / count).unwrap().mean();
+            last = net.accumulate(&batch, 1.0 / count).expect("fits").mean();
             if last < 0.01 {
                 break;
             }
@@ -88,7 +89,7 @@ fn every_family_learns_one_batch_by_heart() {
 fn a_sequence_alone_gives_what_it_gives_beside_others() {
     for name in ["llama", "gemma2", "bert_mlm", "mixtral"] {
         let model = model(name);
-        let mut net = Net::from_model(&model, Options::default()).unwrap();
+        let mut net = Net::from_model(&model, Options::default()).expect("fits");
         let together = batch(&model, &[12, 30, 2]);
         let mut at = 0;
         let mut sum = 0.0;
@@ -99,10 +100,10 @@ fn a_sequence_alone_gives_what_it_gives_beside_others() {
                 lengths: vec![length],
                 ..Batch::default()
             };
-            sum += net.loss(&part).unwrap().sum;
+            sum += net.loss(&part).expect("fits").sum;
             at += length;
         }
-        let all = net.loss(&together).unwrap().sum;
+        let all = net.loss(&together).expect("fits").sum;
         assert!((sum / all - 1.0).abs() < 1e-6, "{name}: {sum} for {all}");
     }
 }
@@ -115,12 +116,12 @@ fn one_thread_gives_the_bits_of_many() {
         let model = model(name);
         let batch = batch(&model, &[41, 23, 70]);
         let mut results = pools.iter().map(|pool| {
-            let mut net = Net::from_model(&model, Options::default()).unwrap();
+            let mut net = Net::from_model(&model, Options::default()).expect("fits");
             net.set_pool(pool);
-            let loss = net.accumulate(&batch, 1.0).unwrap();
+            let loss = net.accumulate(&batch, 1.0).expect("fits");
             (loss.sum.to_bits(), net.params().iter().map(|it| it.grad.clone()).collect::<Vec<_>>())
         });
-        let first = results.next().unwrap();
+        let first = results.next().expect("fits");
         assert!(results.all(|other| other == first), "{name}");
     }
 }
@@ -132,16 +133,16 @@ fn frozen_quantized_weights_are_multiplied_as_they_are_stored() {
     let mut source = MemorySource::new("<quantized>");
     let mut dense = MemorySource::new("<dense>");
     for info in model.spec.tensors() {
-        let values = model.weights.f32(&info.name).unwrap();
+        let values = model.weights.f32(&info.name).expect("fits");
         let matrix = info.name.starts_with("layers.") && info.shape.len() == 2 && info.shape[1] % 32 == 0;
         let mut tensor = ounce_model::Tensor::from_f32(&info.shape, &values);
         if matrix {
             let mut bytes = Vec::new();
-            ounce_kernels::quant::encode_rows(DType::Q8_0, &values, info.shape[1], &mut bytes).unwrap();
+            ounce_kernels::quant::encode_rows(DType::Q8_0, &values, info.shape[1], &mut bytes).expect("fits");
             tensor =
                 ounce_model::Tensor { dtype: DType::Q8_0, shape: info.shape.clone(), data: bytes.into() };
         }
-        let decoded = tensor.to_f32().unwrap();
+        let decoded = tensor.to_f32().expect("fits");
         dense.insert(info.name.clone(), ounce_model::Tensor::from_f32(&info.shape, &decoded));
         source.insert(info.name, tensor);
     }
@@ -149,39 +150,39 @@ fn frozen_quantized_weights_are_multiplied_as_they_are_stored() {
     let dense = Model { weights: Weights::in_memory(dense), ..model.clone() };
     let batch = batch(&model, &[20, 5]);
     let trains = |name: &str| name.contains("norm") || name.starts_with("embed");
-    let mut ours = Net::with_frozen(&quantized, Options::default(), &trains).unwrap();
-    let mut theirs = Net::from_model(&dense, Options::default()).unwrap();
-    assert_eq!(ours.accumulate(&batch, 1.0).unwrap(), theirs.accumulate(&batch, 1.0).unwrap());
+    let mut ours = Net::with_frozen(&quantized, Options::default(), &trains).expect("fits");
+    let mut theirs = Net::from_model(&dense, Options::default()).expect("fits");
+    assert_eq!(ours.accumulate(&batch, 1.0).expect("fits"), theirs.accumulate(&batch, 1.0).expect("fits"));
     assert!(ours.params().iter().all(|param| !param.name.contains("attention.query.weight")));
     for param in ours.params().iter().filter(|param| param.is_trainable()) {
-        let dense = theirs.params().iter().find(|other| other.name == param.name).unwrap();
+        let dense = theirs.params().iter().find(|other| other.name == param.name).expect("fits");
         assert_eq!(param.grad, dense.grad, "{}", param.name);
     }
     // What is written again is the file's own bits.
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("fits");
     let out = folder.path().join("model");
     hf::write_model(
-        &ours.model().unwrap(),
+        &ours.model().expect("fits"),
         &out,
         &WriteOptions { dtype: Some(DType::F32), ..Default::default() },
         &mut |_, _| Ok(()),
     )
-    .unwrap();
-    let read = Model::open(&out).unwrap();
+    .expect("fits");
+    let read = Model::open(&out).expect("fits");
     let name = "layers.1.feed_forward.down.weight";
-    assert_eq!(read.weights.f32(name).unwrap(), dense.weights.f32(name).unwrap());
+    assert_eq!(read.weights.f32(name).expect("fits"), dense.weights.f32(name).expect("fits"));
 }
 
 #[test]
 fn batches_that_do_not_fit_are_refused() {
-    let mut net = Net::from_model(&model("gpt2"), Options::default()).unwrap();
+    let mut net = Net::from_model(&model("gpt2"), Options::default()).expect("fits");
     let long = Batch { tokens: vec![5; 81], targets: vec![5; 81], lengths: vec![81], ..Batch::default() };
     assert!(net.loss(&long).unwrap_err().to_string().contains("81 tokens is longer than the 80 positions"));
     let outside = Batch { tokens: vec![96], targets: vec![IGNORE], lengths: vec![1], ..Batch::default() };
     assert!(net.loss(&outside).unwrap_err().to_string().contains("token id 96"));
     let empty = Batch::default();
-    assert_eq!(net.loss(&empty).unwrap().count, 0);
+    assert_eq!(net.loss(&empty).expect("fits").count, 0);
     let silent = Batch { tokens: vec![5; 4], targets: vec![IGNORE; 4], lengths: vec![4], ..Batch::default() };
-    assert_eq!(net.accumulate(&silent, 1.0).unwrap().count, 0);
+    assert_eq!(net.accumulate(&silent, 1.0).expect("fits").count, 0);
     assert!(net.params().iter().all(|param| param.grad.iter().all(|&it| it == 0.0)));
 }

@@ -121,4 +121,15 @@ impl<'a> Operand<'a> {
             }
         }
     }
+
+    /// Where these pieces of lines lie, and the values between lines, if they are f32 in memory.
+    pub(super) fn in_place(&self, lines: Range<usize>, range: Range<usize>) -> Option<(&'a [f32], usize)> {
+        match *self {
+            Operand::Rows { data, stride } | Operand::Columns { data, stride } => {
+                let (first, last) = (lines.start * stride, (lines.end - 1) * stride);
+                Some((&data[first + range.start..last + range.end], stride))
+            }
+            _ => None,
+        }
+    }
 }

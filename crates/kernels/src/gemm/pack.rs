@@ -5,21 +5,24 @@
 
 use std::ops::Range;
 
+use super::DEPTH;
 use super::operand::Operand;
 use super::tile::LANES;
-use super::transpose::{LINES, transpose};
-use super::{DEPTH, WIDTH};
+use super::transpose::transpose;
 use crate::isa::Isa;
 use crate::pool::SharedOut;
+use crate::vector::dispatch;
+
+pub(super) use super::transpose::LINES;
 
 /// Values of the longest block of a format, and those that a line may need decoded beside its own.
 const BESIDE: usize = 2 * 256;
 
-/// Values of a thread's scratch: sixteen pieces of a line, or one as wide as a block of B.
-pub(super) const SCRATCH: usize = {
-    let (pieces, line) = (LINES * (DEPTH + BESIDE), WIDTH + BESIDE);
-    if pieces > line { pieces } else { line }
-};
+/// Values of a line that are read at once: whole panels of every path, whole blocks of every format.
+const PIECE: usize = 768;
+
+/// Values of a thread's scratch: a piece of each of sixteen lines.
+pub(super) const SCRATCH: usize = LINES * (PIECE + BESIDE);
 
 /// Sixteen lines from `lines.start` on, or as many as there are, values `range` of each.
 fn read<'s>(
@@ -50,9 +53,8 @@ pub(super) fn pack_a(
         }
         return;
     }
-    // A piece of scratch holds `DEPTH` values of a line.
-    for first in rows.clone().step_by(DEPTH) {
-        let part = first..rows.end.min(first + DEPTH);
+    for first in rows.clone().step_by(PIECE) {
+        let part = first..rows.end.min(first + PIECE);
         let out = &mut out[(first - rows.start) * DEPTH..];
         for step in depth.clone().step_by(LINES) {
             let lines = read(a, step..depth.end.min(step + LINES), part.clone(), scratch);
@@ -61,7 +63,8 @@ pub(super) fn pack_a(
     }
 }
 
-/// The columns of B that are packed, and how: panels of `width` columns, the last one as wide as its vectors.
+/// The columns of B that are packed, and how: panels of `width` columns, the last one as wide as its vectors. One block
+/// of the depth is packed behind the other.
 #[derive(Clone, Copy)]
 pub(super) struct Panels {
     pub first: usize,
@@ -70,7 +73,7 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    /// Panels.
+    /// Panels of a block.
     pub(super) fn count(self) -> usize {
         self.columns.div_ceil(self.width)
     }
@@ -81,8 +84,8 @@ impl Panels {
     }
 
     /// Where a panel begins.
-    pub(super) fn start(self, panel: usize) -> usize {
-        panel * self.width * DEPTH
+    pub(super) fn start(self, block: usize, panel: usize) -> usize {
+        (block * self.count() + panel) * self.width * DEPTH
     }
 
     /// Values of a panel's row.
@@ -91,7 +94,7 @@ impl Panels {
     }
 }
 
-/// Packs a part of a block of B that lies in columns: some of its panels, whole.
+/// Packs some panels of B, which lies in columns: `part` counts those of the first block, then of the next.
 pub(super) fn pack_panels(
     isa: Isa,
     b: &Operand<'_>,
@@ -101,8 +104,11 @@ pub(super) fn pack_panels(
     scratch: &mut [f32],
     out: &SharedOut<'_>,
 ) {
-    for panel in part {
-        let (start, row) = (panels.start(panel), panels.row(panel));
+    for item in part {
+        let (block, panel) = (item / panels.count(), item % panels.count());
+        let from = depth.start + block * DEPTH;
+        let depth = from..depth.end.min(from + DEPTH);
+        let (start, row) = (panels.start(block, panel), panels.row(panel));
         // SAFETY: each panel is one thread's.
         let out = unsafe { out.part(start..start + row * depth.len()) };
         let first = panels.first + panel * panels.width;
@@ -114,7 +120,7 @@ pub(super) fn pack_panels(
     }
 }
 
-/// Packs a part of a block of B that lies in rows: steps `part` of `depth`, in all panels.
+/// Packs some steps of B, which lies in rows, in all panels: `part` counts from `depth.start` on, in sixteens.
 pub(super) fn pack_steps(
     b: &Operand<'_>,
     panels: Panels,
@@ -123,14 +129,42 @@ pub(super) fn pack_steps(
     scratch: &mut [f32],
     out: &SharedOut<'_>,
 ) {
-    for step in part {
-        let line = b.line(depth.start + step, panels.first..panels.first + panels.columns, scratch);
-        for (panel, values) in line.chunks(panels.width).enumerate() {
-            let (start, row) = (panels.start(panel), panels.row(panel));
-            // SAFETY: each step is one thread's.
-            let out = unsafe { out.part(start + step * row..start + (step + 1) * row) };
-            out[..values.len()].copy_from_slice(values);
-            out[values.len()..].fill(0.0);
+    for step in part.clone().step_by(LINES) {
+        let count = LINES.min(part.end - step);
+        let (block, inside) = (step / DEPTH, step % DEPTH);
+        let lines = depth.start + step..depth.start + step + count;
+        for column in (0..panels.columns).step_by(PIECE) {
+            let end = panels.columns.min(column + PIECE);
+            let lines = read(b, lines.clone(), panels.first + column..panels.first + end, scratch);
+            for panel in column / panels.width..end.div_ceil(panels.width) {
+                let (start, row) = (panels.start(block, panel), panels.row(panel));
+                // SAFETY: each step is one thread's.
+                let out = unsafe { out.part(start + inside * row..start + (inside + count) * row) };
+                put_side_by_side(
+                    &lines[..count],
+                    panel * panels.width - column,
+                    panels.columns_of(panel),
+                    row,
+                    out,
+                );
+            }
         }
     }
+}
+
+/// Writes `columns` values of each line, from `at` on, to rows of `row` values; zeros behind them.
+fn put_side_by_side(lines: &[&[f32]], at: usize, columns: usize, row: usize, out: &mut [f32]) {
+    #[inline(always)]
+    fn run<const FUSED: bool>(lines: &[&[f32]], at: usize, columns: usize, row: usize, out: &mut [f32]) {
+        for (line, out) in lines.iter().zip(out.chunks_exact_mut(row)) {
+            let (vectors, rest) = line[at..at + columns].as_chunks::<LANES>();
+            let (whole, last) = out.split_at_mut(vectors.len() * LANES);
+            for (out, vector) in whole.as_chunks_mut::<LANES>().0.iter_mut().zip(vectors) {
+                *out = *vector;
+            }
+            last[..rest.len()].copy_from_slice(rest);
+            last[rest.len()..].fill(0.0);
+        }
+    }
+    dispatch!(run(lines: &[&[f32]], at: usize, columns: usize, row: usize, out: &mut [f32]))
 }

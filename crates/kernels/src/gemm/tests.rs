@@ -1,5 +1,6 @@
 //! Products against plain sums in f64, for every path, layout and ragged shape.
 
+use super::blocks::{Path, Values};
 use super::*;
 use crate::DType;
 use crate::quant;

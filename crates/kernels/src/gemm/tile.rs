@@ -5,7 +5,6 @@
 //! multiply-adds, from zero; what came before is added at the end. So a sum depends neither on the tile's shape nor on
 //! the instruction set, as long as that fuses.
 
-use super::DEPTH;
 use crate::isa::Isa;
 use crate::packed::simd::{Scalar, Simd};
 
@@ -20,8 +19,10 @@ const AHEAD: usize = 8;
 pub(super) struct Job {
     /// Steps of the depth: values, or pairs of bf16.
     pub depth: usize,
-    /// Rows of A, [`DEPTH`] steps apart.
+    /// Rows of A.
     pub a: *const f32,
+    /// Steps between rows of A.
+    pub a_stride: usize,
     /// A panel of B: a row of all its vectors for each step.
     pub b: *const f32,
     /// The first element of the tile.
@@ -45,8 +46,7 @@ pub(super) type Kernel = unsafe fn(Job);
 pub(super) struct Shape {
     pub rows: usize,
     pub vectors: usize,
-    /// Panels that pass by before the next rows of A are taken: as many as stay in the second-level cache where a panel
-    /// is read faster than the first level could be refilled anyway, one where it should stay in the first.
+    /// Panels that pass by before the next rows of A are taken, at most: they stay in the second-level cache.
     pub panels: usize,
 }
 
@@ -63,8 +63,8 @@ impl Shape {
 /// As [`Kernel`].
 #[inline(always)]
 unsafe fn tile<S: Simd, const R: usize, const V: usize>(job: Job) {
-    let Job { depth, a, b, out, stride, columns, add } = job;
-    // SAFETY: rows of A hold `depth` values each, `DEPTH` apart; the panel holds `depth` rows of `V` vectors; the output
+    let Job { depth, a, a_stride, b, out, stride, columns, add } = job;
+    // SAFETY: rows of A hold `depth` values each; the panel holds `depth` rows of `V` vectors; the output
     // has `R` rows of `columns` values.
     unsafe {
         for row in 0..R {
@@ -75,10 +75,13 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(job: Job) {
         let mut sums = [[S::splat(0.0); V]; R];
         for step in 0..depth {
             let at = b.add(step * V * LANES);
+            for vector in 0..V {
+                fetch(at.wrapping_add((AHEAD * V + vector) * LANES));
+            }
             let vectors: [S::Floats; V] =
                 std::array::from_fn(|vector| S::floats(at.add(vector * LANES).cast()));
             for row in 0..R {
-                let value = S::splat(*a.add(row * DEPTH + step));
+                let value = S::splat(*a.add(row * a_stride + step));
                 for vector in 0..V {
                     sums[row][vector] = S::multiply_add(vectors[vector], value, sums[row][vector]);
                 }
@@ -145,9 +148,9 @@ fn fetch(at: *const f32) {
 /// The largest tile of a path: as many sums as its registers hold beside a row of B and a value of A.
 pub(super) fn shape(isa: Isa) -> Shape {
     match isa.vectors() {
-        Isa::Avx512 => Shape { rows: 14, vectors: 2, panels: 16 },
-        Isa::Avx2 | Isa::Neon | Isa::NeonDot => Shape { rows: 6, vectors: 1, panels: 1 },
-        _ => Shape { rows: 3, vectors: 1, panels: 1 },
+        Isa::Avx512 => Shape { rows: 8, vectors: 3, panels: 16 },
+        Isa::Avx2 | Isa::Neon | Isa::NeonDot => Shape { rows: 6, vectors: 1, panels: 12 },
+        _ => Shape { rows: 3, vectors: 1, panels: 12 },
     }
 }
 
@@ -194,9 +197,10 @@ mod x86 {
         unsafe { tile::<Avx2, R, V>(job) }
     }
 
-    pub(super) static AVX512: [[Kernel; 14]; 2] = [
-        by_rows!(avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        by_rows!(avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    pub(super) static AVX512: [[Kernel; 8]; 3] = [
+        by_rows!(avx512, 1: 1 2 3 4 5 6 7 8),
+        by_rows!(avx512, 2: 1 2 3 4 5 6 7 8),
+        by_rows!(avx512, 3: 1 2 3 4 5 6 7 8),
     ];
     pub(super) static AVX2: [[Kernel; 6]; 1] = [by_rows!(avx2, 1: 1 2 3 4 5 6)];
 }

@@ -71,15 +71,15 @@ impl Function for Gelu {
         const P: [f32; 9] = [
             -0.822_152_23,
             1.488_515_9,
-            -1.135_203_98,
+            -1.135_204,
             0.278_868_07,
             -0.186_288_06,
             0.096_784_18,
             0.374_091_96,
-            1.000_023_68,
-            -1.265_512_23,
+            1.000_023_7,
+            -1.265_512_2,
         ];
-        const ROOT_OF_TWO_PI: f32 = 2.506_628_3;
+        const DENSITY_AT_ZERO: f32 = 0.398_942_3;
         let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
         let t = 1.0 / fused::<FUSED>(z, 0.5, 1.0);
         let mut p = 0.170_872_77;
@@ -88,7 +88,7 @@ impl Function for Gelu {
         }
         let tail = 0.5 * t * exp::<FUSED>(fused::<FUSED>(-z, z, p));
         let share = if x > 0.0 { 1.0 - tail } else { tail };
-        let density = exp::<FUSED>(-0.5 * x * x) / ROOT_OF_TWO_PI;
+        let density = DENSITY_AT_ZERO * exp::<FUSED>(-0.5 * x * x);
         (x * share, fused::<FUSED>(x, density, share))
     }
 }

@@ -119,16 +119,15 @@ pub(super) fn lane_sum<const N: usize>(slices: [&[f32]; N], add: impl Fn(f32, [f
     join(sums)
 }
 
-/// The sum of partial sums, in f64.
+/// The sum of partial sums, a multiple of eight, in f64.
 #[inline(always)]
 pub(crate) fn join<const N: usize>(sums: [f32; N]) -> f64 {
-    let mut wide = sums.map(f64::from);
-    let mut width = N / 2;
-    while width > 0 {
-        for lane in 0..width {
-            wide[lane] += wide[lane + width];
+    let mut eight = [0.0f64; 8];
+    for chunk in sums.as_chunks::<8>().0 {
+        for lane in 0..8 {
+            eight[lane] += f64::from(chunk[lane]);
         }
-        width /= 2;
     }
-    wide[0]
+    let four: [f64; 4] = std::array::from_fn(|lane| eight[lane] + eight[lane + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
 }

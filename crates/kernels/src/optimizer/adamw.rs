@@ -26,14 +26,14 @@ pub struct AdamW {
 /// What a step multiplies with, as f32.
 #[derive(Clone, Copy)]
 pub(super) struct Factors {
-    pub keep: f32,
-    pub toward: f32,
-    pub beta2: f32,
-    pub square: f32,
-    pub step_size: f32,
-    pub root: f32,
-    pub eps: f32,
-    pub grad: f32,
+    keep: f32,
+    toward: f32,
+    beta2: f32,
+    square: f32,
+    step_size: f32,
+    root: f32,
+    eps: f32,
+    grad: f32,
 }
 
 impl AdamW {
@@ -83,7 +83,7 @@ impl AdamW {
 
 /// One parameter's step: its new value and state.
 #[inline(always)]
-pub(super) fn one<const FUSED: bool>(f: &Factors, value: f32, grad: f32, m: f32, v: f32) -> (f32, f32, f32) {
+fn one<const FUSED: bool>(f: &Factors, value: f32, grad: f32, m: f32, v: f32) -> (f32, f32, f32) {
     let grad = grad * f.grad;
     let m = fused::<FUSED>(grad - m, f.toward, m);
     let v = fused::<FUSED>(f.square * grad, grad, v * f.beta2);
@@ -91,7 +91,8 @@ pub(super) fn one<const FUSED: bool>(f: &Factors, value: f32, grad: f32, m: f32,
     (value, m, v)
 }
 
-fn part(factors: Factors, value: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
+/// Some parameters' step.
+pub(super) fn part(factors: Factors, value: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
     #[inline(always)]
     fn run<const FUSED: bool>(
         factors: Factors,

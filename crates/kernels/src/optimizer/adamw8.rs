@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use super::adamw::{AdamW, Factors, one};
+use super::adamw::{self, AdamW, Factors};
 use crate::pool::{Pool, SharedOut};
 use crate::vector::dispatch;
 
@@ -87,48 +87,82 @@ pub fn update(
 /// A thread's part of a state.
 type Part<'a> = State<&'a mut [u8], &'a mut [f32]>;
 
+/// Block after block. Each step of a block is a function of its own, whose arguments the compiler knows to be apart.
 fn part(factors: Factors, value: &mut [f32], grad: &[f32], state: Part<'_>) {
+    let (mut m, mut v) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
+    let values = value.chunks_mut(BLOCK).zip(grad.chunks(BLOCK));
+    let codes = state.m.chunks_mut(BLOCK).zip(state.v.chunks_mut(BLOCK));
+    let scales = state.m_scales.iter_mut().zip(state.v_scales);
+    for (((value, grad), (m_codes, v_codes)), (m_scale, v_scale)) in values.zip(codes).zip(scales) {
+        let (m, v) = (&mut m[..value.len()], &mut v[..value.len()]);
+        decode(signed(), m_codes, *m_scale, m);
+        decode(unsigned(), v_codes, *v_scale, v);
+        adamw::part(factors, value, grad, m, v);
+        *m_scale = encode_signed(m, m_codes);
+        *v_scale = encode_unsigned(v, v_codes);
+    }
+}
+
+/// The numbers of codes times their scale.
+fn decode(code: &Code, codes: &[u8], scale: f32, out: &mut [f32]) {
     #[inline(always)]
-    fn run<const FUSED: bool>(factors: Factors, value: &mut [f32], grad: &[f32], state: Part<'_>) {
-        let (signed, unsigned) = (signed(), unsigned());
-        let values = value.chunks_mut(BLOCK).zip(grad.chunks(BLOCK));
-        let codes = state.m.chunks_mut(BLOCK).zip(state.v.chunks_mut(BLOCK));
-        let scales = state.m_scales.iter_mut().zip(state.v_scales);
-        for (((value, grad), (m_codes, v_codes)), (m_scale, v_scale)) in values.zip(codes).zip(scales) {
-            let (mut m, mut v) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
-            for (m, code) in m.iter_mut().zip(&*m_codes) {
-                *m = signed.values[usize::from(*code)] * *m_scale;
-            }
-            for (v, code) in v.iter_mut().zip(&*v_codes) {
-                *v = unsigned.values[usize::from(*code)] * *v_scale;
-            }
-            for (((value, grad), m), v) in value.iter_mut().zip(grad).zip(&mut m).zip(&mut v) {
-                (*value, *m, *v) = one::<FUSED>(&factors, *value, *grad, *m, *v);
-            }
-            *m_scale = greatest(&m);
-            *v_scale = greatest(&v);
-            let (m_factor, v_factor) = (inverse(*m_scale), inverse(*v_scale));
-            for (m, code) in m.iter().zip(m_codes) {
-                let steps = signed.steps(m.abs() * m_factor).min(ZERO + u8::from(*m > 0.0));
-                *code = if *m > 0.0 { ZERO + steps } else { ZERO - steps };
-            }
-            for (v, code) in v.iter().zip(v_codes) {
-                *code = unsigned.steps(v * v_factor).max(u8::from(*v > 0.0));
-            }
+    fn run<const FUSED: bool>(code: &Code, codes: &[u8], scale: f32, out: &mut [f32]) {
+        for (out, byte) in out.iter_mut().zip(codes) {
+            *out = code.values[usize::from(*byte)] * scale;
         }
     }
-    dispatch!(run(factors: Factors, value: &mut [f32], grad: &[f32], state: Part<'_>))
+    dispatch!(run(code: &Code, codes: &[u8], scale: f32, out: &mut [f32]))
+}
+
+/// The nearest codes; gives the scale.
+fn encode_signed(x: &[f32], codes: &mut [u8]) -> f32 {
+    #[inline(always)]
+    fn run<const FUSED: bool>(code: &Code, x: &[f32], codes: &mut [u8]) -> f32 {
+        let (scale, zero) = (greatest(x), u32::from(ZERO));
+        let factor = inverse(scale);
+        for (x, byte) in x.iter().zip(codes) {
+            let steps = code.steps(x.abs() * factor);
+            // One itself is there above zero alone.
+            *byte = if *x > 0.0 { zero + steps } else { zero - steps.min(zero) } as u8;
+        }
+        scale
+    }
+    fn compiled(code: &Code, x: &[f32], codes: &mut [u8]) -> f32 {
+        dispatch!(run(code: &Code, x: &[f32], codes: &mut [u8]) -> f32)
+    }
+    compiled(signed(), x, codes)
+}
+
+/// The nearest codes, that of zero for zero alone; gives the scale.
+fn encode_unsigned(x: &[f32], codes: &mut [u8]) -> f32 {
+    #[inline(always)]
+    fn run<const FUSED: bool>(code: &Code, x: &[f32], codes: &mut [u8]) -> f32 {
+        let scale = greatest(x);
+        let factor = inverse(scale);
+        for (x, byte) in x.iter().zip(codes) {
+            *byte = code.steps(x * factor).max(u32::from(*x > 0.0)) as u8;
+        }
+        scale
+    }
+    fn compiled(code: &Code, x: &[f32], codes: &mut [u8]) -> f32 {
+        dispatch!(run(code: &Code, x: &[f32], codes: &mut [u8]) -> f32)
+    }
+    compiled(unsigned(), x, codes)
 }
 
 /// The greatest magnitude.
 #[inline(always)]
-fn greatest(values: &[f32; BLOCK]) -> f32 {
+fn greatest(values: &[f32]) -> f32 {
+    let greater = |a: f32, b: f32| if b.abs() > a { b.abs() } else { a };
+    let (chunks, rest) = values.as_chunks::<32>();
     let mut lanes = [0.0f32; 32];
-    for chunk in values.as_chunks::<32>().0 {
+    for chunk in chunks {
         for lane in 0..32 {
-            let x = chunk[lane].abs();
-            lanes[lane] = if x > lanes[lane] { x } else { lanes[lane] };
+            lanes[lane] = greater(lanes[lane], chunk[lane]);
         }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        lanes[lane] = greater(lanes[lane], *x);
     }
     lanes.into_iter().fold(0.0, f32::max)
 }
@@ -142,8 +176,9 @@ fn inverse(scale: f32) -> f32 {
 /// The code of zero among the signed numbers.
 const ZERO: u8 = 127;
 
-/// Cells of the search table: numbers from 2⁻²³ to 1 that share the exponent and seven bits of the fraction.
-const CELLS: usize = 23 * 128 + 1;
+/// Cells of the search table, a power of two: numbers from 2⁻²³ on that share the exponent and seven bits of the
+/// fraction. Those above one are never looked at.
+const CELLS: usize = 4096;
 
 /// The bits of the first cell.
 const FIRST_CELL: u32 = (127 - 23) << 7;
@@ -153,7 +188,7 @@ struct Code {
     /// In rising order, by code.
     values: [f32; 256],
     /// For each cell, steps from zero to the number nearest to the cell's smallest.
-    nearest: Vec<u8>,
+    nearest: [u32; CELLS],
     /// Where one more step is nearer; infinity behind the last.
     ends: [f32; 256],
 }
@@ -173,17 +208,20 @@ impl Code {
         let middles = values[zero..].windows(2).map(|pair| (pair[0] + pair[1]) / 2.0);
         ends.iter_mut().zip(middles).for_each(|(end, middle)| *end = middle);
         let cell = |cell: usize| f32::from_bits((FIRST_CELL + cell as u32) << 16);
-        let nearest = (0..CELLS).map(|index| ends.partition_point(|&end| end < cell(index)) as u8).collect();
+        let nearest = std::array::from_fn(|index| ends.partition_point(|&end| end < cell(index)) as u32);
         Code { values, nearest, ends }
     }
 
-    /// Steps from zero to the number nearest to `x`, which is between 0 and 1.
+    /// Steps from zero to the number nearest to `x`, which is between 0 and 1; some number of them for NaN. Without
+    /// a branch, and with words in the tables, so that it becomes a loop of gathers.
     #[inline(always)]
-    fn steps(&self, x: f32) -> u8 {
+    fn steps(&self, x: f32) -> u32 {
+        let x = if x < 1.0 { x } else { 1.0 };
+        let x = if x > 0.5f32.powi(23) { x } else { 0.5f32.powi(23) };
         // No cell has more than one end in it, and below the first there is none.
-        let cell = (x.clamp(0.5f32.powi(23), 1.0).to_bits() >> 16) - FIRST_CELL;
-        let steps = self.nearest.get(cell as usize).copied().unwrap_or(0);
-        steps + u8::from(x > self.ends[usize::from(steps)])
+        let cell = (x.to_bits() >> 16).wrapping_sub(FIRST_CELL) as usize % CELLS;
+        let steps = self.nearest[cell];
+        steps + u32::from(x > self.ends[steps as usize % 256])
     }
 }
 
@@ -227,12 +265,12 @@ mod tests {
         for code in [signed(), unsigned()] {
             let zero = code.values.iter().position(|&x| x == 0.0).unwrap();
             let numbers = &code.values[zero..];
-            let cells = (0..CELLS as u32).map(|cell| f32::from_bits((FIRST_CELL + cell) << 16));
+            let cells = (0..=23 * 128).map(|cell| f32::from_bits((FIRST_CELL + cell) << 16));
             let between = (0..20_000).map(|i| (-f64::from(i) * 0.0009).exp() as f32);
             let middles = numbers.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0);
             let near = middles.flat_map(|x| [x.next_down(), x, x.next_up()]);
             for x in cells.chain(between).chain(near).chain([0.0, 1e-30, 1.0]) {
-                let found = (numbers[usize::from(code.steps(x))] - x).abs();
+                let found = (numbers[code.steps(x) as usize] - x).abs();
                 let least = numbers.iter().map(|number| (number - x).abs()).fold(f32::INFINITY, f32::min);
                 // As near as the rounding of the middle between two numbers lets it be.
                 assert!(found <= least + 2.0 * f32::EPSILON * x, "{x}: {found} instead of {least}");
@@ -243,9 +281,9 @@ mod tests {
     #[test]
     fn numbers_that_are_none_and_infinite_scales_do_no_harm() {
         for code in [signed(), unsigned()] {
-            assert!(code.steps(f32::NAN) <= 1);
+            assert!(code.steps(f32::NAN) < 256);
             assert_eq!(code.values[code.values.len() - 1], 1.0);
-            code.steps(f32::INFINITY);
+            assert_eq!(code.steps(f32::INFINITY), code.steps(1.0));
         }
     }
 }

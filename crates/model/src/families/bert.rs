@@ -1,7 +1,7 @@
 //! BERT (arXiv 1810.04805) and the sentence encoders built on it (MiniLM, BGE, E5, GTE).
 
 use super::llama::activation;
-use super::{Family, layers};
+use super::{Family, classifier, layers};
 use crate::names::{Layout, Names, Rule, Suffix, same};
 use crate::spec::{
     Activation, Attention, Embedding, FeedForward, FeedForwardKind, Head, HeadTransform, Layer, Mlp, Norm,
@@ -13,11 +13,18 @@ use crate::{Config, Result};
 pub static BERT: Family = Family {
     name: "bert",
     model_types: &["bert"],
-    architectures: &["BertModel", "BertForMaskedLM", "BertForPreTraining"],
+    architectures: &[
+        "BertModel",
+        "BertForMaskedLM",
+        "BertForPreTraining",
+        "BertForSequenceClassification",
+        "BertForTokenClassification",
+        "BertForQuestionAnswering",
+    ],
     spec,
     names: Names {
         prefixes: &["bert.", ""],
-        rules: &[ENCODER, HEAD, EARLY_NORMS],
+        rules: &[ENCODER, HEAD, EARLY_NORMS, CLASSIFIER],
         ignore: &["position_ids"],
     },
 };
@@ -46,6 +53,14 @@ const EARLY_NORMS: &[Rule] = &[
     early("cls.predictions.transform.LayerNorm", &["head.norm"]),
 ];
 
+/// Scores of texts behind the pooler, of tokens and of spans.
+const CLASSIFIER: &[Rule] = &[
+    same("{p}pooler.dense", &["classifier.dense"]),
+    same("classifier", &["classifier"]),
+    same("classifier", &["token_classifier"]),
+    same("qa_outputs", &["span_classifier"]),
+];
+
 const HEAD: &[Rule] = &[
     same("cls.predictions.transform.dense", &["head.dense"]),
     same("cls.predictions.transform.LayerNorm", &["head.norm"]),
@@ -61,6 +76,7 @@ fn spec(config: &Config) -> Result<Spec> {
     if has_head(config)? {
         spec.head = Some(masked_head(config, activation(config, "hidden_act", "gelu")?)?);
     }
+    classifier::add(config, &mut spec, Some(Activation::Tanh))?;
     Ok(spec)
 }
 
@@ -189,6 +205,7 @@ pub fn shaped(config: &Config, shape: Shape) -> Result<Spec> {
         layers: layers(config, shape.layers, layer)?,
         final_norm: None,
         head: None,
+        classifier: None,
         pooling: None,
     })
 }

@@ -1,16 +1,22 @@
 //! DistilBERT (arXiv 1910.01108): BERT without token types, under names of its own.
 
 use super::llama::activation;
-use super::{Family, bert};
+use super::{Family, bert, classifier};
 use crate::names::{Names, Rule, same};
-use crate::spec::{Norm, Spec};
+use crate::spec::{Activation, Norm, Spec};
 use crate::{Config, Result};
 
 /// The family.
 pub static DISTILBERT: Family = Family {
     name: "distilbert",
     model_types: &["distilbert"],
-    architectures: &["DistilBertModel", "DistilBertForMaskedLM"],
+    architectures: &[
+        "DistilBertModel",
+        "DistilBertForMaskedLM",
+        "DistilBertForSequenceClassification",
+        "DistilBertForTokenClassification",
+        "DistilBertForQuestionAnswering",
+    ],
     spec,
     names: Names { prefixes: &["distilbert.", ""], rules: &[RULES], ignore: &["position_ids"] },
 };
@@ -30,6 +36,10 @@ const RULES: &[Rule] = &[
     same("vocab_transform", &["head.dense"]),
     same("vocab_layer_norm", &["head.norm"]),
     same("vocab_projector", &["head"]),
+    same("pre_classifier", &["classifier.dense"]),
+    same("classifier", &["classifier"]),
+    same("classifier", &["token_classifier"]),
+    same("qa_outputs", &["span_classifier"]),
 ];
 
 fn spec(config: &Config) -> Result<Spec> {
@@ -51,5 +61,6 @@ fn spec(config: &Config) -> Result<Spec> {
         }
         spec.head = Some(head);
     }
+    classifier::add(config, &mut spec, Some(Activation::Relu))?;
     Ok(spec)
 }

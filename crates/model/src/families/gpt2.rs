@@ -28,6 +28,9 @@ const RULES: &[Rule] = &[
     same("{p}wpe", &["embed.positions"]),
     same("{p}ln_f", &["final_norm"]),
     same("lm_head", &["head"]),
+    same("score", &["classifier"]),
+    same("classifier", &["token_classifier"]),
+    same("qa_outputs", &["span_classifier"]),
     same("{p}h.{i}.ln_1", &["layers.{i}.attention.before_norm"]),
     laid(
         "{p}h.{i}.attn.c_attn",
@@ -104,6 +107,7 @@ fn spec(config: &Config) -> Result<Spec> {
             scale: 1.0,
             softcap: None,
         }),
+        classifier: None,
         pooling: None,
     })
 }

@@ -29,6 +29,9 @@ const RULES: &[Rule] = &[
     same("{p}final_layer_norm", &["final_norm"]),
     same("embed_out", &["head"]),
     same("lm_head", &["head"]),
+    same("score", &["classifier"]),
+    same("classifier", &["token_classifier"]),
+    same("qa_outputs", &["span_classifier"]),
     same("{p}layers.{i}.input_layernorm", &["layers.{i}.attention.before_norm"]),
     laid(
         "{p}layers.{i}.attention.query_key_value",

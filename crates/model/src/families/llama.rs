@@ -12,7 +12,12 @@ use crate::{Config, Result};
 pub static LLAMA: Family = Family {
     name: "llama",
     model_types: &["llama"],
-    architectures: &["LlamaForCausalLM", "LlamaModel"],
+    architectures: &[
+        "LlamaForCausalLM",
+        "LlamaModel",
+        "LlamaForSequenceClassification",
+        "LlamaForTokenClassification",
+    ],
     spec: decoder,
     names: NAMES,
 };
@@ -29,6 +34,9 @@ pub const OUTSIDE: &[Rule] = &[
     same("{p}embed_tokens", &["embed.tokens"]),
     same("{p}norm", &["final_norm"]),
     same("lm_head", &["head"]),
+    same("score", &["classifier"]),
+    same("score", &["token_classifier"]),
+    same("qa_outputs", &["span_classifier"]),
 ];
 
 /// Separate query, key, value and output projections.
@@ -152,6 +160,7 @@ pub fn decoder(config: &Config) -> Result<Spec> {
             scale: 1.0,
             softcap: None,
         }),
+        classifier: None,
         pooling: None,
     })
 }

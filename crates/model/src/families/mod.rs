@@ -5,6 +5,7 @@
 
 pub mod bert;
 mod check;
+pub mod classifier;
 pub mod distilbert;
 pub mod gemma2;
 pub mod gemma3;
@@ -103,6 +104,9 @@ pub fn of_config(config: &Config) -> Result<&'static Family> {
 pub fn spec_of(config: &Config) -> Result<(&'static Family, Spec)> {
     let family = of_config(config)?;
     let mut spec = (family.spec)(config)?;
+    if spec.causal {
+        classifier::add(config, &mut spec, None)?;
+    }
     apply_layer_shapes(config, &mut spec)?;
     check::check(config, &spec)?;
     Ok((family, spec))

@@ -1,7 +1,7 @@
 //! RoBERTa (arXiv 1907.11692) and XLM-RoBERTa (arXiv 1911.02116): BERT whose positions start behind the
 //! padding id, and with another head.
 
-use super::{Family, bert};
+use super::{Family, bert, classifier};
 use crate::names::{Names, Rule, same};
 use crate::spec::{Activation, Positions, Spec};
 use crate::{Config, Result};
@@ -13,14 +13,34 @@ pub static ROBERTA: Family = Family {
     architectures: &[
         "RobertaModel",
         "RobertaForMaskedLM",
+        "RobertaForSequenceClassification",
+        "RobertaForTokenClassification",
+        "RobertaForQuestionAnswering",
         "XLMRobertaModel",
         "XLMRobertaForMaskedLM",
+        "XLMRobertaForSequenceClassification",
+        "XLMRobertaForTokenClassification",
+        "XLMRobertaForQuestionAnswering",
         "CamembertModel",
         "CamembertForMaskedLM",
+        "CamembertForSequenceClassification",
+        "CamembertForTokenClassification",
+        "CamembertForQuestionAnswering",
     ],
     spec,
-    names: Names { prefixes: &["roberta.", ""], rules: &[bert::ENCODER, HEAD], ignore: &["position_ids"] },
+    names: Names {
+        prefixes: &["roberta.", ""],
+        rules: &[bert::ENCODER, HEAD, CLASSIFIER],
+        ignore: &["position_ids"],
+    },
 };
+
+const CLASSIFIER: &[Rule] = &[
+    same("classifier.dense", &["classifier.dense"]),
+    same("classifier.out_proj", &["classifier"]),
+    same("classifier", &["token_classifier"]),
+    same("qa_outputs", &["span_classifier"]),
+];
 
 const HEAD: &[Rule] = &[
     same("lm_head.dense", &["head.dense"]),
@@ -42,5 +62,6 @@ fn spec(config: &Config) -> Result<Spec> {
         // Whatever the encoder uses, the head's nonlinearity is GELU.
         spec.head = Some(bert::masked_head(config, Activation::Gelu)?);
     }
+    classifier::add(config, &mut spec, Some(Activation::Tanh))?;
     Ok(spec)
 }

@@ -39,7 +39,7 @@ pub fn plan(spec: &Spec, names: &Names) -> Result<Vec<FileTensor>> {
     let shapes: HashMap<&str, &[usize]> =
         tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
     // A model without a head is saved as the bare module, whose names carry no prefix.
-    let bare = spec.head.is_none() && names.prefixes.contains(&"");
+    let bare = spec.head.is_none() && spec.classifier.is_none() && names.prefixes.contains(&"");
     let prefix = if bare { "" } else { names.prefixes.first().copied().unwrap_or("") };
     let mut planned = HashSet::new();
     let mut list = Vec::new();

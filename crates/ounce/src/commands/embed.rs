@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::bail;
 use ounce_engine::Engine;
 use ounce_model::Model;
+use ounce_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
@@ -134,21 +135,8 @@ fn embed(model: &Model, texts: Vec<String>, prompt: &str) -> anyhow::Result<Vec<
         if watch.requested() {
             return Err(Interrupted.into());
         }
-        let encoded = tokenizer.encode_with_types(&format!("{prompt}{text}"), None, true)?;
-        let (mut ids, mut types) = (encoded.ids, encoded.type_ids);
-        let truncated = ids.len() > limit;
-        if truncated {
-            // The token that ends a text stays at its end.
-            let ending = ids.last().copied().filter(|&id| tokenizer.is_special(id));
-            ids.truncate(limit);
-            types.truncate(limit);
-            if let (Some(last), Some(ending)) = (ids.last_mut(), ending) {
-                *last = ending;
-            }
-        }
-        if model.spec.embedding.token_types == 0 {
-            types.clear();
-        }
+        let Encoded { ids, types, truncated } =
+            encode(model, tokenizer, &format!("{prompt}{text}"), None, limit)?;
         let values = engine.embed(&ids, &types)?;
         if let Ok(mut bar) = bar.lock() {
             bar.set(done.fetch_add(1, Ordering::Relaxed) + 1, total);
@@ -158,6 +146,41 @@ fn embed(model: &Model, texts: Vec<String>, prompt: &str) -> anyhow::Result<Vec<
     texts.into_par_iter().map(one).collect()
 }
 
+/// One text as an encoder takes it.
+pub(super) struct Encoded {
+    pub ids: Vec<u32>,
+    /// Token types; empty for models without.
+    pub types: Vec<u32>,
+    /// Whether the text was cut.
+    pub truncated: bool,
+}
+
+/// Encodes a text, or a pair, with its special tokens, cut to `limit` tokens.
+pub(super) fn encode(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    text: &str,
+    pair: Option<&str>,
+    limit: usize,
+) -> anyhow::Result<Encoded> {
+    let encoded = tokenizer.encode_with_types(text, pair, true)?;
+    let (mut ids, mut types) = (encoded.ids, encoded.type_ids);
+    let truncated = ids.len() > limit;
+    if truncated {
+        // The token that ends a text stays at its end.
+        let ending = ids.last().copied().filter(|&id| tokenizer.is_special(id));
+        ids.truncate(limit);
+        types.truncate(limit);
+        if let (Some(last), Some(ending)) = (ids.last_mut(), ending) {
+            *last = ending;
+        }
+    }
+    if model.spec.embedding.token_types == 0 {
+        types.clear();
+    }
+    Ok(Encoded { ids, types, truncated })
+}
+
 /// A settings file of sentence-transformers that came with the model.
 fn settings(model: &Model, name: &str) -> Option<Value> {
     let extra = model.extras.iter().find(|extra| extra.name == name)?;
@@ -165,7 +188,7 @@ fn settings(model: &Model, name: &str) -> Option<Value> {
 }
 
 /// Tokens of a text at most: the sentence encoder's own limit, else the tokenizer's, else the model's.
-fn longest(model: &Model) -> usize {
+pub(super) fn longest(model: &Model) -> usize {
     let limit = |file: &str, key: &str| {
         // Tokenizers without a limit say so with a number beyond all integers.
         let limit = settings(model, file)?.get(key)?.as_u64()?;

@@ -1,6 +1,7 @@
 //! The commands, one file each: its flags, its help and what it does.
 
 pub mod bench;
+pub mod classify;
 pub mod completions;
 pub mod convert;
 pub mod embed;
@@ -13,3 +14,5 @@ pub mod pull;
 pub mod run;
 pub mod show;
 pub mod tokenize;
+pub mod tokenizer;
+pub mod train;

@@ -92,19 +92,7 @@ impl Cache {
         if number32(&bytes, 8) != VERSION {
             return Err(wrong("the cache of tokens was written by another version of ounce"));
         }
-        let flags = number32(&bytes, 16);
-        let header = Header {
-            width: number32(&bytes, 12) as usize,
-            has_loss: flags & FLAG_LOSS != 0,
-            pairs: flags & FLAG_PAIRS != 0,
-            id_limit: number32(&bytes, 20),
-            tokenizer: hash(&bytes, 24),
-            source: hash(&bytes, 56),
-            sequences: number64(&bytes, 88),
-            tokens: number64(&bytes, 96),
-            truncated: number64(&bytes, 104),
-            skipped: number64(&bytes, 112),
-        };
+        let (header, flags) = (read_header(&bytes), number32(&bytes, 16));
         let damaged = || wrong("the cache of tokens is damaged or cut off");
         let even = !header.pairs || header.sequences.is_multiple_of(2);
         if ![2, 4].contains(&header.width) || flags & !(FLAG_LOSS | FLAG_PAIRS) != 0 || !even {
@@ -126,11 +114,20 @@ impl Cache {
         Ok(cache)
     }
 
+    /// The bytes with the checksum that belongs to them where one can be computed; for tests of what lies behind it.
+    #[doc(hidden)]
+    pub fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
+        let header = (bytes.len() >= HEADER).then(|| read_header(&bytes));
+        if let Some([tables, ..]) = header.as_ref().and_then(places).filter(|places| places[3] == bytes.len())
+        {
+            let sum = checksum(&bytes, tables);
+            bytes[CHECKSUM_AT..HEADER].copy_from_slice(&sum.to_le_bytes());
+        }
+        bytes
+    }
+
     fn is_consistent(&self) -> bool {
-        let mut sum = Checksum::default();
-        sum.add(&self.bytes[..CHECKSUM_AT]);
-        sum.add(&self.bytes[self.loss.start..]);
-        if sum.finish() != number64(&self.bytes, CHECKSUM_AT) {
+        if checksum(&self.bytes, self.loss.start) != number64(&self.bytes, CHECKSUM_AT) {
             return false;
         }
         let mut before = 0;
@@ -256,6 +253,31 @@ impl Cache {
         // Checked when opened: sorted and within the tokens, which lie in memory.
         number64(&self.bytes, at) as usize..number64(&self.bytes, at + 8) as usize
     }
+}
+
+/// The head of a file that has one.
+fn read_header(bytes: &[u8]) -> Header {
+    let flags = number32(bytes, 16);
+    Header {
+        width: number32(bytes, 12) as usize,
+        has_loss: flags & FLAG_LOSS != 0,
+        pairs: flags & FLAG_PAIRS != 0,
+        id_limit: number32(bytes, 20),
+        tokenizer: hash(bytes, 24),
+        source: hash(bytes, 56),
+        sequences: number64(bytes, 88),
+        tokens: number64(bytes, 96),
+        truncated: number64(bytes, 104),
+        skipped: number64(bytes, 112),
+    }
+}
+
+/// The checksum of the head and of the tables, which begin at `tables`.
+fn checksum(bytes: &[u8], tables: usize) -> u64 {
+    let mut sum = Checksum::default();
+    sum.add(&bytes[..CHECKSUM_AT]);
+    sum.add(&bytes[tables..]);
+    sum.finish()
 }
 
 /// Where the bits, the offsets and the fingerprints begin, and where the file ends; `None` for impossible numbers.

@@ -264,7 +264,7 @@ fn alpaca(instruction: &str, input: &str, output: &str) -> Script {
 
 /// The text in pieces that end with the first end of a line after `least` bytes, where no white space follows: there
 /// every usual tokenizer splits anyway. One that puts a space in front of a text puts one in front of each piece.
-fn pieces(text: &str, least: usize) -> impl Iterator<Item = &str> {
+pub(crate) fn pieces(text: &str, least: usize) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {

@@ -21,7 +21,7 @@ pub(crate) struct FeedForward {
 
 #[derive(Debug)]
 enum Kind {
-    Dense(Mlp),
+    Dense(Box<Mlp>),
     Experts(Box<Experts>),
 }
 
@@ -45,7 +45,7 @@ impl FeedForward {
     pub fn build(from: &mut Builder<'_>, name: &str, spec: &FeedForwardSpec) -> Result<FeedForward> {
         let norms = Norms::build(from, name, &spec.norms)?;
         let kind = match &spec.kind {
-            FeedForwardKind::Dense(mlp) => Kind::Dense(Mlp::build(from, name, mlp)?),
+            FeedForwardKind::Dense(mlp) => Kind::Dense(Box::new(Mlp::build(from, name, mlp)?)),
             FeedForwardKind::Experts(experts) => {
                 Kind::Experts(Box::new(Experts::build(from, name, experts)?))
             }

@@ -2,7 +2,7 @@
 //! logits of a whole batch never exist.
 
 use ounce_kernels::grad::activation::{Activation as Function, plain, plain_backward};
-use ounce_model::spec::Spec;
+use ounce_model::spec::{Classifier, Scored, Spec};
 
 use super::build::Builder;
 use super::context::Context;
@@ -10,12 +10,25 @@ use super::feed_forward::function;
 use super::linear::Linear;
 use super::norm::{Norm, Stats};
 use crate::loss::{Chunk, LogitLoss};
-use crate::{IGNORE, Loss, Result};
+use crate::{Batch, IGNORE, Loss, Result};
 
 /// Values of logits that exist at once, unless one row has more: 16 MiB.
 const LOGITS: usize = 1 << 22;
 
-/// The last norm and the output matrix.
+/// Which rows of a batch have an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    /// Those with a target.
+    Targets,
+    /// The first of each sequence with a label.
+    First,
+    /// The last of each sequence with a label.
+    Last,
+    /// All, for spans.
+    All,
+}
+
+/// The last norm and the output matrix, of a language model or a classifier.
 #[derive(Debug)]
 pub(crate) struct Head {
     final_norm: Option<Norm>,
@@ -23,6 +36,9 @@ pub(crate) struct Head {
     matrix: Linear,
     scale: f32,
     softcap: Option<f32>,
+    reads: Reads,
+    /// How many different targets there are: words or labels.
+    pub outputs: usize,
 }
 
 /// The layer in front of a masked language model's matrix, as a forward pass leaves it.
@@ -36,6 +52,9 @@ impl Head {
     /// None for bare encoders.
     pub fn build(from: &mut Builder<'_>, spec: &Spec) -> Result<Option<Head>> {
         let final_norm = Norm::build(from, "final_norm", spec.final_norm)?;
+        if let Some(classifier) = spec.classifier {
+            return Head::classifier(from, final_norm, classifier).map(Some);
+        }
         let Some(head) = &spec.head else { return Ok(None) };
         let transform = match head.transform {
             Some(spec) => {
@@ -47,21 +66,65 @@ impl Head {
         let bias = from.optional("head.bias", head.bias)?;
         let name = if head.tied { "embed.tokens.weight" } else { "head.weight" };
         let matrix = from.linear_of(name, bias)?;
-        Ok(Some(Head { final_norm, transform, matrix, scale: head.scale, softcap: head.softcap }))
+        let outputs = matrix.output;
+        let (scale, softcap, reads) = (head.scale, head.softcap, Reads::Targets);
+        Ok(Some(Head { final_norm, transform, matrix, scale, softcap, reads, outputs }))
+    }
+
+    fn classifier(from: &mut Builder<'_>, final_norm: Option<Norm>, classifier: Classifier) -> Result<Head> {
+        let (name, reads, dense) = match classifier.of {
+            Scored::Text { last: false, dense } => ("classifier", Reads::First, dense),
+            Scored::Text { last: true, dense } => ("classifier", Reads::Last, dense),
+            Scored::Tokens => ("token_classifier", Reads::Targets, None),
+            Scored::Spans => ("span_classifier", Reads::All, None),
+        };
+        let transform = match dense {
+            Some(activation) => Some((from.linear("classifier.dense", true)?, function(activation), None)),
+            None => None,
+        };
+        let matrix = from.linear(name, classifier.bias)?;
+        let outputs = classifier.labels;
+        Ok(Head { final_norm, transform, matrix, scale: 1.0, softcap: None, reads, outputs })
+    }
+
+    /// Whether targets are labels, not words.
+    pub fn is_span(&self) -> bool {
+        self.reads == Reads::All
+    }
+
+    /// The rows with an output, and the target of each.
+    fn rows(&self, batch: &Batch) -> (Vec<usize>, Vec<u32>) {
+        let ends = batch.lengths.iter().scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        });
+        let row =
+            |(end, length): (usize, &usize)| if self.reads == Reads::First { end - length } else { end - 1 };
+        match self.reads {
+            Reads::Targets => {
+                let targets = batch.targets.iter().copied().enumerate();
+                targets.filter(|&(_, target)| target != IGNORE).unzip()
+            }
+            Reads::All => ((0..batch.tokens.len()).collect(), vec![0; batch.tokens.len()]),
+            Reads::First | Reads::Last => {
+                let rows = ends.zip(&batch.lengths).map(row).zip(batch.labels.iter().copied());
+                rows.filter(|&(_, label)| label != IGNORE).unzip()
+            }
+        }
     }
 
     /// The loss of a batch, and, if `scale` is given, the gradient of the stream `x` times it; gives `x` back.
     pub fn run(
         &self,
         x: Vec<f32>,
-        targets: &[u32],
+        batch: &Batch,
         scale: Option<f32>,
         loss: &mut dyn LogitLoss,
         cx: &mut Context<'_>,
     ) -> (Loss, Option<Vec<f32>>) {
         let width = self.matrix.input;
-        let rows: Vec<usize> = (0..targets.len()).filter(|&row| targets[row] != IGNORE).collect();
-        let all = rows.len() == targets.len();
+        let (rows, targets) = self.rows(batch);
+        let all = rows.len() == batch.tokens.len();
         let picked = if all { x } else { pick(x, &rows, width, cx) };
         let (hidden, final_stats) = match &self.final_norm {
             Some(norm) => {
@@ -72,8 +135,9 @@ impl Head {
         };
         let (input, transformed) = self.transform(hidden, cx);
         let mut dinput = scale.map(|_| cx.buffers.take(input.len()));
-        let sum = self.chunks(&input, targets, &rows, scale, dinput.as_deref_mut(), loss, cx);
-        let total = Loss { sum, count: rows.len() };
+        let sum = self.chunks(&input, &targets, &rows, scale, dinput.as_deref_mut(), loss, cx);
+        let count = if self.is_span() { batch.counted() } else { rows.len() };
+        let total = Loss { sum, count };
         let Some(dinput) = dinput else {
             if let Some(Transformed { raw, active, stats }) = transformed {
                 [raw, active].into_iter().for_each(|buffer| cx.buffers.give(buffer));
@@ -99,7 +163,7 @@ impl Head {
         if all {
             return (total, Some(dpicked));
         }
-        let mut dx = cx.zeros(targets.len() * width);
+        let mut dx = cx.zeros(batch.tokens.len() * width);
         for (&row, d) in rows.iter().zip(dpicked.chunks_exact(width)) {
             dx[row * width..(row + 1) * width].copy_from_slice(d);
         }
@@ -127,9 +191,9 @@ impl Head {
             let logits = &mut logits[..rows.len() * vocab];
             self.matrix.forward(&input[own.clone()], logits, false, cx);
             self.scale(logits);
-            let targets: Vec<u32> = rows.iter().map(|&row| targets[row]).collect();
+            let targets = &targets[index * step..][..rows.len()];
             let softcap = self.softcap;
-            let chunk = Chunk { pool: cx.pool, logits, width: vocab, targets: &targets, rows, softcap };
+            let chunk = Chunk { pool: cx.pool, logits, width: vocab, targets, rows, softcap };
             sum += loss.chunk(chunk, scale);
             if let Some(dinput) = dinput.as_deref_mut() {
                 self.scale(logits);

@@ -36,7 +36,7 @@ use self::embedding::Embedding;
 use self::head::Head;
 use self::layer::Layer;
 use self::rotation::Rotations;
-use crate::loss::{CrossEntropy, LogitLoss};
+use crate::loss::{CrossEntropy, LogitLoss, SpanLoss};
 use crate::{Batch, Error, Loss, Param, Result, Trainable};
 
 pub use self::init::Init;
@@ -151,7 +151,10 @@ impl Net {
     /// # Errors
     /// If the batch does not fit the network, or it has no head.
     pub fn run(&mut self, batch: &Batch, scale: Option<f32>, loss: &mut dyn LogitLoss) -> Result<Loss> {
-        batch.check(self.model.spec.vocab_size)?;
+        match self.head.as_ref().filter(|_| self.model.spec.classifier.is_some()) {
+            Some(head) => batch.check_labels(self.model.spec.vocab_size, head.outputs)?,
+            None => batch.check(self.model.spec.vocab_size)?,
+        }
         self.embedding.check(batch, &self.params)?;
         let head = self.head.as_ref().ok_or_else(|| {
             Error::Unsupported(
@@ -178,17 +181,17 @@ impl Net {
             } else if self.options.checkpointing {
                 kept.push(Kept::Input(saved.into_input(&mut cx)));
             } else {
-                kept.push(Kept::All(saved));
+                kept.push(Kept::All(Box::new(saved)));
             }
         }
-        let (total, gradient) = head.run(x, &batch.targets, scale, loss, &mut cx);
+        let (total, gradient) = head.run(x, batch, scale, loss, &mut cx);
         let Some(mut d) = gradient else {
             embedded.release(&mut cx);
             return Ok(total);
         };
         for (layer, kept) in self.layers.iter().zip(kept).rev() {
             let saved = match kept {
-                Kept::All(saved) => saved,
+                Kept::All(saved) => *saved,
                 Kept::Input(input) => {
                     let (out, saved) = layer.forward(input, &mut cx);
                     cx.buffers.give(out);
@@ -202,10 +205,20 @@ impl Net {
     }
 }
 
+impl Net {
+    /// [`Net::run`] with the loss that goes with the head.
+    fn run_usual(&mut self, batch: &Batch, scale: Option<f32>) -> Result<Loss> {
+        if self.head.as_ref().is_some_and(Head::is_span) {
+            return self.run(batch, scale, &mut SpanLoss { lengths: &batch.lengths, spans: &batch.spans });
+        }
+        self.run(batch, scale, &mut CrossEntropy)
+    }
+}
+
 /// What is kept of a layer until its backward pass.
 enum Kept {
     Input(Vec<f32>),
-    All(layer::Saved),
+    All(Box<layer::Saved>),
 }
 
 impl Trainable for Net {
@@ -218,11 +231,11 @@ impl Trainable for Net {
     }
 
     fn loss(&mut self, batch: &Batch) -> Result<Loss> {
-        self.run(batch, None, &mut CrossEntropy)
+        self.run_usual(batch, None)
     }
 
     fn accumulate(&mut self, batch: &Batch, scale: f32) -> Result<Loss> {
-        self.run(batch, Some(scale), &mut CrossEntropy)
+        self.run_usual(batch, Some(scale))
     }
 
     fn workspace_bytes(&self, tokens: usize) -> usize {

@@ -6,11 +6,12 @@
 
 pub mod norm;
 mod options;
-mod rules;
 mod state;
 
 pub use options::{Kind, Options};
 pub use state::{Slot, SlotMut, SlotType};
+
+use ounce_kernels::optimizer::muon;
 
 use options::Group;
 use state::State;
@@ -18,12 +19,29 @@ use state::State;
 use crate::{Param, Result};
 
 /// A rule with one memory a weight.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Optimizer {
     options: Options,
     groups: Vec<Group>,
     states: Vec<State>,
     steps: u64,
+    scratch: Scratch,
+}
+
+/// What Muon computes in; a copy of an optimizer has its own.
+#[derive(Default)]
+struct Scratch(muon::Workspace);
+
+impl Clone for Scratch {
+    fn clone(&self) -> Scratch {
+        Scratch::default()
+    }
+}
+
+impl std::fmt::Debug for Optimizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Optimizer({:?}, step {})", self.options.kind, self.steps)
+    }
 }
 
 impl Optimizer {
@@ -36,7 +54,7 @@ impl Optimizer {
         let groups: Vec<Group> = params.iter().map(|param| options.group(param)).collect();
         let states =
             params.iter().zip(&groups).map(|(param, group)| State::new(&options, group, param)).collect();
-        Ok(Optimizer { options, groups, states, steps: 0 })
+        Ok(Optimizer { options, groups, states, steps: 0, scratch: Scratch::default() })
     }
 
     /// Steps done.
@@ -63,7 +81,8 @@ impl Optimizer {
         self.steps += 1;
         for ((param, state), group) in params.iter_mut().zip(&mut self.states).zip(&self.groups) {
             if param.is_trainable() {
-                state.step(&self.options, group, param, rate * group.rate_factor, scale, self.steps);
+                let rate = rate * group.rate_factor;
+                state.step(&self.options, group, param, rate, scale, self.steps, &mut self.scratch.0);
             }
         }
     }

@@ -1,10 +1,13 @@
 //! The gradients' global norm.
 
+use ounce_kernels::optimizer::norm::sum_of_squares;
+use ounce_kernels::pool::Pool;
+
 use crate::Param;
 
 /// The root of the sum of all squared gradients. The same for every number of threads.
 pub fn global_norm(params: &[Param]) -> f64 {
-    params.iter().map(|param| squares(&param.grad)).sum::<f64>().sqrt()
+    params.iter().map(|param| sum_of_squares(Pool::global(), &param.grad)).sum::<f64>().sqrt()
 }
 
 /// The factor that brings a norm down to `limit`, or 1.
@@ -13,22 +16,6 @@ pub fn clip_factor(norm: f64, limit: Option<f64>) -> f32 {
         Some(limit) if norm > limit => (limit / norm) as f32,
         _ => 1.0,
     }
-}
-
-/// Adds short runs in f32, which vectorises, and the runs in f64.
-fn squares(values: &[f32]) -> f64 {
-    let run = |run: &[f32]| {
-        let mut lanes = [0.0f32; 16];
-        let mut chunks = run.chunks_exact(16);
-        for chunk in &mut chunks {
-            for (lane, value) in lanes.iter_mut().zip(chunk) {
-                *lane += value * value;
-            }
-        }
-        let rest: f32 = chunks.remainder().iter().map(|value| value * value).sum();
-        f64::from(lanes.iter().sum::<f32>() + rest)
-    };
-    values.chunks(1024).map(run).sum()
 }
 
 #[cfg(test)]

@@ -1,7 +1,13 @@
 //! One weight's memory of earlier gradients.
 
+use ounce_kernels::optimizer::adamw::AdamW;
+use ounce_kernels::optimizer::adamw8;
+use ounce_kernels::optimizer::lion::Lion;
+use ounce_kernels::optimizer::muon::{self, Muon};
+use ounce_kernels::optimizer::sgd::Sgd;
+use ounce_kernels::pool::Pool;
+
 use super::options::{Group, Kind, Options};
-use super::rules::{self, Adam, Momentum};
 use crate::Param;
 
 /// What a slot holds.
@@ -44,6 +50,8 @@ pub(super) enum State {
     Empty,
     /// Two moments.
     Adam { m: Vec<f32>, v: Vec<f32> },
+    /// Two moments in 8 bits.
+    Adam8(adamw8::State),
     /// One.
     Momentum { m: Vec<f32> },
 }
@@ -54,7 +62,8 @@ impl State {
         match group.kind {
             _ if !param.is_trainable() => State::Empty,
             Kind::Sgd if options.momentum == 0.0 => State::Empty,
-            Kind::AdamW | Kind::AdamW8bit => State::Adam { m: zeros(), v: zeros() },
+            Kind::AdamW => State::Adam { m: zeros(), v: zeros() },
+            Kind::AdamW8bit => State::Adam8(adamw8::State::new(param.grad.len())),
             Kind::Lion | Kind::Muon | Kind::Sgd => State::Momentum { m: zeros() },
         }
     }
@@ -63,6 +72,7 @@ impl State {
         match self {
             State::Empty => 0,
             State::Adam { m, v } => 4 * (m.len() + v.len()),
+            State::Adam8(it) => it.m.len() + it.v.len() + 4 * (it.m_scales.len() + it.v_scales.len()),
             State::Momentum { m } => 4 * m.len(),
         }
     }
@@ -73,59 +83,69 @@ impl State {
         options: &Options,
         group: &Group,
         param: &mut Param,
-        rate: f64,
+        lr: f64,
         scale: f32,
         step: u64,
+        scratch: &mut muon::Workspace,
     ) {
+        let pool = Pool::global();
+        let Options { beta1, beta2, eps, momentum, .. } = *options;
+        let weight_decay = group.decay;
+        let shape = (param.shape[0], param.shape.iter().skip(1).product::<usize>());
         let (value, grad) = (&mut param.value[..], &param.grad[..]);
-        let power = i32::try_from(step).unwrap_or(i32::MAX);
-        let adam = Adam {
-            rate: rate as f32,
-            beta1: options.beta1 as f32,
-            beta2: options.beta2 as f32,
-            eps: options.eps as f32,
-            decay: (rate * group.decay) as f32,
-            correction1: (1.0 / (1.0 - options.beta1.powi(power))) as f32,
-            correction2: (1.0 / (1.0 - options.beta2.powi(power))) as f32,
-            scale,
-        };
-        let momentum =
-            Momentum { rate: adam.rate, momentum: options.momentum as f32, decay: adam.decay, scale };
+        let adam = AdamW { lr, beta1, beta2, eps, weight_decay, step };
+        let sgd = Sgd { lr, momentum, nesterov: false, weight_decay };
         match (self, group.kind) {
-            (State::Adam { m, v }, _) => rules::adamw(value, grad, m, v, &adam),
-            (State::Momentum { m }, Kind::Lion) => rules::lion(value, grad, m, &adam),
-            (State::Momentum { m }, Kind::Muon) => {
-                rules::muon(value, grad, m, [param.shape[0], param.shape[1]], &momentum);
+            (State::Adam { m, v }, _) => adam.update(pool, value, grad, m, v, scale),
+            (State::Adam8(state), _) => adamw8::update(pool, &adam, value, grad, state, scale),
+            (State::Momentum { m }, Kind::Lion) => {
+                Lion { lr, beta1, beta2, weight_decay }.update(pool, value, grad, m, scale);
             }
-            (State::Momentum { m }, _) => rules::sgd(value, grad, Some(m), &momentum),
-            (State::Empty, _) => rules::sgd(value, grad, None, &momentum),
+            (State::Momentum { m }, Kind::Muon) => {
+                let size = muon::Size::LikeAdamW;
+                let compute = Default::default();
+                let muon = Muon { lr, momentum, nesterov: true, weight_decay, size, compute };
+                muon.update(pool, shape, value, grad, m, scale, scratch);
+            }
+            (State::Momentum { m }, _) => sgd.update(pool, value, grad, m, scale),
+            (State::Empty, _) => Sgd { momentum: 0.0, ..sgd }.update(pool, value, grad, &mut [], scale),
         }
     }
 
     pub(super) fn slots<'s>(&'s self, param: &'s Param) -> Vec<Slot<'s>> {
-        let slot = |part, values: &'s [f32]| Slot {
-            param: &param.name,
-            part,
-            dtype: SlotType::F32,
-            bytes: bytemuck::cast_slice(values),
-        };
+        let slot = |part, dtype, bytes| Slot { param: &param.name, part, dtype, bytes };
+        let wide = |part, values: &'s [f32]| slot(part, SlotType::F32, bytemuck::cast_slice(values));
         match self {
             State::Empty => Vec::new(),
-            State::Adam { m, v } => vec![slot("m", m), slot("v", v)],
-            State::Momentum { m } => vec![slot("m", m)],
+            State::Adam { m, v } => vec![wide("m", m), wide("v", v)],
+            State::Adam8(it) => vec![
+                slot("m", SlotType::U8, &it.m),
+                wide("m_scales", &it.m_scales),
+                slot("v", SlotType::U8, &it.v),
+                wide("v_scales", &it.v_scales),
+            ],
+            State::Momentum { m } => vec![wide("m", m)],
         }
     }
 
     pub(super) fn slots_mut(&mut self, param: &Param) -> Vec<SlotMut<'_>> {
-        let slot = |part: &str, values| SlotMut {
-            name: format!("{}.{part}", param.name),
-            dtype: SlotType::F32,
-            bytes: bytemuck::cast_slice_mut::<f32, u8>(values),
-        };
+        let slot =
+            |part: &str, dtype, bytes| SlotMut { name: format!("{}.{part}", param.name), dtype, bytes };
+        fn wide(values: &mut [f32]) -> &mut [u8] {
+            bytemuck::cast_slice_mut(values)
+        }
         match self {
             State::Empty => Vec::new(),
-            State::Adam { m, v } => vec![slot("m", m), slot("v", v)],
-            State::Momentum { m } => vec![slot("m", m)],
+            State::Adam { m, v } => {
+                vec![slot("m", SlotType::F32, wide(m)), slot("v", SlotType::F32, wide(v))]
+            }
+            State::Adam8(it) => vec![
+                slot("m", SlotType::U8, &mut it.m),
+                slot("m_scales", SlotType::F32, wide(&mut it.m_scales)),
+                slot("v", SlotType::U8, &mut it.v),
+                slot("v_scales", SlotType::F32, wide(&mut it.v_scales)),
+            ],
+            State::Momentum { m } => vec![slot("m", SlotType::F32, wide(m))],
         }
     }
 }

@@ -209,7 +209,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         ours: Side::of(&ours, tokens),
         against: (!theirs.is_empty()).then(|| compare(&ours, &theirs, tokens)),
     };
-    if globals.json { output::json(&report)? } else { print(&report)? }
+    if globals.json {
+        output::json(&report)?
+    } else {
+        print(&report)?
+    }
     Ok(Outcome::Done)
 }
 
@@ -292,15 +296,19 @@ fn turn(args: &Args, folder: &Path) -> anyhow::Result<Turn> {
 
 /// The most memory that this process has had.
 fn peak_bytes() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("peak memory is known on Linux only")?;
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("peak memory is known on Linux only")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("/proc/self/status has no peak memory")?;
+    let kib: u64 =
+        line.trim().trim_end_matches(" kB").parse().context("/proc/self/status has no peak memory")?;
     Ok(kib << 10)
 }
 
 fn own_turn(args: &Args, folder: &Path) -> anyhow::Result<Turn> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["bench", "train", "--threads", &Pool::global().threads().to_string(), "--turn"]).arg(folder);
+    command
+        .args(["bench", "train", "--threads", &Pool::global().threads().to_string(), "--turn"])
+        .arg(folder);
     command.args(["--batch", &args.batch.to_string(), "--context", &args.context.to_string()]);
     command.args(["--precision", &args.precision]);
     if args.checkpointing {

@@ -78,3 +78,25 @@ fn ids_outside_the_vocabulary_are_refused_when_written() {
     let error = Cache::in_memory([[1, 9].as_slice()], 9).unwrap_err().to_string();
     assert_eq!(error, "the id 9 is outside the vocabulary of 9");
 }
+
+#[test]
+fn tables_that_contradict_the_counts_are_refused_even_with_a_right_checksum() {
+    let sequences = [(vec![1, 2, 3], vec![]), (vec![4], vec![])];
+    let bytes = written(&sequences, Header { id_limit: 9, ..Header::default() });
+    assert_eq!(Cache::with_checksum(bytes.clone()), bytes);
+    let offsets = HEADER + 8;
+    for (at, value) in [(offsets, 1u64), (offsets + 8, 5), (offsets + 16, 3), (offsets + 16, u64::MAX)] {
+        let mut wrong = bytes.clone();
+        wrong[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        let error = read(Cache::with_checksum(wrong)).unwrap_err().to_string();
+        assert!(error.contains("damaged or cut off"), "{error}");
+    }
+    let mut wrong = bytes.clone();
+    wrong[HEADER] = 200;
+    let cache = read(Cache::with_checksum(wrong)).unwrap();
+    let error = cache.read(0, 0..3, &mut Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("holds the id 200, which the tokenizer does not have"), "{error}");
+    let mut wrong = bytes;
+    wrong[HEADER] = 2;
+    assert!(read(wrong).unwrap().check(0).unwrap_err().to_string().contains("is not what was written"));
+}

@@ -1,0 +1,237 @@
+//! `ounce classify`: labels of texts, of tokens, and answers found in texts.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use ounce_engine::Engine;
+use ounce_kernels::softmax::softmax;
+use ounce_model::Model;
+use ounce_model::families::classifier::label_names;
+use ounce_model::spec::Scored;
+use ounce_model::tokenizer::Tokenizer;
+use serde::Serialize;
+
+use super::embed::{Encoded, encode, longest};
+use crate::cli::Globals;
+use crate::failure::Outcome;
+use crate::interrupt::Watch;
+use crate::progress::{Progress, Unit};
+use crate::{output, source, text_input};
+
+/// Tokens of an answer at most, as extractive question answering is usually scored.
+const LONGEST_ANSWER: usize = 30;
+
+/// Label texts, or find answers in them
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ounce classify ./sst2-distilbert \"A joy from start to end.\"      labels with their probabilities
+  ounce classify ./classifier --file reviews.txt --top 1 --json       one text a line
+  ounce classify ./ner-bert \"Ada Lovelace lived in London.\"        a label for every token
+  ounce classify ./squad-bert --question \"Where did she live?\" \"Ada Lovelace lived in London.\"
+What the model labels is in its files: texts (…ForSequenceClassification), tokens (…ForTokenClassification) or spans
+(…ForQuestionAnswering). Texts longer than the model allows are cut at the end.")]
+pub struct Args {
+    #[arg(help = source::MODEL_HELP)]
+    model: String,
+    /// The texts
+    #[arg(required_unless_present = "file")]
+    texts: Vec<String>,
+    /// Read texts from this file, one a line; `-` is stdin
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    file: Option<PathBuf>,
+    /// The question that each text answers, for models that find spans
+    #[arg(long, value_name = "TEXT")]
+    question: Option<String>,
+    /// Labels shown of each text, likeliest first
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    top: usize,
+}
+
+/// What is said of one text.
+#[derive(Debug, Serialize)]
+struct Said {
+    text: String,
+    truncated: bool,
+    #[serde(flatten)]
+    what: What,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum What {
+    /// Likeliest first.
+    Labels(Vec<Labelled>),
+    Tokens(Vec<Labelled>),
+    Answer {
+        answer: String,
+        probability: f32,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Labelled {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    label: String,
+    probability: f32,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If there are no texts, or the model has no classifier or tokenizer.
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    let model = source::open(&args.model)?;
+    let texts: Vec<String> = match &args.file {
+        Some(file) => text_input::file(file)?.lines().map(String::from).collect(),
+        None => args.texts.clone(),
+    };
+    let Some(classifier) = model.spec.classifier else {
+        bail!("{} has no classifier, so it gives texts no labels", args.model);
+    };
+    match (classifier.of, &args.question) {
+        _ if texts.is_empty() => bail!("there are no texts; the file is empty"),
+        (Scored::Spans, None) => bail!("this model finds answers; add --question TEXT"),
+        (Scored::Text { .. } | Scored::Tokens, Some(_)) => {
+            bail!("--question is for models that find answers; this one gives labels")
+        }
+        _ => {}
+    }
+    let labels = label_names(&model.config, classifier.labels);
+    let (tokenizer, engine) = (source::tokenizer(&model)?, Engine::new(&model)?);
+    let watch = Watch::start();
+    let mut bar = Progress::new("labelling", Unit::Items);
+    let total = texts.len() as u64;
+    let mut said = Vec::with_capacity(texts.len());
+    for text in texts {
+        watch.check()?;
+        bar.set(said.len() as u64, total);
+        said.push(one(&args, &model, tokenizer, &engine, classifier.of, &labels, text)?);
+    }
+    drop(bar);
+    let cut = said.iter().filter(|said| said.truncated).count();
+    if cut > 0 {
+        output::note(&format!(
+            "{cut} of {} texts were longer than the model allows and were cut",
+            said.len()
+        ));
+    }
+    if globals.json {
+        output::json(&said)?
+    } else {
+        said.iter().try_for_each(print)?
+    }
+    Ok(Outcome::Done)
+}
+
+fn one(
+    args: &Args,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    engine: &Engine,
+    of: Scored,
+    labels: &[String],
+    text: String,
+) -> anyhow::Result<Said> {
+    let limit = longest(model);
+    let (first, pair) = match &args.question {
+        Some(question) => (question.as_str(), Some(text.as_str())),
+        None => (text.as_str(), None),
+    };
+    let Encoded { ids, types, truncated } = encode(model, tokenizer, first, pair, limit)?;
+    let mut scores = engine.classify(&ids, &types)?;
+    let what = match of {
+        Scored::Text { .. } => {
+            softmax(&mut scores);
+            let mut all: Vec<Labelled> = labels
+                .iter()
+                .zip(&scores)
+                .map(|(label, &probability)| Labelled { token: None, label: label.clone(), probability })
+                .collect();
+            all.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+            all.truncate(args.top.max(1));
+            What::Labels(all)
+        }
+        Scored::Tokens => What::Tokens(of_tokens(tokenizer, &ids, &mut scores, labels)),
+        Scored::Spans => {
+            let begin = tokenizer.encode(first, true)?.len();
+            let allowed = |at: usize| at >= begin && !tokenizer.is_special(ids[at]);
+            match best_span(&scores, allowed) {
+                Some((start, end, probability)) => {
+                    let answer = tokenizer.decode(&ids[start..=end], true)?.trim().to_string();
+                    What::Answer { answer, probability }
+                }
+                None => What::Answer { answer: String::new(), probability: 0.0 },
+            }
+        }
+    };
+    Ok(Said { text, truncated, what })
+}
+
+/// The likeliest label of every token that is not special.
+fn of_tokens(tokenizer: &Tokenizer, ids: &[u32], scores: &mut [f32], labels: &[String]) -> Vec<Labelled> {
+    let rows = ids.iter().zip(scores.chunks_exact_mut(labels.len()));
+    let words = rows.filter(|(id, _)| !tokenizer.is_special(**id));
+    words
+        .map(|(&id, scores)| {
+            softmax(scores);
+            let best = (0..labels.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0);
+            Labelled { token: tokenizer.piece(id), label: labels[best].clone(), probability: scores[best] }
+        })
+        .collect()
+}
+
+/// The likeliest start and end among allowed tokens, with the product of their probabilities; none if none is allowed.
+fn best_span(scores: &[f32], allowed: impl Fn(usize) -> bool) -> Option<(usize, usize, f32)> {
+    let tokens = scores.len() / 2;
+    let side = |side: usize| {
+        let score = |at: usize| if allowed(at) { scores[2 * at + side] } else { f32::NEG_INFINITY };
+        let mut scores: Vec<f32> = (0..tokens).map(score).collect();
+        softmax(&mut scores);
+        scores
+    };
+    let inside: Vec<usize> = (0..tokens).filter(|&at| allowed(at)).collect();
+    if inside.is_empty() {
+        return None;
+    }
+    let (starts, ends) = (side(0), side(1));
+    let reach = |start: usize| {
+        inside.iter().copied().filter(move |&end| end >= start && end < start + LONGEST_ANSWER)
+    };
+    let spans = inside.iter().flat_map(|&start| reach(start).map(move |end| (start, end)));
+    spans
+        .map(|(start, end)| (start, end, starts[start] * ends[end]))
+        .max_by(|a, b| a.2.total_cmp(&b.2).then(b.0.cmp(&a.0)).then(b.1.cmp(&a.1)))
+}
+
+fn print(said: &Said) -> anyhow::Result<()> {
+    let percent = |probability: f32| format!("{:5.1} %", 100.0 * probability);
+    output::line(&said.text)?;
+    match &said.what {
+        What::Labels(labels) | What::Tokens(labels) => labels.iter().try_for_each(|it| {
+            let token = it.token.as_ref().map_or(String::new(), |token| format!("{token:<16} "));
+            output::line(format!("  {token}{}  {}", percent(it.probability), it.label))
+        }),
+        What::Answer { answer, probability } if answer.is_empty() => {
+            output::line(format!("  {}  no answer", percent(*probability)))
+        }
+        What::Answer { answer, probability } => {
+            output::line(format!("  {}  {answer}", percent(*probability)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_span_ends_behind_its_start_and_stays_inside() {
+        let scores = [9.0, 9.0, 0.0, 5.0, 4.0, 0.0, 1.0, 3.0];
+        let (start, end, probability) = best_span(&scores, |at| at > 0).unwrap();
+        assert_eq!((start, end), (2, 3));
+        assert!(probability > 0.0 && probability < 1.0);
+        assert!(best_span(&scores, |_| false).is_none());
+    }
+}

@@ -1,0 +1,319 @@
+//! `ounce train`: a run from its file to a model's folder.
+
+mod setup;
+mod watcher;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use ounce_kernels::pool::Pool;
+use ounce_train::config::{self, Config};
+use ounce_train::data::BatchSource;
+use ounce_train::net::Net;
+use ounce_train::trainer::{Ended, Start, Trainer, Validation, memory};
+use ounce_train::{IGNORE, Trainable};
+use serde::Serialize;
+
+use self::setup::Run;
+use self::watcher::Watcher;
+use crate::cli::Globals;
+use crate::failure::Outcome;
+use crate::{output, units};
+
+/// Train a model from a run's file
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ounce train --init > run.toml                       a file with every key, its default and what it means
+  ounce train run.toml --dry-run                      parameters, memory, time; trains nothing
+  ounce train run.toml                                progress, log.jsonl, checkpoints, and the model in run/model
+  ounce train run.toml --resume                       goes on where it stopped, to the same bits
+  ounce train run.toml --set train.steps=2000 --set optimizer.kind=muon --output second
+  ounce train run.toml --branch run/checkpoints/step-900 --set schedule.decay=100 --steps 1000 --output decayed
+Ctrl-C writes a checkpoint and leaves; --resume goes on. A checkpoint is a model's folder that other commands open.")]
+pub struct Args {
+    /// The run's file, TOML
+    #[arg(required_unless_present = "init")]
+    config: Option<PathBuf>,
+    /// Print a file with every key, and leave
+    #[arg(long)]
+    init: bool,
+    /// Set a key of the file, as train.steps=100; may be given again
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Short for --set train.steps=N, in place of tokens and epochs
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Short for --set optimizer.lr=RATE
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// Short for --set output.folder=FOLDER
+    #[arg(long, short, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+    /// Go on from the newest checkpoint of the output folder, if there is one
+    #[arg(long, conflicts_with = "branch")]
+    resume: bool,
+    /// Begin with a checkpoint of another run: a decay from a stable one, or more steps
+    #[arg(long, value_name = "CHECKPOINT")]
+    branch: Option<PathBuf>,
+    /// Tell what the run would need and take; train nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What a run would need.
+#[derive(Debug, Serialize)]
+struct Forecast {
+    parameters: u64,
+    trained_parameters: u64,
+    steps: u64,
+    tokens: u64,
+    tokens_per_step: u64,
+    tokens_per_epoch: u64,
+    peak_learning_rate: f64,
+    weight_bytes: u64,
+    gradient_bytes: u64,
+    optimizer_bytes: u64,
+    buffer_bytes: u64,
+    checkpoint_bytes: u64,
+    /// Of two micro-batches that were run to see.
+    seconds_per_step: f64,
+    seconds: f64,
+}
+
+/// How a run went.
+#[derive(Debug, Serialize)]
+struct Report {
+    ended: &'static str,
+    steps: u64,
+    tokens: u64,
+    seconds: f64,
+    loss: Option<f64>,
+    validation: Option<Validation>,
+    best_validation: Option<f64>,
+    peak_bytes: Option<u64>,
+    threads: usize,
+    model: Option<PathBuf>,
+    output: PathBuf,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the file is wrong, data or model can't be read, training diverges or the output can't be written.
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    if args.init {
+        output::print(&config::template())?;
+        return Ok(Outcome::Done);
+    }
+    let config = read(&args)?;
+    let folder = config.output.folder.clone();
+    let mut run = setup::prepare(&config)?;
+    if !globals.json {
+        run.notes.iter().for_each(|note| output::note(note));
+    }
+    if args.dry_run {
+        let forecast = forecast(&config, &mut run)?;
+        if globals.json {
+            output::json(&forecast)?
+        } else {
+            print_forecast(&forecast)?
+        }
+        return Ok(Outcome::Done);
+    }
+    let start = match (&args.branch, args.resume) {
+        (Some(checkpoint), _) => Start::Branch(checkpoint),
+        (None, true) => Start::Resume,
+        (None, false) => Start::Fresh,
+    };
+    let Run { mut net, mut train, mut validation, optimizer, schedule, .. } = run;
+    let options = setup::trainer_options(&config, schedule);
+    // Cut to what a trait object's lifetime allows.
+    let validation: Option<&mut dyn BatchSource> = match &mut validation {
+        Some(source) => Some(source.as_mut()),
+        None => None,
+    };
+    let mut trainer = Trainer::new(&mut net, train.as_mut(), validation, optimizer, options, &folder, start)?;
+    std::fs::write(folder.join("run.toml"), toml_of(&config)).context("run.toml can't be written")?;
+    let mut watcher = Watcher::new(schedule.total, globals.json, config.validation.prompt.clone());
+    let ended = trainer.run(&mut watcher);
+    let ended = match ended {
+        Err(error) if watcher::is_interrupt(&error) => Ended::Stopped,
+        other => other?,
+    };
+    let model = match ended {
+        Ended::Finished | Ended::OutOfData => Some(trainer.write_model()?),
+        Ended::Stopped => None,
+    };
+    let state = trainer.state();
+    let report = Report {
+        ended: match ended {
+            Ended::Finished => "finished",
+            Ended::OutOfData => "out of data",
+            Ended::Stopped => "stopped",
+        },
+        steps: state.step,
+        tokens: state.tokens,
+        seconds: state.seconds,
+        loss: watcher.last.map(|step| step.loss),
+        validation: watcher.validations.last().copied(),
+        best_validation: state.best.map(|(loss, _)| loss),
+        peak_bytes: memory().1,
+        threads: Pool::global().threads(),
+        model,
+        output: folder.clone(),
+    };
+    drop(watcher);
+    if globals.json {
+        output::json(&report)?
+    } else {
+        print(&report)?
+    }
+    Ok(Outcome::Done)
+}
+
+fn read(args: &Args) -> anyhow::Result<Config> {
+    let path = args.config.as_deref().context("name the run's file; ounce train --init prints one")?;
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!("{} can't be read; ounce train --init prints a file to begin with", path.display())
+    })?;
+    let mut overrides = args.set.clone();
+    if let Some(steps) = args.steps {
+        overrides.extend([
+            format!("train.steps={steps}"),
+            "train.tokens=0".into(),
+            "train.epochs=0.0".into(),
+        ]);
+    }
+    overrides.extend(args.lr.map(|rate| format!("optimizer.lr={rate:?}")));
+    let mut config = config::parse(&text, path, &overrides)?;
+    if let Some(output) = &args.output {
+        config.output.folder.clone_from(output);
+    }
+    if config.output.folder.as_os_str().is_empty() {
+        bail!("output.folder is empty; name a folder for the run");
+    }
+    Ok(config)
+}
+
+/// The run's file as it was understood.
+fn toml_of(config: &Config) -> String {
+    toml::to_string(config).unwrap_or_default()
+}
+
+/// Two micro-batches tell how fast a step is; nothing is learned from them.
+fn forecast(config: &Config, run: &mut Run) -> anyhow::Result<Forecast> {
+    let beginning = run.train.position();
+    let batch = run.train.next()?.context("there is no batch in the data")?;
+    run.train.seek(&beginning)?;
+    let counted = batch.targets.iter().filter(|&&target| target != IGNORE).count();
+    anyhow::ensure!(counted > 0, "the first batch has nothing to learn");
+    let mut seconds = f64::INFINITY;
+    for _ in 0..2 {
+        let start = std::time::Instant::now();
+        run.net.accumulate(&batch, 1.0 / counted as f32)?;
+        seconds = seconds.min(start.elapsed().as_secs_f64());
+    }
+    let net: &Net = &run.net;
+    let trained: u64 = net.params().iter().map(|param| param.grad.len() as u64).sum();
+    let parameters = net.skeleton().spec.parameters();
+    let optimizer_bytes = run.optimizer.bytes() as u64;
+    let seconds_per_step = seconds * config.train.accumulation as f64;
+    let total = run.schedule.total;
+    Ok(Forecast {
+        parameters,
+        trained_parameters: trained,
+        steps: total,
+        tokens: total * run.tokens_per_step,
+        tokens_per_step: run.tokens_per_step,
+        tokens_per_epoch: run.train.tokens_per_epoch(),
+        peak_learning_rate: run.schedule.peak,
+        weight_bytes: net.params().iter().map(|param| 4 * param.value.len() as u64).sum(),
+        gradient_bytes: 4 * trained,
+        optimizer_bytes,
+        buffer_bytes: net.workspace_bytes(batch.tokens.len()) as u64,
+        checkpoint_bytes: 4 * parameters + optimizer_bytes,
+        seconds_per_step,
+        seconds: seconds_per_step * total as f64,
+    })
+}
+
+fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
+    let Forecast { weight_bytes, gradient_bytes, optimizer_bytes, buffer_bytes, .. } = *forecast;
+    let total = weight_bytes + gradient_bytes + optimizer_bytes + buffer_bytes;
+    let bytes = units::bytes;
+    let lines = [
+        (
+            "parameters",
+            format!(
+                "{}, {} trained",
+                units::count(forecast.parameters),
+                units::count(forecast.trained_parameters)
+            ),
+        ),
+        (
+            "run",
+            format!(
+                "{} steps of {} tokens: {} tokens, {:.2} epochs",
+                forecast.steps,
+                forecast.tokens_per_step,
+                units::count(forecast.tokens),
+                forecast.tokens as f64 / forecast.tokens_per_epoch as f64
+            ),
+        ),
+        ("learning rate", format!("{:.2e} at most", forecast.peak_learning_rate)),
+        (
+            "memory",
+            format!(
+                "{}: weights {}, gradients {}, optimizer {}, buffers {}",
+                bytes(total),
+                bytes(weight_bytes),
+                bytes(gradient_bytes),
+                bytes(optimizer_bytes),
+                bytes(buffer_bytes)
+            ),
+        ),
+        ("checkpoint", bytes(forecast.checkpoint_bytes)),
+        (
+            "time",
+            format!(
+                "{} ({:.0} tokens/s, measured on two micro-batches)",
+                units::seconds(std::time::Duration::from_secs_f64(forecast.seconds)),
+                forecast.tokens_per_step as f64 / forecast.seconds_per_step
+            ),
+        ),
+    ];
+    lines.iter().try_for_each(|(name, value)| output::line(format!("{name:<14} {value}")))
+}
+
+fn print(report: &Report) -> anyhow::Result<()> {
+    let time = units::seconds(std::time::Duration::from_secs_f64(report.seconds));
+    let rate = report.tokens as f64 / report.seconds.max(1e-9);
+    output::line(format!(
+        "{}: {} steps, {} tokens in {time} ({rate:.0} tokens/s)",
+        report.ended,
+        report.steps,
+        units::count(report.tokens)
+    ))?;
+    if let Some(validation) = &report.validation {
+        output::line(format!(
+            "validation loss {:.4}, perplexity {:.3}",
+            validation.loss, validation.perplexity
+        ))?;
+    }
+    if let Some(peak) = report.peak_bytes {
+        output::line(format!("at most {} of memory", units::bytes(peak)))?;
+    }
+    match &report.model {
+        Some(model) => output::line(format!("model in {}; try ounce run {}", model.display(), quoted(model))),
+        None => output::line(format!(
+            "checkpoint in {}; --resume goes on",
+            report.output.join("checkpoints").display()
+        )),
+    }
+}
+
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.contains(' ') { format!("\"{text}\"") } else { text }
+}

@@ -1,0 +1,296 @@
+//! From a run's file to a network, batches and an optimizer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use ounce_kernels::gemm::Compute;
+use ounce_model::Model;
+use ounce_model::tokenizer::Tokenizer;
+use ounce_train::config::{Config, Objective, Precision};
+use ounce_train::data::masked::MaskSettings;
+use ounce_train::data::samples::{BatchSize, SampleSettings};
+use ounce_train::data::{
+    BatchSource, Cache, Documents, Encoder, LanguageStream, Limits, Recipe, StreamSettings,
+    masked::MaskedStream, packing::Packing, samples::SampleStream,
+};
+use ounce_train::net::{Net, Options};
+use ounce_train::optim::Optimizer;
+use ounce_train::schedule::{Schedule, step_law::step_law};
+use ounce_train::{Trainable, trainer};
+
+use crate::progress::{Progress, Unit};
+use crate::source;
+
+/// Everything that a run needs.
+pub(super) struct Run {
+    pub net: Net,
+    pub train: Box<dyn BatchSource>,
+    pub validation: Option<Box<dyn BatchSource>>,
+    pub optimizer: Optimizer,
+    pub schedule: Schedule,
+    /// Targets of a step, about.
+    pub tokens_per_step: u64,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Prepares a run.
+pub(super) fn prepare(config: &Config) -> anyhow::Result<Run> {
+    let mut notes = Vec::new();
+    let net = network(config)?;
+    let spec = &net.skeleton().spec;
+    let tokenizer = source::tokenizer(net.skeleton())?.clone();
+    let context = match config.data.context {
+        0 => spec.context_length,
+        context => context,
+    };
+    if spec.classifier.is_some() {
+        bail!("classifiers are trained by the library; ounce train makes language models and encoders");
+    }
+    let (train, validation) = documents(config, net.skeleton(), &tokenizer, context)?;
+    let source = |documents: Documents, epochs: Option<u64>, shuffle: bool| {
+        batches(config, net.skeleton(), &tokenizer, context, documents, epochs, shuffle)
+    };
+    let train = source(train, None, config.data.shuffle)?;
+    let validation = validation.map(|documents| source(documents, Some(1), false)).transpose()?;
+    let tokens_per_step = (config.train.batch * context * config.train.accumulation) as u64;
+    let total = steps(config, tokens_per_step, train.tokens_per_epoch())?;
+    let peak = match config.optimizer.lr {
+        0.0 => {
+            let params = spec.parameters().saturating_sub(embedding_parameters(&net));
+            let law = step_law(params as f64, (total * tokens_per_step) as f64);
+            notes.extend(law.warnings);
+            notes.push(format!("learning rate {:.2e} by Step Law; optimizer.lr sets another", law.rate));
+            law.rate
+        }
+        rate => rate,
+    };
+    let mut options = config.optimizer.options();
+    if let Some(base) = config.model.base_width() {
+        options.scale_to_width(spec.hidden_size, base);
+    }
+    let optimizer = Optimizer::new(options, net.params())?;
+    let schedule = config.schedule.schedule(peak, total)?;
+    Ok(Run { net, train, validation, optimizer, schedule, tokens_per_step, notes })
+}
+
+/// Parameters of tables and head, which scaling laws leave out.
+fn embedding_parameters(net: &Net) -> u64 {
+    use ounce_train::ParamKind::{Embedding, Head};
+    let outside = net.params().iter().filter(|param| matches!(param.kind, Embedding | Head));
+    outside.map(|param| param.value.len() as u64).sum()
+}
+
+fn network(config: &Config) -> anyhow::Result<Net> {
+    let options = Options {
+        compute: match config.train.precision {
+            Precision::F32 => Compute::F32,
+            Precision::Bf16 => Compute::Bf16,
+        },
+        checkpointing: config.train.checkpointing,
+        embedding_gradient: config.model.embedding_gradient(),
+    };
+    if config.model.from.is_empty() {
+        if !config.model.trains.is_empty() {
+            bail!("model.trains picks weights of a model to go on from; new weights are all trained");
+        }
+        let (tokenizer, chat) = match config.tokenizer.from.as_str() {
+            "" => {
+                let model = source::open(source::BUILT_IN)?;
+                (source::tokenizer(&model)?.clone(), None)
+            }
+            from => tokenizer_of(from)?,
+        };
+        let skeleton = config.model.skeleton(&tokenizer, chat)?;
+        return Ok(Net::random(&skeleton, options, config.model.initial(), config.train.seed)?);
+    }
+    let mut model = source::open(&config.model.from)?;
+    if !config.tokenizer.from.is_empty() {
+        let (tokenizer, chat) = tokenizer_of(&config.tokenizer.from)?;
+        model.tokenizer = Some(tokenizer);
+        model.chat = chat.or(model.chat);
+    }
+    let patterns: Vec<glob::Pattern> = config
+        .model
+        .trains
+        .iter()
+        .map(|pattern| glob::Pattern::new(pattern))
+        .collect::<Result<_, _>>()
+        .context("model.trains should hold patterns such as \"layers.*.attention.*\"")?;
+    let trains = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name));
+    let net = Net::with_frozen(&model, options, &trains)?;
+    if !net.params().iter().any(ounce_train::Param::is_trainable) {
+        bail!("model.trains matches none of the model's weights; ounce show --tensors lists their names");
+    }
+    Ok(net)
+}
+
+/// The tokenizer of a folder or file, with its chat template.
+fn tokenizer_of(from: &str) -> anyhow::Result<(Tokenizer, Option<ounce_model::chat::ChatTemplate>)> {
+    let path = Path::new(from);
+    if path.is_file() && path.extension().is_some_and(|it| it == "json") {
+        let bytes = std::fs::read(path).with_context(|| format!("{from} can't be read"))?;
+        return Ok((Tokenizer::from_json_bytes(&bytes)?, None));
+    }
+    if path.join("tokenizer.json").is_file() && !path.join("config.json").is_file() {
+        let nothing = serde_json::Value::Null;
+        return Ok((Tokenizer::from_folder(path, &nothing, &nothing)?, None));
+    }
+    let model = source::open(from)?;
+    let tokenizer = source::tokenizer(&model)?.clone();
+    Ok((tokenizer, model.chat))
+}
+
+/// Training and validation documents, tokenized.
+fn documents(
+    config: &Config,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    context: usize,
+) -> anyhow::Result<(Documents, Option<Documents>)> {
+    if config.data.train.is_empty() {
+        bail!("data.train names no files; add data.train = [\"text.txt\"]");
+    }
+    let masked = is_masked(config, model)?;
+    let limits = Limits { max_length: context + 1, ends: !masked, ..Limits::default() };
+    let recipe = |paths: &[std::path::PathBuf]| -> anyhow::Result<Recipe> {
+        let encoder = Encoder::new(tokenizer.clone(), model.chat.clone(), limits.clone())?;
+        Ok(Recipe { paths: paths.to_vec(), read: config.data.read(), form: None, encoder })
+    };
+    let cache = match config.data.cache.as_os_str().is_empty() {
+        true => config.output.folder.join("tokens.bin"),
+        false => config.data.cache.clone(),
+    };
+    let build = |paths: &[std::path::PathBuf], path: &Path| -> anyhow::Result<Arc<Cache>> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
+        }
+        let mut bar = Progress::new("tokenizing", Unit::Bytes);
+        let watch = crate::interrupt::Watch::start();
+        let built = recipe(paths)?.open_or_build(path, &mut |done, total| {
+            bar.set(done, total);
+            watch.check()
+        })?;
+        Ok(Arc::new(built.cache))
+    };
+    let train = build(&config.data.train, &cache)?;
+    if !config.data.validation.is_empty() {
+        let held = build(&config.data.validation, &cache.with_extension("validation.bin"))?;
+        return Ok((Documents::all(train), Some(Documents::all(held))));
+    }
+    if config.data.held_out == 0.0 {
+        return Ok((Documents::all(train), None));
+    }
+    let (train, held) = Documents::split(train, config.data.held_out, config.train.seed)?;
+    Ok((train, Some(held)))
+}
+
+fn is_masked(config: &Config, model: &Model) -> anyhow::Result<bool> {
+    match (config.data.objective, model.spec.causal) {
+        (Objective::Masked, true) => bail!("data.objective masked is for encoders; this model is a decoder"),
+        (Objective::Language | Objective::Answers, false) => {
+            bail!(
+                "this model is an encoder, which learns hidden tokens; set data.objective to masked or auto"
+            )
+        }
+        (Objective::Masked | Objective::Auto, false) => Ok(true),
+        _ => Ok(false),
+    }
+}
+
+fn batches(
+    config: &Config,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    context: usize,
+    documents: Documents,
+    epochs: Option<u64>,
+    shuffle: bool,
+) -> anyhow::Result<Box<dyn BatchSource>> {
+    let (sequences, seed) = (config.train.batch, config.train.seed);
+    if is_masked(config, model)? {
+        let special = tokenizer.special();
+        let need = |id: Option<u32>, what: &str| {
+            id.with_context(|| format!("the tokenizer has no {what} token, which masked training needs"))
+        };
+        let never = (0..tokenizer.id_limit()).filter(|&id| tokenizer.is_special(id)).collect();
+        let settings = MaskSettings {
+            context,
+            sequences,
+            seed,
+            epochs,
+            rate: config.data.mask,
+            longest_run: 1,
+            mask: need(special.mask, "mask")?,
+            cls: need(special.cls.or(special.bos), "cls")?,
+            sep: need(special.sep.or(special.eos.first().copied()), "sep")?,
+            never,
+            order: None,
+        };
+        return Ok(Box::new(MaskedStream::new(documents, settings)?));
+    }
+    let answers = documents.cache().header().has_loss;
+    if config.data.objective == Objective::Answers && !answers {
+        bail!("the data has no answers to learn; set data.objective to language");
+    }
+    if answers && config.data.objective != Objective::Language {
+        let settings = SampleSettings {
+            context,
+            size: BatchSize::Tokens(sequences * context),
+            seed,
+            shuffle,
+            epochs,
+            packing: Packing::default(),
+            isolated: true,
+            pad: tokenizer.special().pad.unwrap_or(0),
+        };
+        return Ok(Box::new(SampleStream::new(documents, settings)?));
+    }
+    let layout = config.data.layout;
+    let settings = StreamSettings { context, sequences, seed, shuffle, epochs, layout };
+    Ok(Box::new(LanguageStream::new(documents, settings)?))
+}
+
+/// Steps of the run.
+fn steps(config: &Config, tokens_per_step: u64, per_epoch: u64) -> anyhow::Result<u64> {
+    let train = &config.train;
+    if tokens_per_step == 0 {
+        bail!("train.batch and train.accumulation should be 1 or more");
+    }
+    let given = [train.steps > 0, train.tokens > 0, train.epochs > 0.0];
+    match given {
+        [true, false, false] => Ok(train.steps),
+        [false, true, false] => Ok(train.tokens.div_ceil(tokens_per_step)),
+        [false, false, true] => {
+            Ok(((train.epochs * per_epoch as f64) / tokens_per_step as f64).ceil() as u64)
+        }
+        [false, false, false] => Ok(per_epoch.div_ceil(tokens_per_step)),
+        _ => bail!("give one of train.steps, train.tokens and train.epochs, not several"),
+    }
+}
+
+/// The loop's settings.
+pub(super) fn trainer_options(config: &Config, schedule: Schedule) -> trainer::Options {
+    let guard = trainer::guard::Options {
+        deviations: config.guard.deviations,
+        cap: config.guard.cap,
+        ..trainer::guard::Options::default()
+    };
+    let guarded = config.guard.on
+        || (config.model.from.is_empty() && config.model.preset == ounce_train::config::Preset::CpuLm);
+    trainer::Options {
+        schedule,
+        accumulation: config.train.accumulation,
+        clip: Some(config.optimizer.clip).filter(|&clip| clip > 0.0),
+        guard: guarded.then_some(guard),
+        validate_every: config.validation.every,
+        validation_batches: config.validation.batches,
+        sample_every: config.validation.sample_every,
+        log_every: config.output.log_every,
+        checkpoint_every: config.output.checkpoint_every,
+        permanent_every: 0,
+        keep: ounce_train::checkpoint::Keep { last: config.output.keep.max(1), best: true },
+        identity: config.identity(),
+    }
+}

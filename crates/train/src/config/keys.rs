@@ -1,0 +1,90 @@
+//! Every key of a run's file, in the order in which `ounce train --init` writes them.
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// `section.key`.
+    pub name: &'static str,
+    /// What it means, its unit and when to change it.
+    pub help: &'static str,
+}
+
+const fn key(name: &'static str, help: &'static str) -> Key {
+    Key { name, help }
+}
+
+/// All keys.
+pub static TABLE: &[Key] = &[
+    key(
+        "model.from",
+        "a model to go on from: a folder, a GGUF file, a pulled name, builtin; empty for new weights",
+    ),
+    key(
+        "model.preset",
+        "shape of new weights: llama, cpu-lm (few key/value heads, spike guards), minicpm (one learning rate for all widths), bert",
+    ),
+    key("model.hidden", "width of the residual stream"),
+    key("model.layers", "layers"),
+    key("model.heads", "attention heads; they split the width evenly"),
+    key("model.kv_heads", "key/value heads; 0 for the preset's"),
+    key("model.feed_forward", "inner width of the feed-forward halves; 0 for the preset's"),
+    key("model.context", "positions of a new model"),
+    key("model.tied", "whether the embedding serves as head (presets cpu-lm never, bert always)"),
+    key("model.init", "standard deviation of new weights; 0 for the preset's"),
+    key(
+        "model.trains",
+        "patterns of weights to train, as [\"*norm*\", \"layers.0.*\"]; empty for all. Others stay as they are stored, quantized or not",
+    ),
+    key(
+        "tokenizer.from",
+        "a folder or tokenizer.json; empty for the model's own, or the built-in model's for new weights",
+    ),
+    key("data.train", "files, folders or patterns: text, JSONL, CSV, TSV, Parquet, also .gz"),
+    key("data.validation", "files for validation; empty to hold out a part of the others"),
+    key("data.held_out", "the part held out if there are no files for it, by content; 0 for none"),
+    key(
+        "data.objective",
+        "language (next token), answers (of instructions and chats), masked (encoders), or auto",
+    ),
+    key("data.context", "tokens of a sequence at most; 0 for the model's positions"),
+    key("data.separator", "the line between two documents of a text file; empty for blank lines"),
+    key("data.layout", "documents (a sequence never crosses from one to the next) or chunks"),
+    key("data.shuffle", "whether documents come in a new order each epoch"),
+    key("data.mask", "the part of tokens that is hidden (masked)"),
+    key("data.cache", "where the token ids are kept; empty for tokens.bin in the output folder"),
+    key("train.batch", "sequences of a micro-batch: batch * context tokens; lower it if memory runs out"),
+    key("train.accumulation", "micro-batches whose gradients make one step"),
+    key("train.steps", "steps; or give tokens, or epochs"),
+    key("train.tokens", "tokens"),
+    key("train.epochs", "passes over the data, also parts of one"),
+    key("train.seed", "decides new weights, order and split"),
+    key("train.precision", "f32, or bf16 for the products of linear layers; weights and sums stay f32"),
+    key(
+        "train.checkpointing",
+        "compute layers a second time instead of keeping their values: less memory, a third more time",
+    ),
+    key("optimizer.kind", "adamw, adamw8bit (a quarter of its memory), lion, muon, sgd"),
+    key("optimizer.lr", "the highest learning rate; 0 for Step Law's, from parameters and tokens"),
+    key("optimizer.beta1", "decay of the first moment"),
+    key("optimizer.beta2", "decay of the second moment"),
+    key("optimizer.eps", "added to the root of the second moment"),
+    key("optimizer.momentum", "momentum of sgd and muon"),
+    key("optimizer.weight_decay", "decoupled weight decay of matrices"),
+    key("optimizer.clip", "the norm that gradients are clipped to; 0 for none"),
+    key("schedule.kind", "wsd (warm-up, stable, decay), cosine, linear, constant"),
+    key("schedule.warmup", "steps of the warm-up, or the part of the run if below 1"),
+    key("schedule.decay", "steps of wsd's decay, or the part of the run if below 1"),
+    key("schedule.curve", "form of wsd's decay: one-minus-sqrt, linear, exponential"),
+    key("schedule.last", "the last rate as a part of the highest"),
+    key("guard.on", "leave out batches whose loss or gradient spikes, and go back if that does not end"),
+    key("guard.deviations", "what is a spike, in scaled median absolute deviations above the median"),
+    key("guard.cap", "the part of batches that may be left out"),
+    key("validation.every", "steps between validations; 0 for one at the end"),
+    key("validation.batches", "micro-batches of a validation at most; 0 for all"),
+    key("validation.sample_every", "steps between samples of text; 0 for none"),
+    key("validation.prompt", "what samples begin with"),
+    key("output.folder", "the run's folder: model/, checkpoints/, log.jsonl, loss.svg, loss.png"),
+    key("output.checkpoint_every", "steps between checkpoints; 0 for one at the end"),
+    key("output.keep", "newest checkpoints that stay, besides the best and the end of the stable part"),
+    key("output.log_every", "steps between lines of the log"),
+];
