@@ -15,6 +15,7 @@ mod inspect;
 mod interrupt;
 mod npy;
 mod output;
+mod plot;
 mod progress;
 mod sampling;
 mod source;

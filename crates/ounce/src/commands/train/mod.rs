@@ -18,7 +18,7 @@ use self::setup::Run;
 use self::watcher::Watcher;
 use crate::cli::Globals;
 use crate::failure::Outcome;
-use crate::{output, units};
+use crate::{output, plot, units};
 
 /// Train a model from a run's file
 #[derive(Debug, clap::Args)]
@@ -94,6 +94,8 @@ struct Report {
     peak_bytes: Option<u64>,
     threads: usize,
     model: Option<PathBuf>,
+    /// The loss curve.
+    charts: Vec<PathBuf>,
     output: PathBuf,
 }
 
@@ -145,6 +147,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         Ended::Finished | Ended::OutOfData => Some(trainer.write_model()?),
         Ended::Stopped => None,
     };
+    let charts = draw(&folder)?;
     let state = trainer.state();
     let report = Report {
         ended: match ended {
@@ -161,6 +164,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         peak_bytes: memory().1,
         threads: Pool::global().threads(),
         model,
+        charts,
         output: folder.clone(),
     };
     drop(watcher);
@@ -170,6 +174,15 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         print(&report)?
     }
     Ok(Outcome::Done)
+}
+
+/// The loss curve of the log, as SVG and PNG.
+fn draw(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let chart = plot::loss_curve(&folder.join("log.jsonl"))?;
+    let (svg, png) = (folder.join("loss.svg"), folder.join("loss.png"));
+    plot::write_svg(&chart, &svg)?;
+    plot::write_png(&chart, &png)?;
+    Ok(vec![svg, png])
 }
 
 fn read(args: &Args) -> anyhow::Result<Config> {
@@ -303,6 +316,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
     }
     if let Some(peak) = report.peak_bytes {
         output::line(format!("at most {} of memory", units::bytes(peak)))?;
+    }
+    if let Some(chart) = report.charts.first() {
+        output::line(format!("loss curve in {}", chart.display()))?;
     }
     match &report.model {
         Some(model) => output::line(format!("model in {}; try ounce run {}", model.display(), quoted(model))),

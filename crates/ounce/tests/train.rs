@@ -1,0 +1,117 @@
+//! `ounce train` as a user runs it: forecasts, trains, is killed, goes on, and refuses what is wrong.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::Desk;
+
+/// Text with something to learn: sentences of a small grammar, one document a paragraph.
+fn corpus() -> String {
+    let (who, what, place) =
+        (["the cat", "a dog", "the bird"], ["sat", "slept", "sang"], ["here", "there", "at home"]);
+    let sentence = |n: usize| format!("{} {} {}.\n", who[n % 3], what[n / 3 % 3], place[n * 7 % 5 % 3]);
+    (0..120).map(|n| format!("{}{}\n", sentence(n), sentence(n * n + 1))).collect()
+}
+
+const RUN: &str = r#"
+[model]
+hidden = 32
+layers = 2
+heads = 2
+context = 48
+[data]
+train = ["text.txt"]
+separator = ""
+held_out = 0.1
+[train]
+batch = 4
+steps = 40
+[optimizer]
+lr = 0.01
+[validation]
+every = 20
+[output]
+checkpoint_every = 8
+"#;
+
+fn desk() -> Desk {
+    let desk = Desk::new();
+    desk.write("text.txt", corpus());
+    desk.write("run.toml", RUN);
+    desk
+}
+
+#[test]
+fn a_run_learns_and_leaves_a_model_that_other_commands_open() {
+    let desk = desk();
+    let report = desk.json(&["train", "run.toml"]);
+    assert_eq!((report["ended"].as_str(), report["steps"].as_u64()), (Some("finished"), Some(40)));
+    let loss = report["validation"]["loss"].as_f64().expect("a loss");
+    // A uniform guess over the 2048 tokens is at 7.6 nats.
+    assert!(loss < 4.0, "{loss}");
+    let log = std::fs::read_to_string(desk.path("run/log.jsonl")).expect("a log");
+    assert!(log.lines().count() >= 42, "{log}");
+    let shown = desk.json(&["show", "run/model"]);
+    assert!(shown.to_string().contains("llama"), "{shown}");
+    desk.ok(&["run", "run/checkpoints/step-40", "the cat", "-n", "4"]);
+    let again = desk.run(&["train", "run.toml"]);
+    assert!(again.code == 2 && again.stderr.contains("--resume"), "{}", again.stderr);
+    // A decay of its own from the end of the stable part.
+    let branch = ["train", "run.toml", "--branch", "run/checkpoints/step-36", "--output", "branch"];
+    let report = desk.json(&[&branch[..], &["--steps", "44", "--set", "schedule.decay=8"]].concat());
+    assert_eq!(report["steps"].as_u64(), Some(44));
+}
+
+#[test]
+fn a_run_that_is_killed_ends_with_the_bits_of_one_that_is_not() {
+    let desk = desk();
+    desk.ok(&["train", "run.toml", "--output", "whole"]);
+    let mut child = desk.command(&["train", "run.toml", "--output", "killed"]).spawn().expect("started");
+    let start = Instant::now();
+    while !desk.path("killed/checkpoints/step-8").exists() && start.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    assert!(!desk.path("killed/model").exists(), "it was killed before its end");
+    let report = desk.json(&["train", "run.toml", "--output", "killed", "--resume"]);
+    assert_eq!(report["steps"].as_u64(), Some(40));
+    let read = |folder: &str| {
+        std::fs::read(desk.path(&format!("{folder}/model/model.safetensors"))).expect("weights")
+    };
+    assert!(read("whole") == read("killed"), "resumed weights differ");
+}
+
+#[test]
+fn forecasts_and_the_file_with_every_key() {
+    let desk = desk();
+    let forecast = desk.json(&["train", "run.toml", "--dry-run"]);
+    assert_eq!((forecast["steps"].as_u64(), forecast["tokens_per_step"].as_u64()), (Some(40), Some(192)));
+    assert!(forecast["buffer_bytes"].as_u64() > Some(10_000));
+    assert!(!desk.path("run/checkpoints").exists());
+    let template = desk.ok(&["train", "--init"]);
+    desk.write("all.toml", template);
+    let ran = desk.run(&["train", "all.toml"]);
+    assert!(ran.code == 2 && ran.stderr.contains("data.train names no files"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_sentence() {
+    let desk = desk();
+    desk.write("empty.txt", "");
+    let cases: [(&[&str], &str); 7] = [
+        (&["missing.toml"], "can't be read"),
+        (&["run.toml", "--set", "train.setps=3"], "did you mean train.steps?"),
+        (&["run.toml", "--set", "train.tokens=300"], "give one of train.steps"),
+        (&["run.toml", "--set", "data.train=[\"no.txt\"]"], "no.txt"),
+        (&["run.toml", "--set", "data.train=[\"empty.txt\"]"], "empty.txt"),
+        (&["run.toml", "--set", "model.heads=5"], "heads should split the width"),
+        (&["run.toml", "--set", "model.from=builtin", "--set", "data.objective=masked"], "is for encoders"),
+    ];
+    for (args, expected) in cases {
+        let ran = desk.run(&[&["train"], args].concat());
+        assert!(ran.code == 2 && ran.stderr.contains(expected), "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.trim().lines().count() == 1, "{args:?}: {}", ran.stderr);
+    }
+}
