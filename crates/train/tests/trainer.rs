@@ -1,10 +1,11 @@
 //! The training loop on a small model of its own: what it writes, resumes, skips and refuses.
 
-mod common;
+#[path = "common/bigram.rs"]
+mod bigram;
 
 use std::path::Path;
 
-use common::{Bigram, Counter, Faults, options, quiet};
+use bigram::{Bigram, Counter, Faults, options, quiet};
 use ounce_train::checkpoint::{self, Kept};
 use ounce_train::optim::{Kind, Optimizer, Options as OptimizerOptions};
 use ounce_train::schedule::{Decay, Schedule, Shape, Stage};

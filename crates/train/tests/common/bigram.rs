@@ -1,7 +1,5 @@
 //! A model small enough to be trained in no time: which token follows which.
 
-#![allow(dead_code)] // each test file uses a part of this
-
 use std::path::Path;
 
 use ounce_train::checkpoint::Keep;
