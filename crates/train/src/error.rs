@@ -47,6 +47,15 @@ pub enum Error {
     /// A model's file.
     #[error(transparent)]
     Model(#[from] ounce_model::Error),
+    /// An operation on tensors.
+    #[error(transparent)]
+    Tensor(Box<candle_core::Error>),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Error {
+        Error::Tensor(Box::new(error))
+    }
 }
 
 impl Error {

@@ -1,6 +1,7 @@
 //! Trains and adapts models on the processor.
 //!
 //! - [`net`]: the network of any model with its backward pass; [`loss`]: losses on logits.
+//! - [`graph`]: the same on candle's autograd, with a slot for every linear layer that any code can take.
 //! - [`batch`]: the tokens of one step and what should come out.
 //! - [`config`]: a run as a TOML file.
 //! - [`data`]: from files to batches.
@@ -18,6 +19,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 mod error;
+pub mod graph;
 pub mod laws;
 pub mod loss;
 pub mod net;

@@ -1,11 +1,11 @@
 //! Products of matrices in f32 (and bf16) with any operands: what training needs, forward and backward.
 //!
-//! Both factors are packed block by block into the order in which a register tile reads them ([`pack`], [`tile`]):
-//! a block of B is [`DEPTH`] steps deep and up to [`WIDTH`] columns wide, and all threads share it; a block of A is some
+//! Both factors are packed block by block into the order in which a register tile reads them (`pack`, `tile`):
+//! a block of B is `DEPTH` steps deep and up to `WIDTH` columns wide, and all threads share it; a block of A is some
 //! hundred rows of it, a thread's own, that stay in the second-level cache. Stored weights are decoded while they are
 //! packed, so that a quantized weight is multiplied, either way round, without a dense copy of the whole.
 //!
-//! An element's sum is that of its blocks of [`DEPTH`] steps in rising order, each summed in rising order from zero.
+//! An element's sum is that of its blocks of `DEPTH` steps in rising order, each summed in rising order from zero.
 //! Neither threads, nor the place in the matrix, nor the number of rows that are multiplied at once change it; nor does
 //! the instruction set in f32, except the plain path, which does not fuse.
 //!

@@ -37,6 +37,23 @@ impl Saved {
     }
 }
 
+/// Refuses sequences longer than the table of positions and types outside theirs.
+pub(crate) fn check_positions(batch: &Batch, positions: Option<Positions>, types: usize) -> Result<()> {
+    let longest = batch.lengths.iter().copied().max().unwrap_or(0);
+    if let Some(positions) = positions {
+        let room = positions.count - positions.offset.min(positions.count);
+        if longest > room {
+            return Err(Error::Batch(format!(
+                "a sequence of {longest} tokens is longer than the {room} positions that the model has; lower data.context"
+            )));
+        }
+    }
+    match batch.types.iter().find(|&&kind| kind as usize >= types) {
+        Some(kind) => Err(Error::Batch(format!("token type {kind} is outside the model's {types} types"))),
+        None => Ok(()),
+    }
+}
+
 impl Embedding {
     pub fn build(from: &mut Builder<'_>, spec: &Spec) -> Result<Embedding> {
         let embedding = &spec.embedding;
@@ -52,24 +69,10 @@ impl Embedding {
         })
     }
 
-    /// Refuses sequences longer than the table of positions and types outside theirs.
+    /// As [`check_positions`].
     pub fn check(&self, batch: &Batch, params: &[crate::Param]) -> Result<()> {
-        let longest = batch.lengths.iter().copied().max().unwrap_or(0);
-        if let Some((_, positions)) = self.positions {
-            let room = positions.count - positions.offset.min(positions.count);
-            if longest > room {
-                return Err(Error::Batch(format!(
-                    "a sequence of {longest} tokens is longer than the {room} positions that the model has; lower data.context"
-                )));
-            }
-        }
         let types = self.types.map_or(1, |types| params[types].shape[0]);
-        match batch.types.iter().find(|&&kind| kind as usize >= types) {
-            Some(kind) => {
-                Err(Error::Batch(format!("token type {kind} is outside the model's {types} types")))
-            }
-            None => Ok(()),
-        }
+        check_positions(batch, self.positions.map(|(_, positions)| positions), types)
     }
 
     /// The residual stream `[tokens, hidden]`.

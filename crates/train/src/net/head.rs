@@ -2,7 +2,7 @@
 //! logits of a whole batch never exist.
 
 use ounce_kernels::grad::activation::{Activation as Function, plain, plain_backward};
-use ounce_model::spec::{Classifier, Scored, Spec};
+use ounce_model::spec::{Activation, Classifier, Scored, Spec};
 
 use super::build::Builder;
 use super::context::Context;
@@ -17,7 +17,7 @@ const LOGITS: usize = 1 << 22;
 
 /// Which rows of a batch have an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reads {
+pub(crate) enum Reads {
     /// Those with a target.
     Targets,
     /// The first of each sequence with a label.
@@ -26,6 +26,38 @@ enum Reads {
     Last,
     /// All, for spans.
     All,
+}
+
+impl Reads {
+    /// The rows with an output, and the target of each.
+    pub fn rows(self, batch: &Batch) -> (Vec<usize>, Vec<u32>) {
+        let ends = batch.lengths.iter().scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        });
+        let row = |(end, length): (usize, &usize)| if self == Reads::First { end - length } else { end - 1 };
+        match self {
+            Reads::Targets => {
+                let targets = batch.targets.iter().copied().enumerate();
+                targets.filter(|&(_, target)| target != IGNORE).unzip()
+            }
+            Reads::All => ((0..batch.tokens.len()).collect(), vec![0; batch.tokens.len()]),
+            Reads::First | Reads::Last => {
+                let rows = ends.zip(&batch.lengths).map(row).zip(batch.labels.iter().copied());
+                rows.filter(|&(_, label)| label != IGNORE).unzip()
+            }
+        }
+    }
+
+    /// The name of a classifier's matrix, its rows, and the nonlinearity behind its dense layer, if it has one.
+    pub fn of(classifier: Classifier) -> (&'static str, Reads, Option<Activation>) {
+        match classifier.of {
+            Scored::Text { last: false, dense } => ("classifier", Reads::First, dense),
+            Scored::Text { last: true, dense } => ("classifier", Reads::Last, dense),
+            Scored::Tokens => ("token_classifier", Reads::Targets, None),
+            Scored::Spans => ("span_classifier", Reads::All, None),
+        }
+    }
 }
 
 /// The last norm and the output matrix, of a language model or a classifier.
@@ -72,12 +104,7 @@ impl Head {
     }
 
     fn classifier(from: &mut Builder<'_>, final_norm: Option<Norm>, classifier: Classifier) -> Result<Head> {
-        let (name, reads, dense) = match classifier.of {
-            Scored::Text { last: false, dense } => ("classifier", Reads::First, dense),
-            Scored::Text { last: true, dense } => ("classifier", Reads::Last, dense),
-            Scored::Tokens => ("token_classifier", Reads::Targets, None),
-            Scored::Spans => ("span_classifier", Reads::All, None),
-        };
+        let (name, reads, dense) = Reads::of(classifier);
         let transform = match dense {
             Some(activation) => Some((from.linear("classifier.dense", true)?, function(activation), None)),
             None => None,
@@ -92,27 +119,6 @@ impl Head {
         self.reads == Reads::All
     }
 
-    /// The rows with an output, and the target of each.
-    fn rows(&self, batch: &Batch) -> (Vec<usize>, Vec<u32>) {
-        let ends = batch.lengths.iter().scan(0, |end, length| {
-            *end += length;
-            Some(*end)
-        });
-        let row =
-            |(end, length): (usize, &usize)| if self.reads == Reads::First { end - length } else { end - 1 };
-        match self.reads {
-            Reads::Targets => {
-                let targets = batch.targets.iter().copied().enumerate();
-                targets.filter(|&(_, target)| target != IGNORE).unzip()
-            }
-            Reads::All => ((0..batch.tokens.len()).collect(), vec![0; batch.tokens.len()]),
-            Reads::First | Reads::Last => {
-                let rows = ends.zip(&batch.lengths).map(row).zip(batch.labels.iter().copied());
-                rows.filter(|&(_, label)| label != IGNORE).unzip()
-            }
-        }
-    }
-
     /// The loss of a batch, and, if `scale` is given, the gradient of the stream `x` times it; gives `x` back.
     pub fn run(
         &self,
@@ -123,7 +129,7 @@ impl Head {
         cx: &mut Context<'_>,
     ) -> (Loss, Option<Vec<f32>>) {
         let width = self.matrix.input;
-        let (rows, targets) = self.rows(batch);
+        let (rows, targets) = self.reads.rows(batch);
         let all = rows.len() == batch.tokens.len();
         let picked = if all { x } else { pick(x, &rows, width, cx) };
         let (hidden, final_stats) = match &self.final_norm {

@@ -1,5 +1,5 @@
-//! The network of a [`Spec`] with a hand-written backward pass: any family that ounce reads, decoders and encoders, dense
-//! or with experts.
+//! The network of a [`Spec`](ounce_model::spec::Spec) with a hand-written backward pass: any family that ounce reads,
+//! decoders and encoders, dense or with experts.
 //!
 //! The forward pass keeps for each part what its backward pass needs, in buffers that are used again from step to step;
 //! with [`Options::checkpointing`] it keeps only each layer's input and runs the layer a second time on the way back.
@@ -35,11 +35,14 @@ use self::context::Context;
 use self::embedding::Embedding;
 use self::head::Head;
 use self::layer::Layer;
-use self::rotation::Rotations;
 use crate::loss::{CrossEntropy, LogitLoss, SpanLoss};
 use crate::{Batch, Error, Loss, Param, Result, Trainable};
 
 pub use self::init::Init;
+pub use self::rotation::Rotation;
+pub(crate) use self::{
+    build::kind_of, embedding::check_positions, feed_forward::function, head::Reads, rotation::Rotations,
+};
 
 /// How a network is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -3,9 +3,11 @@
 use ounce_model::rope::Rope;
 
 /// Cosines and sines of one kind of rotation, `[tokens, half]` each.
-#[derive(Debug, Default)]
-pub(crate) struct Rotation {
+#[derive(Debug, Clone, Default)]
+pub struct Rotation {
+    /// Cosines, times the rotation's amplitude.
     pub cos: Vec<f32>,
+    /// Sines, times the rotation's amplitude.
     pub sin: Vec<f32>,
 }
 

@@ -1,0 +1,68 @@
+//! From token ids to the residual stream.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use ounce_model::spec::{Positions, Spec};
+
+use super::build::Builder;
+use super::norm::{Norm, apply};
+use super::ops::{self, Kernels};
+use super::weight::Weight;
+use crate::net::check_positions;
+use crate::{Batch, Result};
+
+/// Token vectors, what is added to them, and their norm.
+#[derive(Debug)]
+pub(super) struct Embedding {
+    on: Kernels,
+    tokens: Weight,
+    positions: Option<(Weight, Positions)>,
+    types: Option<Weight>,
+    norm: Option<Norm>,
+    scale: f32,
+    /// Factor on the gradient that reaches the tables.
+    shrink: f32,
+}
+
+impl Embedding {
+    pub fn build(from: &mut Builder<'_>, spec: &Spec, shrink: f32) -> Result<Embedding> {
+        let embedding = &spec.embedding;
+        let positions = from.optional("embed.positions.weight", embedding.positions.is_some())?;
+        Ok(Embedding {
+            on: from.on,
+            tokens: from.weight("embed.tokens.weight")?,
+            positions: positions.zip(embedding.positions),
+            types: from.optional("embed.types.weight", embedding.token_types > 0)?,
+            norm: from.norm("embed.norm", embedding.norm)?,
+            scale: embedding.scale,
+            shrink,
+        })
+    }
+
+    /// The residual stream `[tokens, hidden]`.
+    pub fn forward(&self, batch: &Batch) -> Result<Tensor> {
+        check_positions(
+            batch,
+            self.positions.as_ref().map(|it| it.1),
+            self.types.as_ref().map_or(1, |it| it.shape()[0]),
+        )?;
+        let rows = |table: &Weight, ids: Arc<[u32]>, scale: f32| {
+            ops::gather(self.on, &table.tensor()?, &ids, scale, self.shrink)
+        };
+        let mut x = rows(&self.tokens, batch.tokens.as_slice().into(), self.scale)?;
+        if let Some(table) = &self.types {
+            let types = match batch.types.is_empty() {
+                true => vec![0; batch.tokens.len()].into(),
+                false => batch.types.as_slice().into(),
+            };
+            x = (x + rows(table, types, 1.0)?)?;
+        }
+        if let Some((table, positions)) = &self.positions {
+            let ids = batch.lengths.iter().flat_map(|&length| 0..length);
+            let ids = ids.map(|position| (position + positions.offset) as u32).collect();
+            x = (x + rows(table, ids, 1.0)?)?;
+        }
+        apply(&self.norm, x)
+    }
+}
