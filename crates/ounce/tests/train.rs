@@ -90,6 +90,10 @@ fn forecasts_and_the_file_with_every_key() {
     assert_eq!((forecast["steps"].as_u64(), forecast["tokens_per_step"].as_u64()), (Some(40), Some(192)));
     assert!(forecast["buffer_bytes"].as_u64() > Some(10_000));
     assert!(!desk.path("run/checkpoints").exists());
+    let minutes = ["train", "run.toml", "--dry-run", "--set", "train.steps=0", "--set", "train.minutes=0.5"];
+    let forecast = desk.json(&minutes);
+    let (steps, seconds) = (forecast["steps"].as_u64(), forecast["seconds"].as_f64());
+    assert!(steps > Some(1) && seconds > Some(0.0), "{forecast}");
     let template = desk.ok(&["train", "--init"]);
     desk.write("all.toml", template);
     let ran = desk.run(&["train", "all.toml"]);
