@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::setup::{Begun, Run};
 use self::watcher::Watcher;
 use crate::cli::Globals;
-use crate::failure::Outcome;
+use crate::failure::{Interrupted, Outcome};
 use crate::{output, plot, units};
 
 /// Train a model from a run's file
@@ -31,7 +31,7 @@ Examples:
   ounce train run.toml --resume                       goes on where it stopped, to the same bits
   ounce train run.toml --set train.steps=2000 --set optimizer.kind=muon --output second
   ounce train run.toml --branch run/checkpoints/step-900 --set schedule.decay=100 --steps 1000 --output decayed
-Ctrl-C writes a checkpoint and leaves; --resume goes on. A checkpoint is a model's folder that other commands open.")]
+Ctrl-C writes a checkpoint and leaves with exit code 130; --resume goes on. A checkpoint is a model's folder that other commands open.")]
 pub struct Args {
     /// The run's file, TOML
     #[arg(required_unless_present = "init")]
@@ -103,7 +103,7 @@ struct Report {
 /// Runs the command.
 ///
 /// # Errors
-/// If the file is wrong, data or model can't be read, training diverges or the output can't be written.
+/// If the file is wrong, data or model can't be read, training diverges, the output can't be written or Ctrl-C ended it.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if args.init {
         output::print(&config::template())?;
@@ -174,7 +174,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     } else {
         print(&report)?
     }
-    Ok(Outcome::Done)
+    match ended {
+        Ended::Stopped => Err(Interrupted.into()),
+        Ended::Finished | Ended::OutOfData => Ok(Outcome::Done),
+    }
 }
 
 /// The loss curve of the log, as SVG and PNG.
