@@ -83,6 +83,33 @@ fn a_run_that_is_killed_ends_with_the_bits_of_one_that_is_not() {
     assert!(read("whole") == read("killed"), "resumed weights differ");
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_checkpoint_that_goes_on() {
+    let desk = desk();
+    let args = ["train", "run.toml", "--steps", "100000", "--json", "--set", "output.checkpoint_every=0"];
+    let mut command = desk.command(&args);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let child = command.spawn().expect("started");
+    let start = Instant::now();
+    // Steps are being done once there are lines in the log.
+    let log = || std::fs::metadata(desk.path("run/log.jsonl")).map_or(0, |it| it.len());
+    while log() == 0 && start.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let signal = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(signal.expect("kill").success());
+    let ended = child.wait_with_output().expect("gone");
+    assert_eq!(ended.status.code(), Some(130));
+    let report: serde_json::Value = serde_json::from_slice(&ended.stdout).expect("a report");
+    let steps = report["steps"].as_u64().expect("steps");
+    assert!(report["ended"] == "stopped" && steps > 0, "{report}");
+    assert!(desk.path(&format!("run/checkpoints/step-{steps}")).exists());
+    let more = (steps + 3).to_string();
+    let resumed = ["train", "run.toml", "--resume", "--steps", &more, "--set", "schedule.kind=constant"];
+    assert_eq!(desk.json(&resumed)["steps"].as_u64(), Some(steps + 3));
+}
+
 #[test]
 fn forecasts_and_the_file_with_every_key() {
     let desk = desk();
@@ -90,6 +117,10 @@ fn forecasts_and_the_file_with_every_key() {
     assert_eq!((forecast["steps"].as_u64(), forecast["tokens_per_step"].as_u64()), (Some(40), Some(192)));
     assert!(forecast["buffer_bytes"].as_u64() > Some(10_000));
     assert!(!desk.path("run/checkpoints").exists());
+    let minutes = ["train", "run.toml", "--dry-run", "--set", "train.steps=0", "--set", "train.minutes=0.5"];
+    let forecast = desk.json(&minutes);
+    let (steps, seconds) = (forecast["steps"].as_u64(), forecast["seconds"].as_f64());
+    assert!(steps > Some(1) && seconds > Some(0.0), "{forecast}");
     let template = desk.ok(&["train", "--init"]);
     desk.write("all.toml", template);
     let ran = desk.run(&["train", "all.toml"]);

@@ -54,9 +54,10 @@ pub static TABLE: &[Key] = &[
     key("data.cache", "where the token ids are kept; empty for tokens.bin in the output folder"),
     key("train.batch", "sequences of a micro-batch: batch * context tokens; lower it if memory runs out"),
     key("train.accumulation", "micro-batches whose gradients make one step"),
-    key("train.steps", "steps; or give tokens, or epochs"),
+    key("train.steps", "steps; or give tokens, epochs or minutes; with none of them one epoch"),
     key("train.tokens", "tokens"),
     key("train.epochs", "passes over the data, also parts of one"),
+    key("train.minutes", "minutes, made into steps by two measured micro-batches when the run begins"),
     key("train.seed", "decides new weights, order and split"),
     key("train.precision", "f32, or bf16 for the products of linear layers; weights and sums stay f32"),
     key(

@@ -206,6 +206,8 @@ pub struct Train {
     pub tokens: u64,
     /// Epochs; 0 if steps or tokens say.
     pub epochs: f64,
+    /// Minutes, made into steps when a run begins; 0 if something else says.
+    pub minutes: f64,
     /// Decides weights and order.
     pub seed: u64,
     /// What products are computed in.
@@ -222,6 +224,7 @@ impl Default for Train {
             steps: 0,
             tokens: 0,
             epochs: 0.0,
+            minutes: 0.0,
             seed: 1,
             precision: Precision::F32,
             checkpointing: false,

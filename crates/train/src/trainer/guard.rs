@@ -1,7 +1,7 @@
 //! The loss-spike guard (GEB, arXiv 2406.09900; restoring and skipping as in PaLM, arXiv 2204.02311, section 5.1).
 //!
-//! A batch whose loss or gradient norm is above `median + k · 1.4826 · MAD` of the last accepted ones is left out, and
-//! another drawn. Several in a row mean that the weights have gone bad, not the batch: the last checkpoint is restored,
+//! A batch whose loss, or logarithm of the gradient's norm, is above `median + k · 1.4826 · MAD` of the last accepted ones
+//! is left out, and another drawn. Norms vary by factors: without the logarithm, ordinary ones would count as spikes. Several in a row mean that the weights have gone bad, not the batch: the last checkpoint is restored,
 //! and training goes on behind the offending batches. Hard batches are good to learn from, so the share of batches that
 //! may be left out is capped.
 
@@ -36,6 +36,7 @@ impl Default for Options {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     losses: VecDeque<f64>,
+    /// Natural logarithms.
     norms: VecDeque<f64>,
     /// Batches judged.
     pub judged: u64,
@@ -95,7 +96,7 @@ impl Memory {
     /// Takes a batch that could not be left out.
     pub fn remember(&mut self, options: &Options, loss: f64, norm: f64) {
         self.in_a_row = 0;
-        for (window, value) in [(&mut self.losses, loss), (&mut self.norms, norm)] {
+        for (window, value) in [(&mut self.losses, loss), (&mut self.norms, logarithm(norm))] {
             window.push_back(value);
             while window.len() > options.window.max(1) {
                 window.pop_front();
@@ -114,21 +115,26 @@ impl Memory {
         if self.losses.len() < options.patience.max(2).min(options.window) {
             return None;
         }
-        let over = |values: &VecDeque<f64>, value: f64| {
-            let limit = limit(values, options.deviations);
-            (value > limit).then_some((value, limit))
-        };
-        let loss = over(&self.losses, loss).map(|(value, limit)| (value, limit, false));
-        loss.or_else(|| over(&self.norms, norm).map(|(value, limit)| (value, limit, true)))
+        // A hundredth of the median at least, so that a flat stretch does not make everything a spike.
+        let losses = limit(&self.losses, options.deviations, |median| 0.01 * median.abs());
+        if loss > losses {
+            return Some((loss, losses, false));
+        }
+        let norms = limit(&self.norms, options.deviations, |_| 0.05).exp();
+        (norm > norms).then_some((norm, norms, true))
     }
 }
 
-/// `median + k · 1.4826 · MAD`; the deviation is taken as at least a hundredth of the median, so that a flat stretch
-/// does not make everything a spike.
-fn limit(values: &VecDeque<f64>, deviations: f64) -> f64 {
+/// Of a norm; finite for 0 too.
+fn logarithm(norm: f64) -> f64 {
+    norm.max(1e-30).ln()
+}
+
+/// `median + k · 1.4826 · MAD`, with a least deviation.
+fn limit(values: &VecDeque<f64>, deviations: f64, least: impl Fn(f64) -> f64) -> f64 {
     let centre = median(values.iter().copied());
     let deviation = median(values.iter().map(|value| (value - centre).abs()));
-    centre + deviations * (1.4826 * deviation).max(0.01 * centre.abs())
+    centre + deviations * (1.4826 * deviation).max(least(centre))
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -160,6 +166,18 @@ mod tests {
         assert!(matches!(memory.judge(&options, 3.1, 50.0), Verdict::Skip { norm: true, .. }));
         assert_eq!((memory.skipped, memory.in_a_row), (2, 1));
         assert_eq!(memory.judge(&options, 1.0, 0.1), Verdict::Accept, "good news is no spike");
+    }
+
+    #[test]
+    fn norms_that_vary_by_factors_are_no_spikes() {
+        let options = Options::default();
+        let mut memory = Memory::default();
+        // As near the end of a run: the loss hardly moves, norms lie between 0.1 and 0.8.
+        for step in 0..400u32 {
+            let norm = 0.1 * f64::from(step * 37 % 100 / 33).exp2() * (1.0 + f64::from(step % 5) / 5.0);
+            assert_eq!(memory.judge(&options, 0.3 + 0.001 * f64::from(step % 3), norm), Verdict::Accept);
+        }
+        assert!(matches!(memory.judge(&options, 0.3, 1000.0), Verdict::Skip { norm: true, .. }));
     }
 
     #[test]

@@ -130,7 +130,9 @@ impl<'r> Trainer<'r> {
             guard: guard::Memory::default(),
             log_bytes: 0,
         };
-        let log = Log::open(&output.join("log.jsonl"), 0);
+        // One that is to go on is not cut yet: the checkpoint may turn out not to fit.
+        let keeps = newest.is_some() && start == Start::Resume;
+        let log = Log::open(&output.join("log.jsonl"), if keeps { u64::MAX } else { 0 })?;
         let mut trainer = Trainer {
             net,
             data,
@@ -139,11 +141,7 @@ impl<'r> Trainer<'r> {
             options,
             output: output.to_path_buf(),
             store,
-            log: match (&newest, start) {
-                // Not cut yet: the checkpoint may turn out not to fit.
-                (Some(_), Start::Resume) => Log::open(&output.join("log.jsonl"), u64::MAX)?,
-                _ => log?,
-            },
+            log,
             state,
             saved: None,
         };

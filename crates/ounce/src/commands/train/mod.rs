@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use ounce_kernels::pool::Pool;
+use ounce_train::Trainable;
+use ounce_train::checkpoint::{self, Kept};
 use ounce_train::config::{self, Config};
 use ounce_train::data::BatchSource;
 use ounce_train::net::Net;
 use ounce_train::trainer::{Ended, Start, Trainer, Validation, memory};
-use ounce_train::{IGNORE, Trainable};
 use serde::Serialize;
 
-use self::setup::Run;
+use self::setup::{Begun, Run};
 use self::watcher::Watcher;
 use crate::cli::Globals;
-use crate::failure::Outcome;
+use crate::failure::{Interrupted, Outcome};
 use crate::{output, plot, units};
 
 /// Train a model from a run's file
@@ -30,7 +31,7 @@ Examples:
   ounce train run.toml --resume                       goes on where it stopped, to the same bits
   ounce train run.toml --set train.steps=2000 --set optimizer.kind=muon --output second
   ounce train run.toml --branch run/checkpoints/step-900 --set schedule.decay=100 --steps 1000 --output decayed
-Ctrl-C writes a checkpoint and leaves; --resume goes on. A checkpoint is a model's folder that other commands open.")]
+Ctrl-C writes a checkpoint and leaves with exit code 130; --resume goes on. A checkpoint is a model's folder that other commands open.")]
 pub struct Args {
     /// The run's file, TOML
     #[arg(required_unless_present = "init")]
@@ -41,7 +42,7 @@ pub struct Args {
     /// Set a key of the file, as train.steps=100; may be given again
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Short for --set train.steps=N, in place of tokens and epochs
+    /// Short for --set train.steps=N, in place of tokens, epochs and minutes
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Short for --set optimizer.lr=RATE
@@ -102,7 +103,7 @@ struct Report {
 /// Runs the command.
 ///
 /// # Errors
-/// If the file is wrong, data or model can't be read, training diverges or the output can't be written.
+/// If the file is wrong, data or model can't be read, training diverges, the output can't be written or Ctrl-C ended it.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if args.init {
         output::print(&config::template())?;
@@ -110,7 +111,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     }
     let config = read(&args)?;
     let folder = config.output.folder.clone();
-    let mut run = setup::prepare(&config)?;
+    let mut run = setup::prepare(&config, begun(&args, &folder)?)?;
     if !globals.json {
         run.notes.iter().for_each(|note| output::note(note));
     }
@@ -173,7 +174,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     } else {
         print(&report)?
     }
-    Ok(Outcome::Done)
+    match ended {
+        Ended::Stopped => Err(Interrupted.into()),
+        Ended::Finished | Ended::OutOfData => Ok(Outcome::Done),
+    }
 }
 
 /// The loss curve of the log, as SVG and PNG.
@@ -196,6 +200,7 @@ fn read(args: &Args) -> anyhow::Result<Config> {
             format!("train.steps={steps}"),
             "train.tokens=0".into(),
             "train.epochs=0.0".into(),
+            "train.minutes=0.0".into(),
         ]);
     }
     overrides.extend(args.lr.map(|rate| format!("optimizer.lr={rate:?}")));
@@ -214,24 +219,23 @@ fn toml_of(config: &Config) -> String {
     toml::to_string(config).unwrap_or_default()
 }
 
-/// Two micro-batches tell how fast a step is; nothing is learned from them.
-fn forecast(config: &Config, run: &mut Run) -> anyhow::Result<Forecast> {
-    let beginning = run.train.position();
-    let batch = run.train.next()?.context("there is no batch in the data")?;
-    run.train.seek(&beginning)?;
-    let counted = batch.targets.iter().filter(|&&target| target != IGNORE).count();
-    anyhow::ensure!(counted > 0, "the first batch has nothing to learn");
-    let mut seconds = f64::INFINITY;
-    for _ in 0..2 {
-        let start = std::time::Instant::now();
-        run.net.accumulate(&batch, 1.0 / counted as f32)?;
-        seconds = seconds.min(start.elapsed().as_secs_f64());
+/// Where a run that is not new begins.
+fn begun(args: &Args, output: &Path) -> anyhow::Result<Option<Begun>> {
+    if let Some(folder) = &args.branch {
+        return Ok(Some(Begun { step: checkpoint::read_state(folder)?.step, total: None }));
     }
+    let Some(kept) = Kept::latest(output).filter(|_| args.resume) else { return Ok(None) };
+    let state = checkpoint::read_state(&kept.folder)?;
+    Ok(Some(Begun { step: state.step, total: Some(state.schedule.total) }))
+}
+
+fn forecast(config: &Config, run: &mut Run) -> anyhow::Result<Forecast> {
+    let seconds_per_step =
+        setup::seconds_per_step(&mut run.net, run.train.as_mut(), config.train.accumulation)?;
     let net: &Net = &run.net;
     let trained: u64 = net.params().iter().map(|param| param.grad.len() as u64).sum();
     let parameters = net.skeleton().spec.parameters();
     let optimizer_bytes = run.optimizer.bytes() as u64;
-    let seconds_per_step = seconds * config.train.accumulation as f64;
     let total = run.schedule.total;
     Ok(Forecast {
         parameters,
@@ -244,7 +248,7 @@ fn forecast(config: &Config, run: &mut Run) -> anyhow::Result<Forecast> {
         weight_bytes: net.params().iter().map(|param| 4 * param.value.len() as u64).sum(),
         gradient_bytes: 4 * trained,
         optimizer_bytes,
-        buffer_bytes: net.workspace_bytes(batch.tokens.len()) as u64,
+        buffer_bytes: net.workspace_bytes(run.tokens_per_step as usize / config.train.accumulation) as u64,
         checkpoint_bytes: 4 * parameters + optimizer_bytes,
         seconds_per_step,
         seconds: seconds_per_step * total as f64,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use ounce_kernels::gemm::Compute;
@@ -35,27 +36,51 @@ pub(super) struct Run {
     pub notes: Vec<String>,
 }
 
+/// A checkpoint that a run begins with, as far as its length depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all that the checkpoint's run was to have; none for a branch, which has a length of its own.
+    pub total: Option<u64>,
+}
+
 /// Prepares a run.
-pub(super) fn prepare(config: &Config) -> anyhow::Result<Run> {
+pub(super) fn prepare(config: &Config, begun: Option<Begun>) -> anyhow::Result<Run> {
     let mut notes = Vec::new();
-    let net = network(config)?;
-    let spec = &net.skeleton().spec;
+    let mut net = network(config)?;
     let tokenizer = source::tokenizer(net.skeleton())?.clone();
     let context = match config.data.context {
-        0 => spec.context_length,
+        0 => net.skeleton().spec.context_length,
         context => context,
     };
-    if spec.classifier.is_some() {
+    if net.skeleton().spec.classifier.is_some() {
         bail!("classifiers are trained by the library; ounce train makes language models and encoders");
     }
     let (train, validation) = documents(config, net.skeleton(), &tokenizer, context)?;
     let source = |documents: Documents, epochs: Option<u64>, shuffle: bool| {
         batches(config, net.skeleton(), &tokenizer, context, documents, epochs, shuffle)
     };
-    let train = source(train, None, config.data.shuffle)?;
+    let mut train = source(train, None, config.data.shuffle)?;
     let validation = validation.map(|documents| source(documents, Some(1), false)).transpose()?;
     let tokens_per_step = (config.train.batch * context * config.train.accumulation) as u64;
-    let total = steps(config, tokens_per_step, train.tokens_per_epoch())?;
+    let total = match steps(config, tokens_per_step, train.tokens_per_epoch())? {
+        Some(total) => total,
+        // An interrupted run keeps the length it was given when it began.
+        None => match begun.and_then(|begun| begun.total) {
+            Some(total) => total,
+            None => {
+                let seconds = seconds_per_step(&mut net, train.as_mut(), config.train.accumulation)?;
+                let steps = ((config.train.minutes * 60.0 / seconds) as u64).max(1);
+                notes.push(format!(
+                    "{steps} steps in {} minutes, at {seconds:.3} s a step",
+                    config.train.minutes
+                ));
+                begun.map_or(0, |begun| begun.step) + steps
+            }
+        },
+    };
+    let spec = &net.skeleton().spec;
     let peak = match config.optimizer.lr {
         0.0 => {
             let params = spec.parameters().saturating_sub(embedding_parameters(&net));
@@ -252,22 +277,43 @@ fn batches(
     Ok(Box::new(LanguageStream::new(documents, settings)?))
 }
 
-/// Steps of the run.
-fn steps(config: &Config, tokens_per_step: u64, per_epoch: u64) -> anyhow::Result<u64> {
+/// Steps of the run; none if they follow from its minutes.
+fn steps(config: &Config, tokens_per_step: u64, per_epoch: u64) -> anyhow::Result<Option<u64>> {
     let train = &config.train;
     if tokens_per_step == 0 {
         bail!("train.batch and train.accumulation should be 1 or more");
     }
-    let given = [train.steps > 0, train.tokens > 0, train.epochs > 0.0];
-    match given {
-        [true, false, false] => Ok(train.steps),
-        [false, true, false] => Ok(train.tokens.div_ceil(tokens_per_step)),
-        [false, false, true] => {
-            Ok(((train.epochs * per_epoch as f64) / tokens_per_step as f64).ceil() as u64)
+    let given = [train.steps > 0, train.tokens > 0, train.epochs > 0.0, train.minutes > 0.0];
+    Ok(match given {
+        [true, false, false, false] => Some(train.steps),
+        [false, true, false, false] => Some(train.tokens.div_ceil(tokens_per_step)),
+        [false, false, true, false] => {
+            Some(((train.epochs * per_epoch as f64) / tokens_per_step as f64).ceil() as u64)
         }
-        [false, false, false] => Ok(per_epoch.div_ceil(tokens_per_step)),
-        _ => bail!("give one of train.steps, train.tokens and train.epochs, not several"),
+        [false, false, false, true] => None,
+        [false, false, false, false] => Some(per_epoch.div_ceil(tokens_per_step)),
+        _ => bail!("give one of train.steps, train.tokens, train.epochs and train.minutes, not several"),
+    })
+}
+
+/// How long a step takes: the better of two micro-batches, from which nothing is learned.
+pub(super) fn seconds_per_step(
+    net: &mut Net,
+    source: &mut dyn BatchSource,
+    accumulation: usize,
+) -> anyhow::Result<f64> {
+    let beginning = source.position();
+    let batch = source.next()?.context("there is no batch in the data")?;
+    source.seek(&beginning)?;
+    let counted = batch.counted();
+    anyhow::ensure!(counted > 0, "the first batch has nothing to learn");
+    let mut seconds = f64::INFINITY;
+    for _ in 0..2 {
+        let start = Instant::now();
+        net.accumulate(&batch, 1.0 / counted as f32)?;
+        seconds = seconds.min(start.elapsed().as_secs_f64());
     }
+    Ok(seconds * accumulation as f64)
 }
 
 /// The loop's settings.
