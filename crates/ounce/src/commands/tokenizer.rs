@@ -20,6 +20,10 @@ const SAMPLE: usize = 1 << 20;
 
 /// Make a tokenizer
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ounce tokenizer train stories.txt -o my-model
+  ounce tokenizer train data/ -o my-model --vocab 8192 --kind unigram")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
