@@ -13,6 +13,7 @@
 //! - [`checkpoint`]: everything an interrupted run needs to go on.
 //! - [`schedule`]: the learning rate of each step; Step Law.
 //! - [`laws`]: scaling laws fitted to small runs.
+//! - [`methods`]: the methods of the catalogue that are ways to train, each with its demonstration.
 
 pub mod batch;
 pub mod checkpoint;
@@ -22,6 +23,7 @@ mod error;
 pub mod graph;
 pub mod laws;
 pub mod loss;
+pub mod methods;
 pub mod net;
 pub mod optim;
 pub mod param;
@@ -32,5 +34,6 @@ pub mod trainer;
 
 pub use batch::{Batch, IGNORE};
 pub use error::{Error, Result};
+pub use methods::METHODS;
 pub use param::{Param, ParamKind};
 pub use trainable::{Loss, Trainable};

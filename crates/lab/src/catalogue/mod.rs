@@ -28,6 +28,7 @@ use std::sync::LazyLock;
 /// Where methods are listed: the technique crates first, then the planned rows by family.
 const LISTS: &[&[Method]] = &[
     ounce_compress::METHODS,
+    ounce_train::METHODS,
     quantization::PLANNED,
     pruning::PLANNED,
     low_rank::PLANNED,

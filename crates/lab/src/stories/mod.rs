@@ -26,6 +26,11 @@ use template::{Slots, capitalize, chance, expand, pick};
 /// The first seed whose text no model of this project is trained on.
 pub const FIRST_HELD_OUT_SEED: u64 = 1000;
 
+/// The line between two documents of [`documents`].
+pub const SEPARATOR: &str = "<|endoftext|>";
+
+/// Share of documents with several texts, in percent.
+const JOINED_PERCENT: usize = 8;
 /// Share of drills among the texts, in percent.
 const DRILL_PERCENT: usize = 9;
 /// Share of texts that must look back, in percent.
@@ -75,6 +80,26 @@ pub fn corpus(seed: u64, bytes: usize) -> String {
     text
 }
 
+/// [`corpus`] as documents between lines [`SEPARATOR`]. Most hold one text, some several with blank lines between them,
+/// so that a model learns both where a text ends and how plain text with several of them goes on.
+pub fn documents(seed: u64, bytes: usize) -> String {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut text = String::new();
+    while text.len() < bytes {
+        if !text.is_empty() {
+            text.push_str(&format!("\n{SEPARATOR}\n"));
+        }
+        let more = if chance(&mut rng, JOINED_PERCENT) { 1 + usize::from(chance(&mut rng, 50)) } else { 0 };
+        text.push_str(&story(&mut rng));
+        for _ in 0..more {
+            text.push_str("\n\n");
+            text.push_str(&story(&mut rng));
+        }
+    }
+    text.push('\n');
+    text
+}
+
 /// Beats in order, in one paragraph or in three: the opening, the middle, the end.
 fn tell(rng: &mut ChaCha8Rng, plot: &Plot, slots: &Slots) -> String {
     let paragraphs = chance(rng, 40);
@@ -116,6 +141,16 @@ mod tests {
         assert_ne!(corpus(5, 4000), corpus(FIRST_HELD_OUT_SEED, 4000));
         let longer = corpus(5, 8000);
         assert!(longer.starts_with(&corpus(5, 4000)), "a longer corpus must begin with the shorter one");
+    }
+
+    #[test]
+    fn documents_hold_one_text_or_some_and_end_with_a_line() {
+        let text = documents(5, 400_000);
+        assert!(text.ends_with('\n'));
+        let all: Vec<&str> = text.trim_end().split("\n<|endoftext|>\n").collect();
+        let joined = all.iter().filter(|document| document.contains("\n\n")).count();
+        assert!((all.len() * 4..all.len() * 14).contains(&(joined * 100)), "{joined} of {}", all.len());
+        assert!(all.iter().all(|document| (1..=3).contains(&document.split("\n\n").count())));
     }
 
     #[test]

@@ -1,0 +1,9 @@
+//! Methods of the catalogue that are ways to train: one file or folder each, with the demonstration that measures it.
+//!
+//! What they need (schedules, laws, selection, guards, networks) lies in the other modules; here is how it belongs
+//! together and what it was measured to give. [`METHODS`] lists them for the catalogue.
+
+use ounce_eval::method::Method;
+
+/// The working methods of this crate.
+pub const METHODS: &[Method] = &[];
