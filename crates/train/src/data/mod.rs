@@ -6,6 +6,7 @@
 //! - [`stream`]: text for language models, in any order of documents.
 //! - [`samples`]: questions with answers, and choices between two answers; [`packing`] lays them out.
 //! - [`masked`]: text with hidden tokens, for encoders.
+//! - [`labelled`]: texts, words and questions with what is right, for classifiers; kept in memory, without a cache.
 //!
 //! [`split`] holds documents out for validation, [`select`] keeps the hard and diverse part of instruction data.
 
@@ -13,6 +14,7 @@ pub mod build;
 pub mod cache;
 pub mod encode;
 pub mod form;
+pub mod labelled;
 pub mod masked;
 pub mod packing;
 mod permutation;

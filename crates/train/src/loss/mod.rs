@@ -1,11 +1,13 @@
 //! Losses on logits. A network hands them over a chunk of rows at a time and takes back gradients in their place.
 
 mod cross_entropy;
+mod scores;
 mod span;
 
 use ounce_kernels::pool::Pool;
 
 pub use cross_entropy::CrossEntropy;
+pub use scores::Scores;
 pub use span::SpanLoss;
 
 /// The logits of some rows of a batch.

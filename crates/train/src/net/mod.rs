@@ -8,6 +8,7 @@
 mod attention;
 mod buffers;
 mod build;
+pub mod classifier;
 mod context;
 mod embedding;
 mod experts;
@@ -35,7 +36,7 @@ use self::context::Context;
 use self::embedding::Embedding;
 use self::head::Head;
 use self::layer::Layer;
-use crate::loss::{CrossEntropy, LogitLoss, SpanLoss};
+use crate::loss::{CrossEntropy, LogitLoss, Scores, SpanLoss};
 use crate::{Batch, Error, Loss, Param, Result, Trainable};
 
 pub use self::init::Init;
@@ -91,7 +92,7 @@ impl Net {
         embedding.gradient_scale = options.embedding_gradient.unwrap_or(1.0);
         let layers = spec.layers.iter().enumerate();
         let layers: Vec<Layer> = layers
-            .map(|(index, layer)| Layer::build(&mut from, index, layer, spec.causal, &mut rotations))
+            .map(|(index, layer)| Layer::build(&mut from, spec.owner(index), layer, spec.causal, &mut rotations))
             .collect::<Result<_>>()?;
         let head = Head::build(&mut from, spec)?;
         let params = from.params;
@@ -239,6 +240,12 @@ impl Trainable for Net {
 
     fn accumulate(&mut self, batch: &Batch, scale: f32) -> Result<Loss> {
         self.run_usual(batch, Some(scale))
+    }
+
+    fn scores(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+        let mut scores = Scores::default();
+        self.run(batch, None, &mut scores)?;
+        Ok(scores.0)
     }
 
     fn workspace_bytes(&self, tokens: usize) -> usize {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, Keep, State, Store};
 use crate::data::BatchSource;
+use crate::data::labelled::judge::Metrics;
 use crate::optim::Optimizer;
 use crate::schedule::Schedule;
 use crate::{Error, Result, Trainable};
@@ -71,7 +72,11 @@ pub struct Trainer<'r> {
     log: Log,
     state: State,
     saved: Option<u64>,
+    judge: Option<Judge<'r>>,
 }
+
+/// Judges a network at each validation, besides its loss.
+pub type Judge<'r> = Box<dyn FnMut(&mut dyn Trainable) -> Result<Metrics> + 'r>;
 
 /// What a run begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +149,7 @@ impl<'r> Trainer<'r> {
             log,
             state,
             saved: None,
+            judge: None,
         };
         match start {
             Start::Fresh => {}
@@ -161,6 +167,11 @@ impl<'r> Trainer<'r> {
             }
         }
         Ok(trainer)
+    }
+
+    /// Judges the network at each validation, besides its loss.
+    pub fn judge(&mut self, judge: Judge<'r>) {
+        self.judge = Some(judge);
     }
 
     /// Where the run stands.

@@ -9,6 +9,7 @@ use super::report::{Guarded, Observer, Step, Validation, memory};
 use super::{Ended, Trainer};
 use crate::checkpoint::{self, State};
 use crate::data::Position;
+use crate::data::labelled::judge::Metrics;
 use crate::optim::norm::{clip_factor, global_norm};
 use crate::{Batch, Error, Loss, Result, Trainable};
 
@@ -222,6 +223,10 @@ impl Trainer<'_> {
             batches += 1;
         }
         source.seek(&beginning)?;
+        let metrics = match &mut self.judge {
+            Some(judge) => judge(self.net)?,
+            None => Metrics::default(),
+        };
         let mean = loss.mean();
         if !mean.is_finite() {
             let why = if loss.count == 0 {
@@ -243,6 +248,7 @@ impl Trainer<'_> {
             tokens: loss.count,
             best,
             seconds: start.elapsed().as_secs_f64(),
+            metrics,
         };
         self.log.write("validation", &report)?;
         observer.validation(&report)

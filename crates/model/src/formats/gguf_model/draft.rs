@@ -42,6 +42,10 @@ impl Draft {
         let arch = super::by_family(&spec.family).ok_or_else(|| {
             Error::unsupported(format!("GGUF has no architecture for the family {}", spec.family))
         })?;
+        if spec.sharing_layers() > 0 {
+            let what = "GGUF has no layers that share their weights; write a folder of safetensors";
+            return Err(Error::unsupported(what));
+        }
         let (mut spec, mut config) = (spec.clone(), config.clone());
         if !spec.causal && spec.head.is_some() {
             tracing::warn!(

@@ -67,11 +67,12 @@ impl Observer for Watcher {
     }
 
     fn validation(&mut self, validation: &Validation) -> ounce_train::Result<()> {
-        let Validation { step, loss, perplexity, best, .. } = validation;
+        let Validation { step, best, .. } = validation;
         let mark = if *best { "  best so far" } else { "" };
         let train = self.loss.map_or(String::new(), |loss| format!("   training loss {loss:.4}"));
         self.line(&format!(
-            "step {step:>7}   validation loss {loss:.4}, perplexity {perplexity:.3}{mark}{train}"
+            "step {step:>7}   validation {}{mark}{train}",
+            said(validation)
         ));
         self.validations.push(*validation);
         Ok(())
@@ -98,6 +99,15 @@ impl Observer for Watcher {
             _ => "batch left out".to_string(),
         };
         self.line(&format!("step {step:>7}   spike: loss {loss:.3}, gradient norm {norm:.3}; {done}"));
+    }
+}
+
+/// A validation in words: loss, and perplexity or what a classifier is judged by.
+pub(super) fn said(validation: &Validation) -> String {
+    let Validation { loss, perplexity, metrics, .. } = validation;
+    match metrics.to_string() {
+        none if none.is_empty() => format!("loss {loss:.4}, perplexity {perplexity:.3}"),
+        metrics => format!("loss {loss:.4}, {metrics}"),
     }
 }
 
