@@ -44,7 +44,8 @@ pub fn words(text: &str, articles: Articles) -> Vec<String> {
 
 /// ASCII punctuation and the marks of other languages' texts.
 fn is_punctuation(c: char) -> bool {
-    c.is_ascii_punctuation() || matches!(c, '«' | '»' | '“' | '”' | '„' | '‘' | '’' | '…' | '–' | '—' | '¿' | '¡')
+    c.is_ascii_punctuation()
+        || matches!(c, '«' | '»' | '“' | '”' | '„' | '‘' | '’' | '…' | '–' | '—' | '¿' | '¡')
 }
 
 /// How an answer compares with an expected one.

@@ -2,7 +2,7 @@
 //! narrower than the residual stream.
 //!
 //! There are `num_hidden_groups` groups of `inner_group_num` layers with weights. `num_hidden_layers` times a group is run
-//! through, the first group as often as the others, one behind the other.
+//! through, each group about as often as the others, one behind the other.
 
 use super::llama::activation;
 use super::{Family, bert, classifier};
@@ -39,16 +39,28 @@ const EMBEDDING: &[Rule] = &[
 ];
 
 const LAYERS: &[Rule] = &[
-    same("{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.attention.query", &["layers.{i}.attention.query"]),
+    same(
+        "{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.attention.query",
+        &["layers.{i}.attention.query"],
+    ),
     same("{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.attention.key", &["layers.{i}.attention.key"]),
-    same("{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.attention.value", &["layers.{i}.attention.value"]),
-    same("{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.attention.dense", &["layers.{i}.attention.output"]),
+    same(
+        "{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.attention.value",
+        &["layers.{i}.attention.value"],
+    ),
+    same(
+        "{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.attention.dense",
+        &["layers.{i}.attention.output"],
+    ),
     same(
         "{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.attention.LayerNorm",
         &["layers.{i}.attention.residual_norm"],
     ),
     same("{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.ffn", &["layers.{i}.feed_forward.up"]),
-    same("{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.ffn_output", &["layers.{i}.feed_forward.down"]),
+    same(
+        "{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.ffn_output",
+        &["layers.{i}.feed_forward.down"],
+    ),
     same(
         "{p}encoder.albert_layer_groups.{g}.albert_layers.{j}.full_layer_layer_norm",
         &["layers.{i}.feed_forward.residual_norm"],
@@ -89,7 +101,8 @@ fn spec(config: &Config) -> Result<Spec> {
     let mut spec = bert::shaped(config, shape)?;
     spec.family = ALBERT.name.to_string();
     spec.embedding.projected_from = Some(config.size_or("embedding_size", 128)?);
-    let group = |block: usize| block * groups / blocks;
+    // As transformers computes it, rounding included.
+    let group = |block: usize| (block as f64 / (blocks as f64 / groups as f64)) as usize;
     for block in 1..blocks {
         // The first use of a group has its weights.
         let first = (0..block).rev().take_while(|&it| group(it) == group(block)).last();

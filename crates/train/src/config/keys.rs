@@ -58,7 +58,10 @@ pub static TABLE: &[Key] = &[
         "where answers are looked for in a text longer than data.context: tokens from one window's start to the next's (spans)",
     ),
     key("data.cache", "where the token ids are kept; empty for tokens.bin in the output folder"),
-    key("train.batch", "sequences of a micro-batch: batch * context tokens, or so many examples with labels; lower it if memory runs out"),
+    key(
+        "train.batch",
+        "sequences of a micro-batch: batch * context tokens, or so many examples with labels; lower it if memory runs out",
+    ),
     key("train.accumulation", "micro-batches whose gradients make one step"),
     key("train.steps", "steps; or give tokens, epochs or minutes; with none of them one epoch"),
     key("train.tokens", "tokens"),
@@ -90,7 +93,10 @@ pub static TABLE: &[Key] = &[
     key("validation.batches", "micro-batches of a validation at most; 0 for all"),
     key("validation.sample_every", "steps between samples of text; 0 for none"),
     key("validation.prompt", "what samples begin with"),
-    key("validation.articles", "whose articles do not count where answers are compared: english, french, none"),
+    key(
+        "validation.articles",
+        "whose articles do not count where answers are compared: english, french, none",
+    ),
     key("output.folder", "the run's folder: model/, checkpoints/, log.jsonl, loss.svg, loss.png"),
     key("output.checkpoint_every", "steps between checkpoints; 0 for one at the end"),
     key("output.keep", "newest checkpoints that stay, besides the best and the end of the stable part"),

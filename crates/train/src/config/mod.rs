@@ -441,7 +441,9 @@ impl Config {
         if self.model.preset != Preset::Albert {
             without(&mut model, &["embedding", "groups"]);
         }
-        if !matches!(self.data.objective, Objective::Auto | Objective::Spans) || self.data.stride == Data::default().stride {
+        if !matches!(self.data.objective, Objective::Auto | Objective::Spans)
+            || self.data.stride == Data::default().stride
+        {
             without(&mut data, &["stride"]);
         }
         serde_json::json!({

@@ -50,7 +50,8 @@ pub fn with_classifier(model: &Model, task: Task, labels: &[String], init: Init,
     let map = config.map_mut();
     map.insert("architectures".to_string(), json!([class]));
     if task != Task::Spans {
-        let names: Map<_, _> = labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
+        let names: Map<_, _> =
+            labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
         let ids: Map<_, _> = labels.iter().enumerate().map(|(id, name)| (name.clone(), json!(id))).collect();
         map.insert("id2label".to_string(), json!(names));
         map.insert("label2id".to_string(), json!(ids));
@@ -69,7 +70,11 @@ pub fn with_classifier(model: &Model, task: Task, labels: &[String], init: Init,
 /// The name of the family's class for a task.
 fn class_of(spec: &Spec, task: Task) -> Result<String> {
     let none = || {
-        Error::Unsupported(format!("models of the family {} can't be made {} models", spec.family, task.class()))
+        Error::Unsupported(format!(
+            "models of the family {} can't be made {} models",
+            spec.family,
+            task.class()
+        ))
     };
     let family = families::by_name(&spec.family).ok_or_else(none)?;
     let own = family.architectures.iter().find(|class| class.ends_with(task.class()));
@@ -101,7 +106,9 @@ mod tests {
         assert_eq!(families::classifier::label_names(&made.config, 3), labels);
         let name = "layers.0.attention.query.weight";
         assert_eq!(made.weights.f32(name).unwrap(), model.weights.f32(name).unwrap());
-        assert!(made.weights.contains("classifier.dense.weight") && !made.weights.contains("head.dense.weight"));
+        assert!(
+            made.weights.contains("classifier.dense.weight") && !made.weights.contains("head.dense.weight")
+        );
         let other = with_classifier(&made, Task::Texts, &labels[..2], Init::default(), 3).unwrap();
         assert_eq!(other.weights.get("classifier.weight").unwrap().shape, [2, 32]);
         let spans = with_classifier(&made, Task::Spans, &[], Init::default(), 3).unwrap();

@@ -92,7 +92,9 @@ impl Net {
         embedding.gradient_scale = options.embedding_gradient.unwrap_or(1.0);
         let layers = spec.layers.iter().enumerate();
         let layers: Vec<Layer> = layers
-            .map(|(index, layer)| Layer::build(&mut from, spec.owner(index), layer, spec.causal, &mut rotations))
+            .map(|(index, layer)| {
+                Layer::build(&mut from, spec.owner(index), layer, spec.causal, &mut rotations)
+            })
             .collect::<Result<_>>()?;
         let head = Head::build(&mut from, spec)?;
         let params = from.params;

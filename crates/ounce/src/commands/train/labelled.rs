@@ -157,7 +157,8 @@ impl Encode<'_> {
         let (types, labels) = (spec.embedding.token_types > 1, self.labels.len());
         let mut note_cut = |cut: usize, all: usize| {
             if cut > 0 {
-                notes.push(format!("{cut} of {all} {what} texts are longer than {limit} tokens and were cut"));
+                notes
+                    .push(format!("{cut} of {all} {what} texts are longer than {limit} tokens and were cut"));
             }
         };
         Ok(match data {
@@ -181,7 +182,9 @@ impl Encode<'_> {
                     }
                 }
                 if left_out > 0 {
-                    notes.push(format!("{left_out} {what} questions are longer than {limit} tokens and were left out"));
+                    notes.push(format!(
+                        "{left_out} {what} questions are longer than {limit} tokens and were left out"
+                    ));
                 }
                 let examples = asked.iter().flat_map(|(_, asked)| asked.windows.clone()).collect();
                 let articles = self.config.validation.articles;

@@ -329,7 +329,12 @@ fn print(report: &Report, classifies: bool) -> anyhow::Result<()> {
         output::line(format!("loss curve in {}", chart.display()))?;
     }
     match &report.model {
-        Some(model) => output::line(format!("model in {}; try ounce {} {}", model.display(), if classifies { "classify" } else { "run" }, quoted(model))),
+        Some(model) => output::line(format!(
+            "model in {}; try ounce {} {}",
+            model.display(),
+            if classifies { "classify" } else { "run" },
+            quoted(model)
+        )),
         None => output::line(format!(
             "checkpoint in {}; --resume goes on",
             report.output.join("checkpoints").display()

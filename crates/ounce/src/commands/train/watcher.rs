@@ -70,10 +70,7 @@ impl Observer for Watcher {
         let Validation { step, best, .. } = validation;
         let mark = if *best { "  best so far" } else { "" };
         let train = self.loss.map_or(String::new(), |loss| format!("   training loss {loss:.4}"));
-        self.line(&format!(
-            "step {step:>7}   validation {}{mark}{train}",
-            said(validation)
-        ));
+        self.line(&format!("step {step:>7}   validation {}{mark}{train}", said(validation)));
         self.validations.push(*validation);
         Ok(())
     }

@@ -103,7 +103,9 @@ impl Framed {
     pub fn beginning(&self, limit: usize) -> Result<(Range<usize>, bool)> {
         let windows = self.windows(limit, limit);
         let first = windows.and_then(|windows| windows.into_iter().next()).ok_or_else(|| {
-            Error::Settings(format!("a sequence of {limit} tokens has no room for a text; raise data.context"))
+            Error::Settings(format!(
+                "a sequence of {limit} tokens has no room for a text; raise data.context"
+            ))
         })?;
         let cut = first.end < self.pieces.len();
         Ok((first, cut))

@@ -25,7 +25,8 @@ pub struct Metrics {
 impl std::fmt::Display for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let parts = [("accuracy", self.accuracy), ("exact match", self.exact_match), ("F1", self.f1)];
-        let parts = parts.iter().filter_map(|(name, value)| Some(format!("{name} {:.1} %", 100.0 * (*value)?)));
+        let parts =
+            parts.iter().filter_map(|(name, value)| Some(format!("{name} {:.1} %", 100.0 * (*value)?)));
         f.write_str(&parts.collect::<Vec<_>>().join(", "))
     }
 }
@@ -67,11 +68,19 @@ impl Judge {
         match self {
             Judge::Texts { examples, labels } => {
                 let counts = count(net, examples, *labels, at_once)?;
-                Ok(Metrics { accuracy: Some(counts.accuracy()), f1: Some(counts.macro_f1()), exact_match: None })
+                Ok(Metrics {
+                    accuracy: Some(counts.accuracy()),
+                    f1: Some(counts.macro_f1()),
+                    exact_match: None,
+                })
             }
             Judge::Tokens { examples, labels, outside } => {
                 let counts = count(net, examples, *labels, at_once)?;
-                Ok(Metrics { accuracy: Some(counts.accuracy()), f1: Some(counts.f1(*outside)), exact_match: None })
+                Ok(Metrics {
+                    accuracy: Some(counts.accuracy()),
+                    f1: Some(counts.f1(*outside)),
+                    exact_match: None,
+                })
             }
             Judge::Spans { questions, articles } => {
                 // Only where some have no answer can none be the answer.
@@ -81,7 +90,8 @@ impl Judge {
                     let answer = find(net, asked, at_once)?;
                     let found = answer.filter(|found| !may_lack || found.score >= found.nothing);
                     let text = found.map_or("", |found| question.context[found.bytes].trim());
-                    let expected: Vec<&str> = question.answers.iter().map(|(text, _)| text.as_str()).collect();
+                    let expected: Vec<&str> =
+                        question.answers.iter().map(|(text, _)| text.as_str()).collect();
                     let matched = answers::best(text, &expected, *articles);
                     exact += matched.exact;
                     f1 += matched.f1;
@@ -95,7 +105,9 @@ impl Judge {
     /// The same with less: about the first `sequences`, one at least.
     pub fn first(mut self, sequences: usize) -> Judge {
         match &mut self {
-            Judge::Texts { examples, .. } | Judge::Tokens { examples, .. } => examples.truncate(sequences.max(1)),
+            Judge::Texts { examples, .. } | Judge::Tokens { examples, .. } => {
+                examples.truncate(sequences.max(1))
+            }
             Judge::Spans { questions, .. } => {
                 let mut windows = 0;
                 let fitting = questions.iter().take_while(|(_, asked)| {
@@ -114,7 +126,11 @@ impl Judge {
 ///
 /// # Errors
 /// If the network gives no scores, or the question does not fit it.
-pub fn find(net: &mut dyn Trainable, asked: &Asked, at_once: usize) -> Result<Option<super::questions::Found>> {
+pub fn find(
+    net: &mut dyn Trainable,
+    asked: &Asked,
+    at_once: usize,
+) -> Result<Option<super::questions::Found>> {
     let mut scores = Vec::with_capacity(asked.windows.len());
     for windows in asked.windows.chunks(at_once.max(1)) {
         let all = net.scores(&batch(windows))?;
@@ -156,13 +172,16 @@ impl Counts {
     fn f1(&self, outside: Option<u32>) -> f64 {
         let labels = (0..self.labels).filter(|&label| outside != Some(label as u32));
         let all = labels.map(|label| self.sums(label));
-        let (same, given, expected) = all.fold((0.0, 0.0, 0.0), |sum, it| (sum.0 + it.0, sum.1 + it.1, sum.2 + it.2));
+        let (same, given, expected) =
+            all.fold((0.0, 0.0, 0.0), |sum, it| (sum.0 + it.0, sum.1 + it.1, sum.2 + it.2));
         if given + expected > 0.0 { 2.0 * same / (given + expected) } else { 1.0 }
     }
 
     /// F1 of each label that is given or expected, averaged.
     fn macro_f1(&self) -> f64 {
-        let each = (0..self.labels).map(|label| self.sums(label)).filter(|(_, given, expected)| given + expected > 0.0);
+        let each = (0..self.labels)
+            .map(|label| self.sums(label))
+            .filter(|(_, given, expected)| given + expected > 0.0);
         let each: Vec<f64> = each.map(|(same, given, expected)| 2.0 * same / (given + expected)).collect();
         each.iter().sum::<f64>() / each.len().max(1) as f64
     }

@@ -71,7 +71,12 @@ pub fn batch<'e>(examples: impl IntoIterator<Item = &'e Example>) -> Batch {
 ///
 /// # Errors
 /// If the part is not between 0 and 1, or a side would be empty.
-pub fn split<T>(all: Vec<T>, held_out: f64, seed: u64, key: impl Fn(&T) -> String) -> Result<(Vec<T>, Vec<T>)> {
+pub fn split<T>(
+    all: Vec<T>,
+    held_out: f64,
+    seed: u64,
+    key: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, Vec<T>)> {
     if !(held_out > 0.0 && held_out < 1.0) {
         return Err(Error::Settings(format!(
             "a validation split of {held_out} is not possible; give a fraction between 0 and 1, such as 0.1"
@@ -125,9 +130,10 @@ impl LabelledStream {
         if examples.is_empty() || settings.examples == 0 {
             return Err(Error::Settings("a batch needs an example with something to learn".to_string()));
         }
-        let source = examples.iter().fold(mix(settings.seed, u64::from(settings.shuffle)), |source, example| {
-            example.ids.iter().fold(mix(source, 1), |source, &id| mix(source, u64::from(id)))
-        });
+        let source =
+            examples.iter().fold(mix(settings.seed, u64::from(settings.shuffle)), |source, example| {
+                example.ids.iter().fold(mix(source, 1), |source, &id| mix(source, u64::from(id)))
+            });
         let tokens = examples.iter().map(|example| example.ids.len() as u64).sum();
         let at = Position { source, ..Position::default() };
         let mut stream = LabelledStream { examples, settings, order: Permutation::None, at, tokens };

@@ -52,13 +52,19 @@ impl Asked {
     ) -> Result<Option<Asked>> {
         let framed = Framed::new(tokenizer, Some(&question.question), &question.context, types)?;
         let Some(parts) = framed.windows(limit, stride) else { return Ok(None) };
-        let answer = question.answers.first().and_then(|(text, start)| tokens_of(&framed, *start..*start + text.len()));
+        let answer = question
+            .answers
+            .first()
+            .and_then(|(text, start)| tokens_of(&framed, *start..*start + text.len()));
         let (head, begins) = (framed.head(), framed.head() > 0);
         let window = |part: &Range<usize>| {
             let (ids, types) = framed.sequence(part);
-            let inside = answer.as_ref().filter(|answer| answer.start >= part.start && answer.end <= part.end);
+            let inside =
+                answer.as_ref().filter(|answer| answer.start >= part.start && answer.end <= part.end);
             let span = match inside {
-                Some(answer) => [answer.start, answer.end - 1].map(|token| (head + token - part.start) as u32),
+                Some(answer) => {
+                    [answer.start, answer.end - 1].map(|token| (head + token - part.start) as u32)
+                }
                 // An answer that can't be placed teaches nothing; one that is elsewhere teaches that.
                 None if begins && (answer.is_some() || question.answers.is_empty()) => [0, 0],
                 None => [IGNORE, IGNORE],
@@ -84,7 +90,9 @@ impl Asked {
         for (part, scores) in self.parts.iter().zip(scores) {
             nothing = nothing.min(scores[0] + scores[1]);
             all.iter_mut().enumerate().for_each(|(side, all)| all.extend(inside(scores, part, side)));
-            let Some((first, last, score)) = best_span(scores, self.head..self.head + part.len()) else { continue };
+            let Some((first, last, score)) = best_span(scores, self.head..self.head + part.len()) else {
+                continue;
+            };
             if best.as_ref().is_none_or(|(best, _)| score > best.score) {
                 let token = |at: usize| &self.offsets[part.start + at - self.head];
                 let bytes = token(first).start..token(last).end.max(token(first).start);

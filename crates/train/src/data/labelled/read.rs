@@ -42,7 +42,10 @@ fn text_of(place: &Place, fields: &Map<String, Value>, names: &[&str]) -> Result
     let value = column(fields, names).and_then(Value::as_str);
     value.map(str::to_string).ok_or_else(|| {
         let found: Vec<&str> = fields.keys().map(String::as_str).collect();
-        Error::data(place, format!("has no text in a column {}; it has {}", names.join(", "), found.join(", ")))
+        Error::data(
+            place,
+            format!("has no text in a column {}; it has {}", names.join(", "), found.join(", ")),
+        )
     })
 }
 
@@ -91,7 +94,10 @@ pub fn tags(paths: &[PathBuf]) -> Result<Vec<Tagged>> {
                 let list = column(&fields, names).and_then(Value::as_array);
                 let list = list.and_then(|list| list.iter().map(label_of).collect::<Option<Vec<String>>>());
                 list.ok_or_else(|| {
-                    Error::data(&place, format!("has no list of texts or numbers in a column {}", names.join(", ")))
+                    Error::data(
+                        &place,
+                        format!("has no list of texts or numbers in a column {}", names.join(", ")),
+                    )
                 })
             };
             let sentence = Tagged { words: list(&WORDS)?, tags: list(&TAGS)? };
@@ -169,7 +175,8 @@ fn squad(path: &Path, all: &mut Vec<Question>) -> Result<bool> {
             let asked = paragraph.get("qas").and_then(Value::as_array);
             for asked in asked.ok_or_else(|| wrong("has a paragraph without qas"))? {
                 let question = asked.get("question").and_then(Value::as_str);
-                let question = question.ok_or_else(|| wrong("has an entry of qas without question"))?.to_string();
+                let question =
+                    question.ok_or_else(|| wrong("has an entry of qas without question"))?.to_string();
                 let place = format!("{}, question {question:?}", path.display());
                 let answers = answers_of(&place, asked.get("answers"), context)?;
                 all.push(Question { question, context: context.to_string(), answers });
@@ -186,7 +193,9 @@ fn answers_of(
     context: &str,
 ) -> Result<Vec<(String, usize)>> {
     let mut found: Vec<(&str, Option<u64>)> = Vec::new();
-    let object = |answer: &'_ Value| Some((answer.get("text")?.as_str()?.to_string(), answer.get("answer_start")?.as_u64()));
+    let object = |answer: &'_ Value| {
+        Some((answer.get("text")?.as_str()?.to_string(), answer.get("answer_start")?.as_u64()))
+    };
     let mut owned: Vec<(String, Option<u64>)> = Vec::new();
     match value {
         None | Some(Value::Null) => {}
@@ -196,7 +205,8 @@ fn answers_of(
             let starts = lists.get("answer_start").and_then(Value::as_array);
             for (index, text) in lists["text"].as_array().into_iter().flatten().enumerate() {
                 let start = starts.and_then(|starts| starts.get(index)?.as_u64());
-                let text = text.as_str().ok_or_else(|| Error::data(place, "has an answer that is no text"))?;
+                let text =
+                    text.as_str().ok_or_else(|| Error::data(place, "has an answer that is no text"))?;
                 found.push((text, start));
             }
         }
@@ -206,7 +216,8 @@ fn answers_of(
                     (Some(text), _) => owned.push((text.to_string(), None)),
                     (None, Some(answer)) => owned.push(answer),
                     (None, None) => {
-                        let what = "has an answer that is neither a text nor an object with text and answer_start";
+                        let what =
+                            "has an answer that is neither a text nor an object with text and answer_start";
                         return Err(Error::data(place, what));
                     }
                 }
@@ -214,7 +225,9 @@ fn answers_of(
         }
         Some(Value::Object(_)) => {
             let answer = value.and_then(object);
-            owned.push(answer.ok_or_else(|| Error::data(place, "has an answer without text and answer_start"))?);
+            owned.push(
+                answer.ok_or_else(|| Error::data(place, "has an answer without text and answer_start"))?,
+            );
         }
         Some(_) => return Err(Error::data(place, "has answers that are no list")),
     }

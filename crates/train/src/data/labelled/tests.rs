@@ -24,7 +24,9 @@ fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn frames_are_the_tokenizers() {
     let tokenizer = tokenizer();
-    for (question, text) in [(None, "the cat sat"), (Some("is it small"), "the cat"), (None, ""), (Some(""), "a b")] {
+    for (question, text) in
+        [(None, "the cat sat"), (Some("is it small"), "the cat"), (None, ""), (Some(""), "a b")]
+    {
         let framed = Framed::new(&tokenizer, question, text, true).unwrap();
         let whole = framed.sequence(&(0..framed.pieces.len()));
         let (first, pair) = question.map_or((text, None), |question| (question, Some(text)));

@@ -159,9 +159,10 @@ fn expect_quality(evidence: &mut Evidence) {
             shared >= separate - 5.0,
         );
         let deviation = of(evidence, true, size, Strategy::Plain, DEVIATION);
-        for (strategy, what) in
-            [(Strategy::Augmented, "translated questions"), (Strategy::Transferred, "transfer from the other language")]
-        {
+        for (strategy, what) in [
+            (Strategy::Augmented, "translated questions"),
+            (Strategy::Transferred, "transfer from the other language"),
+        ] {
             let better = of(evidence, true, size, strategy, F1);
             evidence.expect(
                 format!("{what} raises the mean F1, {size} questions"),
@@ -195,7 +196,8 @@ fn expect_sizes(study: &Study, shared: &Model, separate: &Model, evidence: &mut 
         for (engine, seconds) in engines.iter().zip(&mut seconds) {
             let start = Instant::now();
             for _ in 0..10 {
-                let hidden = engine.encode(&ids, &[]).map_err(|error| crate::Error::Unsupported(error.to_string()))?;
+                let hidden =
+                    engine.encode(&ids, &[]).map_err(|error| crate::Error::Unsupported(error.to_string()))?;
                 std::hint::black_box(hidden);
             }
             *seconds = seconds.min(start.elapsed().as_secs_f64() / 10.0);

@@ -148,20 +148,25 @@ pub(super) fn first_thing(question: &Question) -> &str {
 
 /// A tokenizer for both languages, one token a word.
 pub(super) fn tokenizer() -> Result<Tokenizer> {
-    let mut words: Vec<String> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "the", "le", "awhat", "bwhat"]
-        .map(String::from)
-        .to_vec();
+    let mut words: Vec<String> =
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "the", "le", "awhat", "bwhat"]
+            .map(String::from)
+            .to_vec();
     words.extend((0..NAMES).map(|index| format!("name{index}")));
     for letter in ['a', 'b'] {
         for (kind, count) in [("verb", VERBS), ("noun", NOUNS), ("adjective", ADJECTIVES)] {
             words.extend((0..count).map(|index| format!("{letter}{kind}{index}")));
         }
     }
-    let vocab: serde_json::Map<_, _> = words.iter().enumerate().map(|(id, word)| (word.clone(), json!(id))).collect();
-    let special = |id: usize| json!({"id": id, "content": words[id], "single_word": false, "lstrip": false,
-        "rstrip": false, "normalized": false, "special": true});
+    let vocab: serde_json::Map<_, _> =
+        words.iter().enumerate().map(|(id, word)| (word.clone(), json!(id))).collect();
+    let special = |id: usize| {
+        json!({"id": id, "content": words[id], "single_word": false, "lstrip": false,
+        "rstrip": false, "normalized": false, "special": true})
+    };
     let piece = |kind: &str, id: &str, of: u32| json!({kind: {"id": id, "type_id": of}});
-    let one = [piece("SpecialToken", "[CLS]", 0), piece("Sequence", "A", 0), piece("SpecialToken", "[SEP]", 0)];
+    let one =
+        [piece("SpecialToken", "[CLS]", 0), piece("Sequence", "A", 0), piece("SpecialToken", "[SEP]", 0)];
     let two = [&one[..], &[piece("Sequence", "B", 1), piece("SpecialToken", "[SEP]", 1)]].concat();
     let known = |name: &str, id: u32| json!({"id": name, "ids": [id], "tokens": [name]});
     let whole = json!({

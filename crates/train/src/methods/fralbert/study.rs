@@ -172,7 +172,14 @@ impl Study {
     }
 
     /// Trains on so many questions of language B, drawn by the seed, and judges.
-    pub fn tuned(&self, mut net: Net, count: usize, strategy: Strategy, seed: u64, judge: &Judge) -> Result<Metrics> {
+    pub fn tuned(
+        &self,
+        mut net: Net,
+        count: usize,
+        strategy: Strategy,
+        seed: u64,
+        judge: &Judge,
+    ) -> Result<Metrics> {
         let mut random = self.random(4, seed);
         let own = self.examples(count, || language::question(Language::B, &mut random))?;
         let steps = self.scale.tuning;
@@ -201,7 +208,8 @@ impl Study {
     #[cfg(test)]
     pub fn learned(&self, mut net: Net, count: usize, seed: u64) -> Result<f64> {
         let mut random = self.random(4, seed);
-        let questions: Vec<Question> = (0..count).map(|_| language::question(Language::B, &mut random)).collect();
+        let questions: Vec<Question> =
+            (0..count).map(|_| language::question(Language::B, &mut random)).collect();
         let mut each = questions.iter().cloned();
         let own = self.examples(count, || each.next().expect("as many as are asked for"))?;
         let mut stream = stream(own, count, seed)?;
