@@ -137,7 +137,7 @@ fn one(
     text: String,
 ) -> anyhow::Result<Said> {
     let limit = longest(model);
-    let types = model.spec.embedding.token_types > 0;
+    let types = model.spec.embedding.token_types > 1;
     if let (Scored::Spans, Some(question)) = (of, &args.question) {
         let what = answer(tokenizer, engine, question, &text, limit, types)?;
         return Ok(Said { text, truncated: false, what });

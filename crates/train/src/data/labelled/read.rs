@@ -199,7 +199,7 @@ fn answers_of(
     let mut owned: Vec<(String, Option<u64>)> = Vec::new();
     match value {
         None | Some(Value::Null) => {}
-        Some(Value::String(text)) => found.push((text, None)),
+        Some(Value::String(text)) => found.push((text.as_str(), None)),
         Some(Value::Object(lists)) if lists.get("text").is_some_and(Value::is_array) => {
             // As the data sets library stores them: a list of texts beside a list of starts.
             let starts = lists.get("answer_start").and_then(Value::as_array);
