@@ -34,7 +34,7 @@ fn batch(model: &Model, lengths: &[usize]) -> Batch {
     batch
 }
 
-const FAMILIES: [&str; 17] = [
+const FAMILIES: [&str; 18] = [
     "llama",
     "mistral",
     "qwen2",

@@ -76,7 +76,7 @@ pub struct Trainer<'r> {
 }
 
 /// Judges a network at each validation, besides its loss.
-pub type Judge<'r> = Box<dyn FnMut(&mut dyn Trainable) -> Result<Metrics> + 'r>;
+pub type Judge<'r> = &'r mut dyn FnMut(&mut dyn Trainable) -> Result<Metrics>;
 
 /// What a run begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -139,10 +139,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         Some(source) => Some(source.as_mut()),
         None => None,
     };
+    let at_once = config.train.batch;
+    let mut judging = judge.map(|judge| move |net: &mut dyn Trainable| judge.judge(net, at_once));
     let mut trainer = Trainer::new(&mut net, train.as_mut(), validation, optimizer, options, &folder, start)?;
-    if let Some(judge) = judge {
-        let at_once = config.train.batch;
-        trainer.judge(Box::new(move |net| judge.judge(net, at_once)));
+    if let Some(judge) = &mut judging {
+        trainer.judge(judge);
     }
     std::fs::write(folder.join("run.toml"), toml_of(&config)).context("run.toml can't be written")?;
     let mut watcher = Watcher::new(schedule.total, globals.json, config.validation.prompt.clone());
