@@ -17,7 +17,7 @@ const DEVIATION: &str = "F1, standard deviation";
 const SIZES: [usize; 2] = [50, 200];
 
 const SCALE: Scale =
-    Scale { hidden: 64, layers: 4, pretraining: 3000, transfer: 300, tuning: 150, seeds: 5, questions: 200 };
+    Scale { hidden: 64, layers: 4, pretraining: 600, transfer: 150, tuning: 100, seeds: 5, questions: 150 };
 
 /// The demonstration of the catalogue's entry.
 pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
@@ -94,7 +94,7 @@ fn measure(lab: &dyn Lab, scale: Scale) -> Result<Evidence> {
             evidence.rows.push(runs.row(label(is_shared, *size, strategy), blind));
         }
     }
-    evidence.rows.push(Row::new("the first thing, unread").with(F1, blind, "%"));
+    evidence.rows.push(Row::new("always the person").with(F1, blind, "%"));
     expect_quality(&mut evidence);
     expect_sizes(&study, &shared, &separate, &mut evidence)?;
     evidence.notes = vec![
@@ -105,8 +105,8 @@ fn measure(lab: &dyn Lab, scale: Scale) -> Result<Evidence> {
             scale.hidden, scale.layers, scale.pretraining, scale.tuning, scale.seeds
         ),
         format!(
-            "Language B has A's names, other words for everything else and another order. Translations have A's order and \
-             one word in ten wrong. Transfer costs {} steps more than the other ways, and needs as many questions of A.",
+            "Language B has A's names of people and places, other words for everything else and another order. Translations have A's order and \
+             one word in five wrong. Transfer costs {} steps more than the other ways, and needs as many questions of A.",
             scale.transfer
         ),
         "A shared model of as many parameters as the one with separate layers, 800 questions, paraphrases and noise were \

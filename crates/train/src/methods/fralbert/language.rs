@@ -1,59 +1,39 @@
-//! Two generated languages for the demonstration: the same facts, other words and another order of words, as English and
+//! Two generated languages for the demonstration: the same events, other words and another order of words, as English and
 //! French have names in common and little else. Questions have answers that stand in a text.
 
 use ounce_model::tokenizer::Tokenizer;
 use rand::RngExt;
-use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use crate::Result;
 use crate::data::labelled::questions::Question;
 
-const NAMES: usize = 24;
-const VERBS: usize = 6;
-const NOUNS: usize = 30;
-const ADJECTIVES: usize = 8;
+/// Kinds of words, how many there are of each, and whether both languages have the same.
+const WORDS: [(&str, usize, bool); 8] = [
+    ("person", 24, true),
+    ("place", 24, true),
+    ("verb", 8, false),
+    ("thing", 32, false),
+    ("quality", 8, false),
+    ("time", 12, false),
+    ("animal", 24, false),
+    ("colour", 8, false),
+];
+
+/// What is asked for: who, where, what, when, which animal, which colour.
+const ASKED: [&str; 6] = ["person", "place", "thing", "time", "animal", "colour"];
+
+/// Words that show how a sentence is built.
+const FUNCTIONS: [&str; 4] = ["in", "at", "is", "often"];
 
 /// Which language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Language {
-    /// Plenty of data; article, adjective, noun behind the verb.
+    /// Plenty of data: who, verb, what, where, when.
     A,
-    /// Little data; the thing first, its adjective behind it, the verb last.
+    /// Little data: when, where, what with its quality behind it, who, verb.
     B,
-}
-
-/// Somebody does something with a thing that may have a quality.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fact {
-    name: usize,
-    verb: usize,
-    noun: usize,
-    adjective: Option<usize>,
-}
-
-impl Fact {
-    /// The thing as words of a language, with its article; `order` decides where the adjective stands.
-    fn thing(self, words: Language, order: Language) -> String {
-        let letter = words.letter();
-        let noun = format!("{letter}noun{}", self.noun);
-        let Some(adjective) = self.adjective else { return format!("{} {noun}", words.article()) };
-        let adjective = format!("{letter}adjective{adjective}");
-        match order {
-            Language::A => format!("{} {adjective} {noun}", words.article()),
-            Language::B => format!("{} {noun} {adjective}", words.article()),
-        }
-    }
-
-    /// The fact as a sentence, words of one language in the order of another.
-    fn sentence(self, words: Language, order: Language) -> String {
-        let (verb, thing) = (format!("{}verb{}", words.letter(), self.verb), self.thing(words, order));
-        match order {
-            Language::A => format!("name{} {verb} {thing} .", self.name),
-            Language::B => format!("{thing} name{} {verb} .", self.name),
-        }
-    }
 }
 
 impl Language {
@@ -70,99 +50,160 @@ impl Language {
             Language::B => "le",
         }
     }
+
+    /// A word of this language.
+    fn word(self, kind: &str, number: usize) -> String {
+        let shared = WORDS.iter().any(|(name, _, shared)| *name == kind && *shared);
+        if shared { format!("{kind}{number}") } else { format!("{}{kind}{number}", self.letter()) }
+    }
+
+    fn function(self, name: &str) -> String {
+        format!("{}{name}", self.letter())
+    }
 }
 
-/// Two who each do two things, in any order.
-fn facts(random: &mut ChaCha8Rng) -> Vec<Fact> {
-    let pick = |count: usize, of: usize, random: &mut ChaCha8Rng| -> Vec<usize> {
-        let all: Vec<usize> = (0..of).collect();
-        all.sample(random, count).copied().collect()
-    };
-    let (names, verbs) = (pick(2, NAMES, random), pick(2, VERBS, random));
-    let nouns = pick(4, NOUNS, random);
-    let mut facts: Vec<Fact> = (0..4)
-        .map(|index| Fact {
-            name: names[index / 2],
-            verb: verbs[index % 2],
-            noun: nouns[index],
-            adjective: random.random::<bool>().then(|| random.random_range(0..ADJECTIVES)),
-        })
-        .collect();
-    facts.shuffle(random);
-    facts
+/// An event and an animal, in words of one language and the order of another.
+struct Story {
+    words: Language,
+    order: Language,
+    /// The number of the word of each kind.
+    numbers: [usize; 8],
+    has_quality: bool,
+    has_adverb: bool,
+    animal_first: bool,
 }
 
-fn text(facts: &[Fact], words: Language, order: Language) -> String {
-    facts.iter().map(|fact| fact.sentence(words, order)).collect::<Vec<_>>().join(" ")
+impl Story {
+    fn new(words: Language, order: Language, random: &mut ChaCha8Rng) -> Story {
+        Story {
+            words,
+            order,
+            numbers: WORDS.map(|(_, count, _)| random.random_range(0..count)),
+            has_quality: random.random(),
+            has_adverb: random.random(),
+            animal_first: random.random(),
+        }
+    }
+
+    fn word(&self, kind: &str) -> String {
+        let number = WORDS.iter().position(|(name, ..)| *name == kind).map_or(0, |index| self.numbers[index]);
+        self.words.word(kind, number)
+    }
+
+    /// What a question for this kind is answered with.
+    fn answer(&self, kind: &str) -> String {
+        let article = self.words.article();
+        match (kind, self.order) {
+            ("thing", Language::A) if self.has_quality => {
+                format!("{article} {} {}", self.word("quality"), self.word("thing"))
+            }
+            ("thing", Language::B) if self.has_quality => {
+                format!("{article} {} {}", self.word("thing"), self.word("quality"))
+            }
+            ("thing" | "animal", _) => format!("{article} {}", self.word(kind)),
+            _ => self.word(kind),
+        }
+    }
+
+    fn text(&self) -> String {
+        let [within, at, is, often] = FUNCTIONS.map(|name| self.words.function(name));
+        let adverb = if self.has_adverb { format!(" {often}") } else { String::new() };
+        let [person, place, thing, time, animal, colour] = ASKED.map(|kind| self.answer(kind));
+        let verb = self.word("verb");
+        let (event, other) = match self.order {
+            Language::A => (
+                format!("{person}{adverb} {verb} {thing} {within} {place} {at} {time} ."),
+                format!("{animal} {is} {colour} ."),
+            ),
+            Language::B => (
+                format!("{at} {time} {within} {place} {thing} {person} {verb}{adverb} ."),
+                format!("{colour} {is} {animal} ."),
+            ),
+        };
+        if self.animal_first { format!("{other} {event}") } else { format!("{event} {other}") }
+    }
 }
 
-/// A text as there are many: facts, of which some are told a second time.
+/// A text as there are many.
 pub(super) fn document(language: Language, random: &mut ChaCha8Rng) -> String {
-    let mut told = facts(random);
-    let again: Vec<Fact> = told.sample(random, 2).copied().collect();
-    told.extend(again);
-    text(&told, language, language)
+    let story = || Story::new(language, language, random).text();
+    std::iter::repeat_with(story).take(3).collect::<Vec<_>>().join(" ")
 }
 
 /// A question in a language.
 pub(super) fn question(language: Language, random: &mut ChaCha8Rng) -> Question {
-    ask(&facts(random), language, language, 0.0, random)
+    let story = Story::new(language, language, random);
+    ask(&story, random)
 }
 
-/// A question of language A as a machine translates it to B: word by word, one word in ten wrong, in A's order.
+/// A question of language A as a machine translates it to B: word by word, in A's order, one word in five wrong.
 pub(super) fn translated(random: &mut ChaCha8Rng) -> Question {
-    ask(&facts(random), Language::B, Language::A, 0.1, random)
-}
-
-fn ask(facts: &[Fact], words: Language, order: Language, wrong: f64, random: &mut ChaCha8Rng) -> Question {
-    let mut told = facts.to_vec();
-    for fact in &mut told {
-        if random.random::<f64>() < wrong {
-            fact.noun = random.random_range(0..NOUNS);
+    let story = Story::new(Language::B, Language::A, random);
+    let mut question = ask(&story, random);
+    let wrong = Story::new(Language::B, Language::A, random);
+    let (answer, start) = question.answers[0].clone();
+    let mut context = String::new();
+    let mut moved = start;
+    for word in question.context.split(' ') {
+        let at = context.len();
+        let inside = at >= moved && at < moved + answer.len();
+        let replaced = if !inside && random.random_range(0..5) == 0 {
+            wrong.word(kind_of(word))
+        } else {
+            word.to_string()
+        };
+        if at < moved {
+            moved = moved + replaced.len() - word.len();
         }
-        if random.random::<f64>() < wrong {
-            fact.adjective = fact.adjective.map(|_| random.random_range(0..ADJECTIVES));
-        }
+        context += &replaced;
+        context.push(' ');
     }
-    let index = random.random_range(0..told.len());
-    let asked = told[index];
-    let before: usize = told[..index].iter().map(|fact| fact.sentence(words, order).len() + 1).sum();
-    let sentence = asked.sentence(words, order);
-    let answer = asked.thing(words, order);
-    let start = before + sentence.find(&answer).expect("a sentence has its thing");
-    let letter = words.letter();
-    let question = match order {
-        Language::A => format!("{letter}what {letter}verb{} name{} ?", asked.verb, asked.name),
-        Language::B => format!("name{} {letter}what {letter}verb{} ?", asked.name, asked.verb),
-    };
-    Question { question, context: text(&told, words, order), answers: vec![(answer, start)] }
+    question.context = context.trim_end().to_string();
+    question.answers = vec![(answer, moved)];
+    question
 }
 
-/// What who knows only the form of texts answers: the thing of a text's first sentence.
-pub(super) fn first_thing(question: &Question) -> &str {
-    let sentence = question.context.split(" .").next().unwrap_or_default();
-    let start = sentence.find("le ").unwrap_or(0);
-    let thing = &sentence[start..];
-    thing.split(" name").next().unwrap_or(thing)
+/// The kind of a word, for a wrong one in its place; words without a kind become verbs.
+fn kind_of(word: &str) -> &'static str {
+    let kinds = WORDS.iter().map(|(kind, ..)| *kind);
+    kinds.into_iter().find(|kind| word.contains(kind)).unwrap_or("verb")
+}
+
+fn ask(story: &Story, random: &mut ChaCha8Rng) -> Question {
+    let kind = ASKED[random.random_range(0..ASKED.len())];
+    let (context, answer) = (story.text(), story.answer(kind));
+    let start = context.find(&answer).expect("a text has what it tells");
+    let asking = story.words.function(&format!("which{kind}"));
+    let question = match story.order {
+        Language::A => format!("{asking} {} ?", story.word("verb")),
+        Language::B => format!("{} {asking} ?", story.word("verb")),
+    };
+    Question { question, context, answers: vec![(answer, start)] }
+}
+
+/// What who does not read the question answers: always the person.
+pub(super) fn person(question: &Question) -> &str {
+    question.context.split(' ').find(|word| word.starts_with("person")).unwrap_or_default()
 }
 
 /// A tokenizer for both languages, one token a word.
 pub(super) fn tokenizer() -> Result<Tokenizer> {
     let mut words: Vec<String> =
-        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "the", "le", "awhat", "bwhat"]
-            .map(String::from)
-            .to_vec();
-    words.extend((0..NAMES).map(|index| format!("name{index}")));
-    for letter in ['a', 'b'] {
-        for (kind, count) in [("verb", VERBS), ("noun", NOUNS), ("adjective", ADJECTIVES)] {
-            words.extend((0..count).map(|index| format!("{letter}{kind}{index}")));
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "the", "le"].map(String::from).to_vec();
+    for language in [Language::A, Language::B] {
+        words.extend(FUNCTIONS.map(|name| language.function(name)));
+        words.extend(ASKED.map(|kind| language.function(&format!("which{kind}"))));
+        for (kind, count, shared) in WORDS {
+            if !shared || language == Language::A {
+                words.extend((0..count).map(|number| language.word(kind, number)));
+            }
         }
     }
     let vocab: serde_json::Map<_, _> =
         words.iter().enumerate().map(|(id, word)| (word.clone(), json!(id))).collect();
     let special = |id: usize| {
-        json!({"id": id, "content": words[id], "single_word": false, "lstrip": false,
-        "rstrip": false, "normalized": false, "special": true})
+        json!({"id": id, "content": words[id], "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
     };
     let piece = |kind: &str, id: &str, of: u32| json!({kind: {"id": id, "type_id": of}});
     let one =
@@ -192,7 +233,7 @@ mod tests {
         let tokenizer = tokenizer().unwrap();
         let special = tokenizer.special();
         assert_eq!((special.cls, special.sep, special.mask), (Some(2), Some(3), Some(4)));
-        for index in 0..200 {
+        for index in 0..300 {
             let asked = match index % 3 {
                 0 => question(Language::A, &mut random),
                 1 => question(Language::B, &mut random),
@@ -200,12 +241,12 @@ mod tests {
             };
             let (answer, start) = &asked.answers[0];
             assert!(asked.context[*start..].starts_with(answer.as_str()), "{asked:?}");
-            assert!(asked.context.contains(first_thing(&asked)));
+            assert!(index % 3 == 2 || person(&asked).starts_with("person"));
             for text in [&asked.question, &asked.context] {
                 assert!(!tokenizer.encode(text, true).unwrap().contains(&1), "{text}");
+                assert!(!text.contains("  "), "{text}");
             }
         }
-        let document = document(Language::B, &mut random);
-        assert_eq!(document.matches(" .").count(), 6);
+        assert_eq!(document(Language::B, &mut random).matches(" .").count(), 6);
     }
 }

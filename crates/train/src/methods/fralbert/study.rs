@@ -220,11 +220,11 @@ impl Study {
         Ok(judge.judge(&mut net, 64)?.f1.unwrap_or(0.0))
     }
 
-    /// F1 of who always answers with a text's first thing.
+    /// F1 of who always answers with the person of a text.
     pub fn blind(&self, judge: &Judge) -> f64 {
         let Judge::Spans { questions, articles } = judge else { return 0.0 };
         let f1 = questions.iter().map(|(question, _)| {
-            let answer = language::first_thing(question);
+            let answer = language::person(question);
             ounce_eval::answers::compare(answer, &question.answers[0].0, *articles).f1
         });
         f1.sum::<f64>() / questions.len().max(1) as f64
