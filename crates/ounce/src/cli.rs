@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
     bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show,
-    tokenize, tokenizer, train,
+    sweep, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -69,6 +69,7 @@ enum Command {
     Tokenizer(tokenizer::Args),
     Pull(pull::Args),
     Train(train::Args),
+    Sweep(sweep::Args),
     Methods(methods::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -98,6 +99,7 @@ impl Cli {
             Command::Tokenizer(args) => tokenizer::run(args, globals),
             Command::Pull(args) => pull::run(args, globals),
             Command::Train(args) => train::run(args, globals),
+            Command::Sweep(args) => sweep::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
             Command::Profile(args) => profile::run(args, globals),

@@ -13,6 +13,7 @@ pub mod profile;
 pub mod pull;
 pub mod run;
 pub mod show;
+pub mod sweep;
 pub mod tokenize;
 pub mod tokenizer;
 pub mod train;

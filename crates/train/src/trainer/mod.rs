@@ -168,6 +168,11 @@ impl<'r> Trainer<'r> {
         &self.state
     }
 
+    /// The learning rates it follows.
+    pub fn schedule(&self) -> Schedule {
+        self.options.schedule
+    }
+
     /// The network.
     pub fn net(&mut self) -> &mut dyn Trainable {
         self.net

@@ -78,7 +78,7 @@ impl Trainer<'_> {
         for batch in &batches {
             loss += self.net.accumulate(batch, 1.0 / counted as f32)?;
         }
-        let (mean, norm) = (loss.mean(), global_norm(self.net.params()));
+        let (mean, norm) = (loss.mean(), global_norm(self.optimizer.pool(), self.net.params()));
         self.check_finite(mean, norm, &place)?;
         if self.is_left_out(mean, norm, observer)? {
             return Ok(Drawn::LeftOut);

@@ -1,6 +1,6 @@
 //! `ounce train`: a run from its file to a model's folder.
 
-mod setup;
+pub(super) mod setup;
 mod watcher;
 
 use std::path::{Path, PathBuf};
@@ -72,6 +72,8 @@ struct Forecast {
     tokens_per_step: u64,
     tokens_per_epoch: u64,
     peak_learning_rate: f64,
+    /// What Step Law says for these parameters and tokens.
+    step_law: Suggestion,
     weight_bytes: u64,
     gradient_bytes: u64,
     optimizer_bytes: u64,
@@ -80,6 +82,18 @@ struct Forecast {
     /// Of two micro-batches that were run to see.
     seconds_per_step: f64,
     seconds: f64,
+}
+
+/// Learning rate and batch by Step Law.
+#[derive(Debug, Serialize)]
+struct Suggestion {
+    learning_rate: f64,
+    /// As the law says.
+    batch_tokens: f64,
+    /// In whole sequences.
+    sequences: usize,
+    /// Why it may not hold here.
+    warnings: Vec<String>,
 }
 
 /// How a run went.
@@ -120,6 +134,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         if globals.json {
             output::json(&forecast)?
         } else {
+            if config.optimizer.lr != 0.0 {
+                forecast.step_law.warnings.iter().for_each(|warning| output::note(warning));
+            }
             print_forecast(&forecast)?
         }
         return Ok(Outcome::Done);
@@ -245,6 +262,7 @@ fn forecast(config: &Config, run: &mut Run) -> anyhow::Result<Forecast> {
         tokens_per_step: run.tokens_per_step,
         tokens_per_epoch: run.train.tokens_per_epoch(),
         peak_learning_rate: run.schedule.peak,
+        step_law: suggestion(run),
         weight_bytes: net.params().iter().map(|param| 4 * param.value.len() as u64).sum(),
         gradient_bytes: 4 * trained,
         optimizer_bytes,
@@ -255,10 +273,21 @@ fn forecast(config: &Config, run: &mut Run) -> anyhow::Result<Forecast> {
     })
 }
 
+fn suggestion(run: &Run) -> Suggestion {
+    let advice = &run.advice;
+    Suggestion {
+        learning_rate: advice.rate,
+        batch_tokens: advice.batch_tokens,
+        sequences: advice.round_batch(run.context) / run.context,
+        warnings: advice.warnings.clone(),
+    }
+}
+
 fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
     let Forecast { weight_bytes, gradient_bytes, optimizer_bytes, buffer_bytes, .. } = *forecast;
     let total = weight_bytes + gradient_bytes + optimizer_bytes + buffer_bytes;
     let bytes = units::bytes;
+    let law = &forecast.step_law;
     let lines = [
         (
             "parameters",
@@ -279,6 +308,16 @@ fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
             ),
         ),
         ("learning rate", format!("{:.2e} at most", forecast.peak_learning_rate)),
+        (
+            "Step Law",
+            format!(
+                "learning rate {:.2e}, {:.0} tokens a step ({} sequences){}",
+                law.learning_rate,
+                law.batch_tokens,
+                law.sequences,
+                if law.warnings.is_empty() { "" } else { "; outside of the range it was fitted on" }
+            ),
+        ),
         (
             "memory",
             format!(

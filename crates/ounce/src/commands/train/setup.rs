@@ -17,14 +17,15 @@ use ounce_train::data::{
 };
 use ounce_train::net::{Net, Options};
 use ounce_train::optim::Optimizer;
-use ounce_train::schedule::{Schedule, step_law::step_law};
+use ounce_train::schedule::Schedule;
+use ounce_train::schedule::step_law::{Advice, step_law};
 use ounce_train::{Trainable, trainer};
 
 use crate::progress::{Progress, Unit};
 use crate::source;
 
 /// Everything that a run needs.
-pub(super) struct Run {
+pub(in crate::commands) struct Run {
     pub net: Net,
     pub train: Box<dyn BatchSource>,
     pub validation: Option<Box<dyn BatchSource>>,
@@ -32,13 +33,17 @@ pub(super) struct Run {
     pub schedule: Schedule,
     /// Targets of a step, about.
     pub tokens_per_step: u64,
+    /// Tokens of a sequence at most.
+    pub context: usize,
+    /// What Step Law says of rate and batch.
+    pub advice: Advice,
     /// What the user should know.
     pub notes: Vec<String>,
 }
 
 /// A checkpoint that a run begins with, as far as its length depends on it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Begun {
+pub(in crate::commands) struct Begun {
     /// Steps done.
     pub step: u64,
     /// Steps in all that the checkpoint's run was to have; none for a branch, which has a length of its own.
@@ -46,7 +51,7 @@ pub(super) struct Begun {
 }
 
 /// Prepares a run.
-pub(super) fn prepare(config: &Config, begun: Option<Begun>) -> anyhow::Result<Run> {
+pub(in crate::commands) fn prepare(config: &Config, begun: Option<Begun>) -> anyhow::Result<Run> {
     let mut notes = Vec::new();
     let mut net = network(config)?;
     let tokenizer = source::tokenizer(net.skeleton())?.clone();
@@ -81,13 +86,12 @@ pub(super) fn prepare(config: &Config, begun: Option<Begun>) -> anyhow::Result<R
         },
     };
     let spec = &net.skeleton().spec;
+    let advice = step_law(inner_parameters(&net) as f64, (total * tokens_per_step) as f64);
     let peak = match config.optimizer.lr {
         0.0 => {
-            let params = spec.parameters().saturating_sub(embedding_parameters(&net));
-            let law = step_law(params as f64, (total * tokens_per_step) as f64);
-            notes.extend(law.warnings);
-            notes.push(format!("learning rate {:.2e} by Step Law; optimizer.lr sets another", law.rate));
-            law.rate
+            notes.extend(advice.warnings.iter().cloned());
+            notes.push(format!("learning rate {:.2e} by Step Law; optimizer.lr sets another", advice.rate));
+            advice.rate
         }
         rate => rate,
     };
@@ -97,14 +101,15 @@ pub(super) fn prepare(config: &Config, begun: Option<Begun>) -> anyhow::Result<R
     }
     let optimizer = Optimizer::new(options, net.params())?;
     let schedule = config.schedule.schedule(peak, total)?;
-    Ok(Run { net, train, validation, optimizer, schedule, tokens_per_step, notes })
+    Ok(Run { net, train, validation, optimizer, schedule, tokens_per_step, context, advice, notes })
 }
 
-/// Parameters of tables and head, which scaling laws leave out.
-fn embedding_parameters(net: &Net) -> u64 {
+/// Parameters without tables and head, as scaling laws count them.
+pub(in crate::commands) fn inner_parameters(net: &Net) -> u64 {
     use ounce_train::ParamKind::{Embedding, Head};
     let outside = net.params().iter().filter(|param| matches!(param.kind, Embedding | Head));
-    outside.map(|param| param.value.len() as u64).sum()
+    let outside = outside.map(|param| param.value.len() as u64).sum();
+    net.skeleton().spec.parameters().saturating_sub(outside)
 }
 
 fn network(config: &Config) -> anyhow::Result<Net> {
@@ -297,7 +302,7 @@ fn steps(config: &Config, tokens_per_step: u64, per_epoch: u64) -> anyhow::Resul
 }
 
 /// How long a step takes: the better of two micro-batches, from which nothing is learned.
-pub(super) fn seconds_per_step(
+pub(in crate::commands) fn seconds_per_step(
     net: &mut Net,
     source: &mut dyn BatchSource,
     accumulation: usize,
@@ -317,7 +322,7 @@ pub(super) fn seconds_per_step(
 }
 
 /// The loop's settings.
-pub(super) fn trainer_options(config: &Config, schedule: Schedule) -> trainer::Options {
+pub(in crate::commands) fn trainer_options(config: &Config, schedule: Schedule) -> trainer::Options {
     let guard = trainer::guard::Options {
         deviations: config.guard.deviations,
         cap: config.guard.cap,
