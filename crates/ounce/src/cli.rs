@@ -7,8 +7,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show,
-    tokenize, tokenizer, train,
+    bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, select,
+    show, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -68,6 +68,7 @@ enum Command {
     Tokenize(tokenize::Args),
     Tokenizer(tokenizer::Args),
     Pull(pull::Args),
+    Select(select::Args),
     Train(train::Args),
     Methods(methods::Args),
     Bench(bench::Args),
@@ -97,6 +98,7 @@ impl Cli {
             Command::Tokenize(args) => tokenize::run(args, globals),
             Command::Tokenizer(args) => tokenizer::run(args, globals),
             Command::Pull(args) => pull::run(args, globals),
+            Command::Select(args) => select::run(args, globals),
             Command::Train(args) => train::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),

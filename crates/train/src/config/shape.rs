@@ -2,7 +2,7 @@
 
 use ounce_model::chat::ChatTemplate;
 use ounce_model::model::{Format, Origin};
-use ounce_model::tokenizer::Tokenizer;
+use ounce_model::tokenizer::{SpecialIds, Tokenizer};
 use ounce_model::weights::MemorySource;
 use ounce_model::{Config as Keys, Weights, families};
 use serde_json::{Map, Value, json};
@@ -20,10 +20,22 @@ impl Model {
     /// # Errors
     /// If the sizes do not fit each other.
     pub fn skeleton(&self, tokenizer: &Tokenizer, chat: Option<ChatTemplate>) -> Result<ounce_model::Model> {
-        let Value::Object(mut map) = self.keys(tokenizer.id_limit() as usize)? else {
+        let model = self.shaped(tokenizer.id_limit() as usize, tokenizer.special())?;
+        Ok(ounce_model::Model { tokenizer: Some(tokenizer.clone()), chat, ..model })
+    }
+
+    /// A model of this shape without weights and tokenizer, for so many token ids.
+    ///
+    /// # Errors
+    /// If the sizes do not fit each other.
+    pub fn bare(&self, vocab: usize) -> Result<ounce_model::Model> {
+        self.shaped(vocab, &SpecialIds::default())
+    }
+
+    fn shaped(&self, vocab: usize, special: &SpecialIds) -> Result<ounce_model::Model> {
+        let Value::Object(mut map) = self.keys(vocab)? else {
             unreachable!("a configuration is an object")
         };
-        let special = tokenizer.special();
         let ids = [
             ("bos_token_id", special.bos),
             ("eos_token_id", special.eos.first().copied()),
@@ -39,8 +51,8 @@ impl Model {
         Ok(ounce_model::Model {
             spec,
             weights: Weights::in_memory(MemorySource::new("<new model>")),
-            tokenizer: Some(tokenizer.clone()),
-            chat,
+            tokenizer: None,
+            chat: None,
             generation: Keys::new("<new model>", Map::new()),
             origin: Origin { path: config.path().to_path_buf(), format: Format::BuiltIn },
             config,

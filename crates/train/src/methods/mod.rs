@@ -3,7 +3,11 @@
 //! What they need (schedules, laws, selection, guards, networks) lies in the other modules; here is how it belongs
 //! together and what it was measured to give. [`METHODS`] lists them for the catalogue.
 
+pub mod codeact;
+pub mod geb;
+mod workbench;
+
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] = &[];
+pub const METHODS: &[Method] = &[codeact::METHOD, geb::METHOD];
