@@ -110,7 +110,7 @@ fn what_is_wrong_is_said_and_nothing_is_left() {
         (&["builtin", "set.jsonl", "-o", "there.jsonl"], "--force"),
         (&["builtin", "set.jsonl", "-o", "x.jsonl", "--ratio", "2"], "--ratio"),
         (&["builtin", "set.jsonl", "-o", "x.jsonl", "--ratio", "0.001"], "take fewer groups"),
-        (&[&encoder, "set.jsonl", "-o", "x.jsonl"], "writes no answers"),
+        (&[encoder.as_str(), "set.jsonl", "-o", "x.jsonl"], "writes no answers"),
     ] {
         let error = desk.fails(&[&["select"], args].concat());
         assert!(error.contains(word), "{args:?}: {error}");

@@ -229,7 +229,8 @@ fn answers_are_learned_in_rows_and_padding_is_told() {
     assert!(none == 0.0 && dynamic > 0.0 && dynamic < padded && padded < fixed, "{dynamic} {padded} {fixed}");
     desk.write("text.txt", corpus());
     let text = ["train", "run.toml", "--output", "x", "--set", "data.train=[\"text.txt\"]"];
-    let more = ["--set", "data.packing=fixed", "--set", "data.objective=language", "--set", "data.separator="];
+    let more =
+        ["--set", "data.packing=fixed", "--set", "data.objective=language", "--set", "data.separator="];
     let error = desk.fails(&[&text[..], &more].concat());
     assert!(error.contains("data.packing"), "{error}");
     desk.write("bad.toml", "[data]\npacking = \"tight\"\n");

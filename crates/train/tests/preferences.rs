@@ -5,7 +5,7 @@ mod common;
 use common::golden;
 use ounce_kernels::pool::Pool;
 use ounce_model::Model;
-use ounce_train::loss::{Chunk, LogitLoss, LogProbabilities, PreferenceLoss};
+use ounce_train::loss::{Chunk, LogProbabilities, LogitLoss, PreferenceLoss};
 use ounce_train::net::{Net, Options};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::{Batch, IGNORE, Trainable};

@@ -134,19 +134,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         !judged.is_empty(),
         "none of the {records} records has a question and an answer that can be measured"
     );
+    let mut vectors: Vec<Vec<f32>> =
+        judged.iter_mut().map(|it| std::mem::take(&mut it.judgement.vector)).collect();
     if embedder.is_none() {
-        let mut vectors: Vec<Vec<f32>> =
-            judged.iter_mut().map(|it| std::mem::take(&mut it.judgement.vector)).collect();
         centre(&mut vectors);
-        judged.iter_mut().zip(vectors).for_each(|(it, vector)| it.judgement.vector = vector);
     }
-    let selection = select(
-        judged.len(),
-        |index| Ok(judged[index].judgement.loss),
-        |index| Ok(std::mem::take(&mut judged[index].judgement.vector)),
-        &settings,
-    );
-    let selection = selection?;
+    let loss = |index: usize| Ok(judged[index].judgement.loss);
+    let vector = |index: usize| Ok(std::mem::take(&mut vectors[index]));
+    let selection = select(judged.len(), loss, vector, &settings)?;
     let kept: Vec<usize> = selection.kept.iter().map(|&index| judged[index].record).collect();
     write_kept(&args, &kept, records, &watch)?;
     if let Some(path) = &args.scores {
@@ -227,8 +222,8 @@ impl Judge {
         let mut form: Option<Form> = None;
         let mut room = self.room;
         while let Some(record) = records.next().transpose()? {
-            let own = match &form {
-                Some(form) => form.clone(),
+            let own = match form.clone() {
+                Some(form) => form,
                 None => form.insert(form_of(&record)?).clone(),
             };
             let place = record.place.to_string();
@@ -281,10 +276,16 @@ fn form_of(record: &Record) -> anyhow::Result<Form> {
     let form = Form::detect(record)?;
     match form {
         Form::Text { .. } => {
-            bail!("{}: text has no questions and answers to select by; use instructions or chats", record.place)
+            bail!(
+                "{}: text has no questions and answers to select by; use instructions or chats",
+                record.place
+            )
         }
         Form::Preference => {
-            bail!("{}: choices between answers can't be selected from; use instructions or chats", record.place)
+            bail!(
+                "{}: choices between answers can't be selected from; use instructions or chats",
+                record.place
+            )
         }
         other => Ok(other),
     }

@@ -33,9 +33,7 @@ impl Model {
     }
 
     fn shaped(&self, vocab: usize, special: &SpecialIds) -> Result<ounce_model::Model> {
-        let Value::Object(mut map) = self.keys(vocab)? else {
-            unreachable!("a configuration is an object")
-        };
+        let Value::Object(mut map) = self.keys(vocab)? else { unreachable!("a configuration is an object") };
         let ids = [
             ("bos_token_id", special.bos),
             ("eos_token_id", special.eos.first().copied()),

@@ -100,7 +100,8 @@ impl Scored<'_> {
             hash.update(number.to_le_bytes());
         }
         // Of content, not of files: a data set that was moved is still the same.
-        (0..self.cache.len()).for_each(|sequence| hash.update(self.cache.fingerprint(sequence).to_le_bytes()));
+        (0..self.cache.len())
+            .for_each(|sequence| hash.update(self.cache.fingerprint(sequence).to_le_bytes()));
         hash.update(self.model);
         hash.finalize().into()
     }

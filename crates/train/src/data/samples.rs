@@ -165,7 +165,6 @@ impl SampleStream {
         })
     }
 
-
     /// Goes to the next usable sample and gives its number; `None` when all epochs are done.
     fn settle(&mut self) -> Option<usize> {
         loop {

@@ -77,7 +77,8 @@ impl Pass<'_> {
     pub fn loss(&self, hidden: &Tensor, loss: &mut dyn LogitLoss) -> Result<(Tensor, Loss)> {
         if loss.looks_first() {
             return Err(Error::Unsupported(
-                "the general network computes losses in one go, without a look at all logits before".to_string(),
+                "the general network computes losses in one go, without a look at all logits before"
+                    .to_string(),
             ));
         }
         self.head()?.loss(hidden, self.batch, loss)

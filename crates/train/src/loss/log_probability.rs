@@ -40,9 +40,8 @@ impl LogProbabilities {
             let (own, rest) = logits.split_at_mut(count * width);
             let scale = weight.map_or(1.0, |weight| weight(sequence) as f32);
             let gradient = weight.is_some();
-            let loss = softmax_cross_entropy(
-                pool, own, width, &targets[..count], IGNORE, scale, gradient, softcap,
-            );
+            let loss =
+                softmax_cross_entropy(pool, own, width, &targets[..count], IGNORE, scale, gradient, softcap);
             if !gradient {
                 self.values[sequence] -= loss;
             }

@@ -9,7 +9,7 @@ use crate::data::BatchSource;
 use crate::loss::{Chunk, LogitLoss};
 use crate::net::Net;
 use crate::optim::norm::{clip_factor, global_norm};
-use crate::optim::{Options, Optimizer};
+use crate::optim::{Optimizer, Options};
 use crate::schedule::{Schedule, Shape};
 use crate::{Batch, Loss, Result, Trainable};
 

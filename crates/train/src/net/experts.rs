@@ -249,7 +249,8 @@ mod tests {
         let tokens = x.len() / width;
         let mut sum = 0.0;
         for x in x.chunks_exact(width) {
-            let dot = |row: &[f32]| row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
+            let dot =
+                |row: &[f32]| row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
             let powers: Vec<f64> = router.chunks_exact(width).map(|row| dot(row).exp()).collect();
             let total: f64 = powers.iter().sum();
             sum += powers.iter().zip(shares).map(|(power, share)| share * power / total).sum::<f64>();
@@ -296,7 +297,10 @@ mod tests {
                 };
                 let slope = f64::from(WEIGHT) * (moved(1e-2) - moved(-1e-2)) / 2e-2;
                 let ours = f64::from(router.grad[index]);
-                assert!((ours - slope).abs() < 1e-4 + 1e-2 * slope.abs(), "{name} {index}: {ours} for {slope}");
+                assert!(
+                    (ours - slope).abs() < 1e-4 + 1e-2 * slope.abs(),
+                    "{name} {index}: {ours} for {slope}"
+                );
             }
             assert!(router.grad.iter().any(|it| it.abs() > 1e-3), "{name}");
         }

@@ -171,12 +171,7 @@ impl Trainer<'_> {
     }
 
     /// Counts the step, and does what is due after it.
-    fn finish_step(
-        &mut self,
-        learned: Learned,
-        start: Instant,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
+    fn finish_step(&mut self, learned: Learned, start: Instant, observer: &mut dyn Observer) -> Result<()> {
         let Learned { loss, norm, tokens, accuracy } = learned;
         let (schedule, options) = (self.options.schedule, &self.options);
         let (rate, stage) = (schedule.rate(self.state.step), schedule.stage(self.state.step));

@@ -77,7 +77,9 @@ impl Batches<'_> {
         let begins = !self.config.model.from.is_empty();
         match (self.config.data.objective, header.has_loss, header.pairs) {
             (Objective::Preferences, _, false) => {
-                bail!("preferences are learned from records with the columns chosen and rejected; this data has none")
+                bail!(
+                    "preferences are learned from records with the columns chosen and rejected; this data has none"
+                )
             }
             (Objective::Preferences, ..) if !begins => {
                 bail!("preferences are learned by a model that can answer; name it in model.from")

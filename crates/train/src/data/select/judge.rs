@@ -23,11 +23,7 @@ pub struct Judgement {
 ///
 /// # Errors
 /// If an example does not fit the network.
-pub fn judge(
-    net: &mut Net,
-    examples: &[Sequence],
-    begin: Option<u32>,
-) -> Result<Vec<Option<Judgement>>> {
+pub fn judge(net: &mut Net, examples: &[Sequence], begin: Option<u32>) -> Result<Vec<Option<Judgement>>> {
     let (mut whole, mut alone) = (Batch::default(), Batch::default());
     let mut questions = Vec::new();
     let parts: Vec<Option<usize>> = examples

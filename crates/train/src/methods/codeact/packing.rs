@@ -50,17 +50,17 @@ struct Found {
 /// Counts padding, measures time, and compares packed samples with samples alone.
 pub(super) fn measure(seed: u64, scale: &Scale, evidence: &mut Evidence) -> Result<()> {
     let documents = documents(seed, scale)?;
-    let shape = Model { hidden: scale.hidden, layers: 2, heads: 4, context: scale.context, ..Model::default() };
-    let mut net =
-        Net::random(&shape.bare(VOCABULARY as usize)?, Options::default(), shape.initial(), seed)?;
+    let shape =
+        Model { hidden: scale.hidden, layers: 2, heads: 4, context: scale.context, ..Model::default() };
+    let mut net = Net::random(&shape.bare(VOCABULARY as usize)?, Options::default(), shape.initial(), seed)?;
     let mut all = Vec::new();
     for (packing, label) in WAYS {
         let found = run(&mut net, stream(&documents, scale, packing, true)?, scale.timed)?;
-        evidence.rows.push(
-            Row::new(label)
-                .with("padding", 100.0 * found.padding, "%")
-                .with("useful tokens", found.speed, "a second"),
-        );
+        evidence.rows.push(Row::new(label).with("padding", 100.0 * found.padding, "%").with(
+            "useful tokens",
+            found.speed,
+            "a second",
+        ));
         all.push(found);
     }
     let [fixed, padded, dynamic, first_fit, _] = all.as_slice() else { return Ok(()) };
@@ -81,7 +81,8 @@ pub(super) fn measure(seed: u64, scale: &Scale, evidence: &mut Evidence) -> Resu
         format!("{gain:.2} times"),
         gain >= 1.5,
     );
-    let (isolated, leaking) = (difference(&mut net, &documents, scale, true)?, difference(&mut net, &documents, scale, false)?);
+    let (isolated, leaking) =
+        (difference(&mut net, &documents, scale, true)?, difference(&mut net, &documents, scale, false)?);
     evidence.expect(
         "packed samples that are hidden from each other have the loss that they have alone, to 1e-4",
         format!("{isolated:.1e} nats a target apart"),
@@ -178,7 +179,8 @@ mod tests {
         let scale = Scale { hidden: 32, context: 64, samples: 64, batch: 16, timed: 1 };
         let mut evidence = Evidence::new(4, 1, WAYS[0].1);
         measure(1, &scale, &mut evidence).unwrap();
-        let holds = |word: &str| evidence.expectations.iter().find(|it| it.text.contains(word)).unwrap().holds;
+        let holds =
+            |word: &str| evidence.expectations.iter().find(|it| it.text.contains(word)).unwrap().holds;
         for word in ["more padding", "have alone", "as in the paper's program"] {
             assert!(holds(word), "{word}: {evidence:?}");
         }

@@ -40,15 +40,8 @@ pub(super) struct Scale {
 
 impl Scale {
     /// Of the stored evidence.
-    pub const WHOLE: Scale = Scale {
-        hidden: 96,
-        layers: 3,
-        language: 60_000,
-        records: 6000,
-        tests: 200,
-        epochs: 3,
-        repeats: 3,
-    };
+    pub const WHOLE: Scale =
+        Scale { hidden: 96, layers: 3, language: 60_000, records: 6000, tests: 200, epochs: 3, repeats: 3 };
 }
 
 /// Sequences of a step.
@@ -232,8 +225,7 @@ fn judged(base: &Net, tasks: &[Task]) -> Result<Vec<Judgement>> {
 }
 
 fn by_cdas(mut judgements: Vec<Judgement>, settings: &SelectSettings) -> Result<Vec<usize>> {
-    let mut vectors: Vec<Vec<f32>> =
-        judgements.iter_mut().map(|it| std::mem::take(&mut it.vector)).collect();
+    let mut vectors: Vec<Vec<f32>> = judgements.iter_mut().map(|it| std::mem::take(&mut it.vector)).collect();
     centre(&mut vectors);
     let embed = |task: usize| Ok(vectors[task].clone());
     let selection = select(judgements.len(), |task| Ok(judgements[task].loss), embed, settings)?;
@@ -269,15 +261,8 @@ mod tests {
 
     #[test]
     fn the_parts_work_on_a_tiny_model() {
-        let scale = Scale {
-            hidden: 32,
-            layers: 1,
-            language: 640,
-            records: 300,
-            tests: 10,
-            epochs: 1,
-            repeats: 1,
-        };
+        let scale =
+            Scale { hidden: 32, layers: 1, language: 640, records: 300, tests: 10, epochs: 1, repeats: 1 };
         let mut base = pretrained(1, &scale).unwrap();
         let tasks = corpus(scale.records, &mut ChaCha8Rng::seed_from_u64(2));
         let judgements = judged(&base, &tasks).unwrap();

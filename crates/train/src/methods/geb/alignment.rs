@@ -147,14 +147,8 @@ mod tests {
 
     #[test]
     fn a_tiny_model_learns_to_choose_and_is_measured() {
-        let scale = Scale {
-            hidden: 32,
-            layers: 1,
-            heads: 4,
-            choices: [64, 16],
-            aligning: 60,
-            ..Scale::WHOLE
-        };
+        let scale =
+            Scale { hidden: 32, layers: 1, heads: 4, choices: [64, 16], aligning: 60, ..Scale::WHOLE };
         let shape = scale.shape(0);
         let model = shape.bare(VOCABULARY).unwrap();
         let mut net = Net::random(&model, Options::default(), shape.initial(), 1).unwrap();
@@ -165,8 +159,7 @@ mod tests {
         assert!(after.get("margin") > Some(0.0) && after.get("KL to the reference") > Some(0.0), "{after:?}");
         // From itself, a network is nowhere.
         let mut same = Net::from_model(&net.model().unwrap(), Options::default()).unwrap();
-        let choices: Vec<Choice> =
-            (0..4).map(|_| Choice::new(&mut ChaCha8Rng::seed_from_u64(3))).collect();
+        let choices: Vec<Choice> = (0..4).map(|_| Choice::new(&mut ChaCha8Rng::seed_from_u64(3))).collect();
         assert!(divergence(&mut net, &mut same, &choices, 1).unwrap().abs() < 1e-6);
     }
 }

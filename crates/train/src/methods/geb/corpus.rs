@@ -50,10 +50,17 @@ impl Topic {
     /// A sentence about a noun; what it does, and to what, hangs on the noun and the verb, the place on the text.
     fn sentence(&self, noun: u32, particle: u32, random: &mut ChaCha8Rng) -> Vec<u32> {
         let usual = random.random_range(0..10) < 8;
-        let verb = if usual { (noun * 3 + random.random_range(0..3)) % VERBS } else { random.random_range(0..VERBS) };
+        let verb = if usual {
+            (noun * 3 + random.random_range(0..3)) % VERBS
+        } else {
+            random.random_range(0..VERBS)
+        };
         let usual = random.random_range(0..10) < 8;
-        let object =
-            if usual { (verb * 5 + random.random_range(0..3)) % NOUNS } else { random.random_range(0..NOUNS) };
+        let object = if usual {
+            (verb * 5 + random.random_range(0..3)) % NOUNS
+        } else {
+            random.random_range(0..NOUNS)
+        };
         let place = if random.random_range(0..10) < 9 { self.place } else { random.random_range(0..PLACES) };
         let [verb, place] = [self.word(NOUNS + verb), self.word(NOUNS + VERBS + place)];
         let particle = self.word(NOUNS + VERBS + PLACES + particle);

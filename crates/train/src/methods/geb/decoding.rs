@@ -57,7 +57,9 @@ pub(super) fn measure(shape: &Shape, evidence: &mut Evidence) -> Result<()> {
     let [(f32_speed, f32_bound), (int8_speed, int8_bound)] = speeds[..] else { return Ok(()) };
     evidence.expect(
         "decoding in f32 reaches at least half of what the bandwidth of the machine's profile allows",
-        format!("{f32_speed:.1} of {f32_bound:.1} tokens a second (int8: {int8_speed:.1} of {int8_bound:.1})"),
+        format!(
+            "{f32_speed:.1} of {f32_bound:.1} tokens a second (int8: {int8_speed:.1} of {int8_bound:.1})"
+        ),
         2.0 * f32_speed >= f32_bound,
     );
     evidence.expect(
@@ -131,7 +133,8 @@ mod tests {
         let mut evidence = Evidence::new(121, 1, "decoding in f32");
         measure(&shape, &mut evidence).unwrap();
         evidence.check().unwrap();
-        let bytes = |label: &str| evidence.row(label).and_then(|row| row.get("weights read a token")).unwrap();
+        let bytes =
+            |label: &str| evidence.row(label).and_then(|row| row.get("weights read a token")).unwrap();
         let times = bytes("decoding in f32") / bytes("decoding in int8 (Q8_0)");
         assert!((3.0..4.1).contains(&times), "{times}");
     }

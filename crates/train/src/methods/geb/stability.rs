@@ -6,8 +6,8 @@ use ounce_eval::method::{Evidence, Lab, Row};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::corpus::{VOCABULARY, texts};
 use super::Scale;
+use super::corpus::{VOCABULARY, texts};
 use crate::checkpoint::Keep;
 use crate::data::{BatchSource, Documents, LanguageStream, Layout, Position, StreamSettings};
 use crate::methods::workbench::{cosine, fit, fit_watched, loss, mean_and_error};
@@ -109,6 +109,7 @@ impl Run<'_> {
         let mut trainer =
             Trainer::new(&mut net, &mut source, None, optimizer, options, folder.path(), Start::Fresh)?;
         trainer.run(&mut seen)?;
+        drop(trainer);
         let met = source.noise_before(source.inner.position().step);
         Ok(Ended {
             loss: self.held_out(&mut net)?,
@@ -158,7 +159,7 @@ struct Corrupted {
 
 impl Corrupted {
     fn is_noise(&self, number: u64) -> bool {
-        ChaCha8Rng::seed_from_u64(self.seed ^ number << 20).random_range(0..100) == 0
+        ChaCha8Rng::seed_from_u64(self.seed ^ (number << 20)).random_range(0..100) == 0
     }
 
     fn noise_before(&self, number: u64) -> u64 {
@@ -210,7 +211,9 @@ fn cache_bytes(net: &Net, tokens: usize) -> Result<f64> {
 fn report_heads(clean: &[f64], whole: &[(f64, f64)], bytes: f64, evidence: &mut Evidence) {
     let losses: Vec<f64> = whole.iter().map(|it| it.0).collect();
     let whole_bytes = whole[0].1;
-    for (label, losses, bytes) in [(CLEAN, clean, bytes), ("as many key/value heads as heads", &losses, whole_bytes)] {
+    for (label, losses, bytes) in
+        [(CLEAN, clean, bytes), ("as many key/value heads as heads", losses.as_slice(), whole_bytes)]
+    {
         let (loss, error) = mean_and_error(losses);
         let row = Row::new(label).with(LOSS, loss, "nats a token").with("standard error", error, "nats");
         evidence.rows.push(row.with("perplexity", loss.exp(), "").with("cache", bytes, "bytes"));
@@ -222,11 +225,7 @@ fn report_heads(clean: &[f64], whole: &[(f64, f64)], bytes: f64, evidence: &mut 
         (times - 4.0).abs() < 0.05,
     );
     let cost = (mean_and_error(clean).0 - mean_and_error(&losses).0).exp_m1();
-    evidence.expect(
-        "and raises perplexity by at most 2 %",
-        format!("{:+.2} %", 100.0 * cost),
-        cost <= 0.02,
-    );
+    evidence.expect("and raises perplexity by at most 2 %", format!("{:+.2} %", 100.0 * cost), cost <= 0.02);
 }
 
 fn report_guard(guarded: &[Ended], unguarded: &[Ended], evidence: &mut Evidence) {
@@ -269,8 +268,9 @@ fn report_embedding(run: &Run<'_>, known: f64, evidence: &mut Evidence) -> Resul
         let schedule = cosine(RATE, run.scale.steps / 2);
         fit_watched(&mut net, &mut run.stream()?, schedule, &mut |net| {
             let table = net.params().iter().find(|param| param.kind == ParamKind::Embedding);
-            let squares = table.map_or(0.0, |table| table.grad.iter().map(|&it| f64::from(it).powi(2)).sum());
-            sum += f64::sqrt(squares);
+            let squares =
+                table.map_or(0.0, |table| table.grad.iter().map(|&it| f64::from(it).powi(2)).sum::<f64>());
+            sum += squares.sqrt();
             count += 1.0;
         })?;
         norms.push(sum / count);
