@@ -31,7 +31,15 @@ impl Model {
         Ok(ounce_model::Model { tokenizer: Some(tokenizer.clone()), chat, ..model })
     }
 
-    /// A model of this shape without weights and tokenizer, for `vocab` ids.
+    /// A model of this shape without weights and tokenizer, for `vocab` ids of which none is special.
+    ///
+    /// # Errors
+    /// If the sizes do not fit each other.
+    pub fn bare(&self, vocab: usize) -> Result<ounce_model::Model> {
+        self.architecture(vocab, [])
+    }
+
+    /// The same with ids that are special, by their keys in `config.json`.
     ///
     /// # Errors
     /// If the sizes do not fit each other.

@@ -9,12 +9,12 @@ mod report;
 mod run;
 
 pub use log::Log;
-pub use report::{Guarded, Observer, Step, Validation, memory};
+pub use report::{Guarded, Observer, Preferences, Step, Validation, memory};
 
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, Keep, State, Store};
-use crate::data::BatchSource;
+use crate::data::{BatchSource, PackingStats};
 use crate::optim::Optimizer;
 use crate::schedule::Schedule;
 use crate::{Error, Result, Trainable};
@@ -71,6 +71,8 @@ pub struct Trainer<'r> {
     log: Log,
     state: State,
     saved: Option<u64>,
+    /// Tokens of all steps since the run was taken up, and the seconds they took.
+    work: (PackingStats, f64),
 }
 
 /// What a run begins with.
@@ -144,6 +146,7 @@ impl<'r> Trainer<'r> {
             log,
             state,
             saved: None,
+            work: Default::default(),
         };
         match start {
             Start::Fresh => {}
@@ -171,6 +174,11 @@ impl<'r> Trainer<'r> {
     /// The learning rates it follows.
     pub fn schedule(&self) -> Schedule {
         self.options.schedule
+    }
+
+    /// Tokens of all steps since the run was taken up, padding apart, and the seconds that they took.
+    pub fn work(&self) -> (PackingStats, f64) {
+        self.work
     }
 
     /// The network.

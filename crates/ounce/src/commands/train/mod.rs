@@ -1,5 +1,6 @@
 //! `ounce train`: a run from its file to a model's folder.
 
+mod batches;
 pub(super) mod setup;
 mod watcher;
 
@@ -103,6 +104,10 @@ struct Report {
     steps: u64,
     tokens: u64,
     seconds: f64,
+    /// Tokens of samples a second since the run was taken up, questions included and padding not.
+    useful_tokens_per_second: f64,
+    /// The part of all tokens that was padding, 0 to 1.
+    padding: f64,
     loss: Option<f64>,
     validation: Option<Validation>,
     best_validation: Option<f64>,
@@ -166,7 +171,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         Ended::Stopped => None,
     };
     let charts = draw(&folder)?;
-    let state = trainer.state();
+    let (state, (tokens, seconds)) = (trainer.state(), trainer.work());
     let report = Report {
         ended: match ended {
             Ended::Finished => "finished",
@@ -176,6 +181,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         steps: state.step,
         tokens: state.tokens,
         seconds: state.seconds,
+        useful_tokens_per_second: tokens.useful as f64 / seconds.max(1e-9),
+        padding: tokens.padding(),
         loss: watcher.last.map(|step| step.loss),
         validation: watcher.validations.last().copied(),
         best_validation: state.best.map(|(loss, _)| loss),
@@ -344,18 +351,25 @@ fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
 
 fn print(report: &Report) -> anyhow::Result<()> {
     let time = units::seconds(std::time::Duration::from_secs_f64(report.seconds));
-    let rate = report.tokens as f64 / report.seconds.max(1e-9);
+    let preferences = report.validation.and_then(|validation| validation.preferences);
+    let unit = if preferences.is_some() { "choices" } else { "tokens" };
+    let padding = match report.padding {
+        0.0 => String::new(),
+        share => format!(", {:.1} % of all rows padding", 100.0 * share),
+    };
     output::line(format!(
-        "{}: {} steps, {} tokens in {time} ({rate:.0} tokens/s)",
+        "{}: {} steps, {} {unit} in {time} ({:.0} useful tokens/s{padding})",
         report.ended,
         report.steps,
-        units::count(report.tokens)
+        units::count(report.tokens),
+        report.useful_tokens_per_second,
     ))?;
-    if let Some(validation) = &report.validation {
-        output::line(format!(
-            "validation loss {:.4}, perplexity {:.3}",
-            validation.loss, validation.perplexity
-        ))?;
+    match (&report.validation, preferences) {
+        (_, Some(preferences)) => output::line(watcher::in_words(&preferences))?,
+        (Some(Validation { loss, perplexity, .. }), None) => {
+            output::line(format!("validation loss {loss:.4}, perplexity {perplexity:.3}"))?
+        }
+        (None, None) => {}
     }
     if let Some(peak) = report.peak_bytes {
         output::line(format!("at most {} of memory", units::bytes(peak)))?;

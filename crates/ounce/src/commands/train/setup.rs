@@ -8,19 +8,15 @@ use anyhow::{Context, bail};
 use ounce_kernels::gemm::Compute;
 use ounce_model::Model;
 use ounce_model::tokenizer::Tokenizer;
-use ounce_train::config::{Config, Objective, Precision};
-use ounce_train::data::masked::MaskSettings;
-use ounce_train::data::samples::{BatchSize, SampleSettings};
-use ounce_train::data::{
-    BatchSource, Cache, Documents, Encoder, LanguageStream, Limits, Recipe, StreamSettings,
-    masked::MaskedStream, packing::Packing, samples::SampleStream,
-};
+use ounce_train::config::{Config, Precision};
+use ounce_train::data::{BatchSource, Cache, Documents, Encoder, Limits, Recipe};
 use ounce_train::net::{Net, Options};
 use ounce_train::optim::Optimizer;
 use ounce_train::schedule::Schedule;
 use ounce_train::schedule::step_law::{Advice, step_law};
 use ounce_train::{Trainable, trainer};
 
+use super::batches::{Batches, is_masked};
 use crate::progress::{Progress, Unit};
 use crate::source;
 
@@ -63,12 +59,11 @@ pub(in crate::commands) fn prepare(config: &Config, begun: Option<Begun>) -> any
         bail!("classifiers are trained by the library; ounce train makes language models and encoders");
     }
     let (train, validation) = documents(config, net.skeleton(), &tokenizer, context)?;
-    let source = |documents: Documents, epochs: Option<u64>, shuffle: bool| {
-        batches(config, net.skeleton(), &tokenizer, context, documents, epochs, shuffle)
-    };
-    let mut train = source(train, None, config.data.shuffle)?;
-    let validation = validation.map(|documents| source(documents, Some(1), false)).transpose()?;
-    let tokens_per_step = (config.train.batch * context * config.train.accumulation) as u64;
+    let batches = Batches { config, tokenizer: &tokenizer, context };
+    let (mut train, per_batch) = batches.of(train, &mut net, None, config.data.shuffle)?;
+    let validation = validation.map(|documents| batches.of(documents, &mut net, Some(1), false));
+    let validation = validation.transpose()?.map(|(source, _)| source);
+    let tokens_per_step = (per_batch * config.train.accumulation) as u64;
     let total = match steps(config, tokens_per_step, train.tokens_per_epoch())? {
         Some(total) => total,
         // An interrupted run keeps the length it was given when it began.
@@ -120,6 +115,8 @@ fn network(config: &Config) -> anyhow::Result<Net> {
         },
         checkpointing: config.train.checkpointing,
         embedding_gradient: config.model.embedding_gradient(),
+        beta: config.train.beta,
+        balance: config.train.balance as f32,
     };
     if config.model.from.is_empty() {
         if !config.model.trains.is_empty() {
@@ -214,72 +211,6 @@ fn documents(
     }
     let (train, held) = Documents::split(train, config.data.held_out, config.train.seed)?;
     Ok((train, Some(held)))
-}
-
-fn is_masked(config: &Config, model: &Model) -> anyhow::Result<bool> {
-    match (config.data.objective, model.spec.causal) {
-        (Objective::Masked, true) => bail!("data.objective masked is for encoders; this model is a decoder"),
-        (Objective::Language | Objective::Answers, false) => {
-            bail!(
-                "this model is an encoder, which learns hidden tokens; set data.objective to masked or auto"
-            )
-        }
-        (Objective::Masked | Objective::Auto, false) => Ok(true),
-        _ => Ok(false),
-    }
-}
-
-fn batches(
-    config: &Config,
-    model: &Model,
-    tokenizer: &Tokenizer,
-    context: usize,
-    documents: Documents,
-    epochs: Option<u64>,
-    shuffle: bool,
-) -> anyhow::Result<Box<dyn BatchSource>> {
-    let (sequences, seed) = (config.train.batch, config.train.seed);
-    if is_masked(config, model)? {
-        let special = tokenizer.special();
-        let need = |id: Option<u32>, what: &str| {
-            id.with_context(|| format!("the tokenizer has no {what} token, which masked training needs"))
-        };
-        let never = (0..tokenizer.id_limit()).filter(|&id| tokenizer.is_special(id)).collect();
-        let settings = MaskSettings {
-            context,
-            sequences,
-            seed,
-            epochs,
-            rate: config.data.mask,
-            longest_run: 1,
-            mask: need(special.mask, "mask")?,
-            cls: need(special.cls.or(special.bos), "cls")?,
-            sep: need(special.sep.or(special.eos.first().copied()), "sep")?,
-            never,
-            order: None,
-        };
-        return Ok(Box::new(MaskedStream::new(documents, settings)?));
-    }
-    let answers = documents.cache().header().has_loss;
-    if config.data.objective == Objective::Answers && !answers {
-        bail!("the data has no answers to learn; set data.objective to language");
-    }
-    if answers && config.data.objective != Objective::Language {
-        let settings = SampleSettings {
-            context,
-            size: BatchSize::Tokens(sequences * context),
-            seed,
-            shuffle,
-            epochs,
-            packing: Packing::default(),
-            isolated: true,
-            pad: tokenizer.special().pad.unwrap_or(0),
-        };
-        return Ok(Box::new(SampleStream::new(documents, settings)?));
-    }
-    let layout = config.data.layout;
-    let settings = StreamSettings { context, sequences, seed, shuffle, epochs, layout };
-    Ok(Box::new(LanguageStream::new(documents, settings)?))
 }
 
 /// Steps of the run; none if they follow from its minutes.
