@@ -53,6 +53,15 @@ pub trait Trainable {
         None
     }
 
+    /// What a classifier says of a batch, one row of scores behind the other: of each text with a label, of each token with a
+    /// target, or of each token as first and last of an answer.
+    ///
+    /// # Errors
+    /// If the batch does not fit the network, or it has no scores.
+    fn scores(&mut self, _batch: &Batch) -> Result<Vec<f32>> {
+        Err(crate::Error::Unsupported("this network gives no scores of labels".to_string()))
+    }
+
     /// Bytes of buffers that a step of so many tokens needs besides weights and gradients.
     fn workspace_bytes(&self, tokens: usize) -> usize;
 

@@ -7,6 +7,7 @@ mod shape;
 
 use std::path::PathBuf;
 
+use ounce_eval::answers::Articles;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Layout, Packing, ReadOptions, Separator};
@@ -59,6 +60,10 @@ pub struct Model {
     pub kv_heads: usize,
     /// Inner width of the feed-forward halves; 0 for the preset's.
     pub feed_forward: usize,
+    /// Width of token vectors (albert); 0 for the preset's.
+    pub embedding: usize,
+    /// Groups of layers with weights of their own (albert).
+    pub groups: usize,
     /// Positions.
     pub context: usize,
     /// Whether the embedding serves as head.
@@ -79,6 +84,8 @@ impl Default for Model {
             heads: 8,
             kv_heads: 0,
             feed_forward: 0,
+            embedding: 0,
+            groups: 1,
             context: 512,
             tied: true,
             init: 0.0,
@@ -102,6 +109,8 @@ pub enum Preset {
     Minicpm,
     /// An encoder that is trained on hidden tokens.
     Bert,
+    /// The same with layers that share one set of weights and narrow token vectors (arXiv 1909.11942).
+    Albert,
 }
 
 /// What turns text into ids.
@@ -127,6 +136,12 @@ pub enum Objective {
     Preferences,
     /// Hidden tokens.
     Masked,
+    /// Labels of texts.
+    Classify,
+    /// Tags of words.
+    Tag,
+    /// Answers that stand in texts.
+    Spans,
 }
 
 /// What it is trained on.
@@ -155,6 +170,8 @@ pub struct Data {
     pub shuffle: bool,
     /// The part of tokens that is hidden for encoders.
     pub mask: f64,
+    /// Tokens from one window of a long text to the next, where answers are looked for.
+    pub stride: usize,
     /// Where tokens are kept; empty for a file in the output folder.
     pub cache: PathBuf,
 }
@@ -173,6 +190,7 @@ impl Default for Data {
             isolated: true,
             shuffle: true,
             mask: 0.15,
+            stride: 128,
             cache: PathBuf::new(),
         }
     }
@@ -385,11 +403,19 @@ pub struct Validation {
     pub sample_every: u64,
     /// What samples begin with.
     pub prompt: String,
+    /// Whose articles do not count in answers.
+    pub articles: Articles,
 }
 
 impl Default for Validation {
     fn default() -> Validation {
-        Validation { every: 200, batches: 50, sample_every: 0, prompt: "Once upon a time".to_string() }
+        Validation {
+            every: 200,
+            batches: 50,
+            sample_every: 0,
+            prompt: "Once upon a time".to_string(),
+            articles: Articles::English,
+        }
     }
 }
 
@@ -420,8 +446,22 @@ impl Config {
         data.cache = PathBuf::new();
         let Train { batch, accumulation, seed, precision, beta, balance, .. } = self.train;
         let optimizer = Optimizer { lr: 0.0, ..self.optimizer.clone() };
+        let (mut model, mut data) = (serde_json::json!(self.model), serde_json::json!(data));
+        // Keys that change nothing are left out, so that they don't set apart runs from before there were any.
+        let without = |value: &mut serde_json::Value, keys: &[&str]| {
+            let map = value.as_object_mut();
+            map.into_iter().for_each(|map| keys.iter().for_each(|key| drop(map.remove(*key))));
+        };
+        if self.model.preset != Preset::Albert {
+            without(&mut model, &["embedding", "groups"]);
+        }
+        if !matches!(self.data.objective, Objective::Auto | Objective::Spans)
+            || self.data.stride == Data::default().stride
+        {
+            without(&mut data, &["stride"]);
+        }
         let mut identity = serde_json::json!({
-            "model": self.model, "tokenizer": self.tokenizer, "data": data, "optimizer": optimizer,
+            "model": model, "tokenizer": self.tokenizer, "data": data, "optimizer": optimizer,
             "train": [batch, accumulation, seed as usize], "precision": precision,
         });
         // What is newer than some checkpoints is left out where it is as it was before.

@@ -7,6 +7,7 @@
 //! - [`samples`]: questions with answers, and choices between two answers; [`packing`] lays them out, [`reference`] keeps
 //!   what a model thought of answers before it learned to choose.
 //! - [`masked`]: text with hidden tokens, for encoders.
+//! - [`labelled`]: texts, words and questions with what is right, for classifiers; kept in memory, without a cache.
 //!
 //! [`split`] holds documents out for validation, [`select`](mod@select) keeps the hard and diverse part of instruction data.
 
@@ -14,6 +15,7 @@ pub mod build;
 pub mod cache;
 pub mod encode;
 pub mod form;
+pub mod labelled;
 pub mod masked;
 pub mod packing;
 mod permutation;

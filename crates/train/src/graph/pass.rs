@@ -16,7 +16,10 @@ use crate::{Batch, Error, Loss, Result};
 /// The parts of a network.
 pub(super) struct Parts {
     pub embedding: Embedding,
+    /// Those that have weights.
     pub layers: Vec<Layer>,
+    /// Which of them each of the model's layers is.
+    pub order: Vec<usize>,
     pub final_norm: Option<Norm>,
     pub head: Option<Head>,
 }
@@ -46,8 +49,8 @@ impl Pass<'_> {
     /// If the batch does not fit the network, or a slot or hook fails.
     pub fn hidden(&self, hook: &mut dyn Hook) -> Result<Tensor> {
         let mut x = self.parts.embedding.forward(self.batch)?;
-        for layer in &self.parts.layers {
-            x = layer.forward(x, &self.state, hook)?;
+        for (index, &layer) in self.parts.order.iter().enumerate() {
+            x = self.parts.layers[layer].forward(index, x, &self.state, hook)?;
         }
         apply(&self.parts.final_norm, x)
     }

@@ -3,6 +3,7 @@
 mod cross_entropy;
 mod log_probability;
 mod preference;
+mod scores;
 mod span;
 
 use ounce_kernels::pool::Pool;
@@ -10,6 +11,7 @@ use ounce_kernels::pool::Pool;
 pub use cross_entropy::CrossEntropy;
 pub use log_probability::LogProbabilities;
 pub use preference::{Choices, PreferenceLoss};
+pub use scores::Scores;
 pub use span::SpanLoss;
 
 /// The logits of some rows of a batch.

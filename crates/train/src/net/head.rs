@@ -128,7 +128,7 @@ impl Head {
         loss: &mut dyn LogitLoss,
         cx: &mut Context<'_>,
     ) -> (Loss, Option<Vec<f32>>) {
-        let width = self.matrix.input;
+        let width = self.transform.as_ref().map_or(self.matrix.input, |(dense, ..)| dense.input);
         let (rows, targets) = self.reads.rows(batch);
         let all = rows.len() == batch.tokens.len();
         let picked = if all { x } else { pick(x, &rows, width, cx) };
@@ -271,9 +271,9 @@ impl Head {
             None => cx.copy(picked),
         };
         dense.backward_weights(&hidden, &raw, cx);
-        let mut dhidden = dactive;
+        let mut dhidden = cx.buffers.take(hidden.len());
         dense.backward_input(&raw, &mut dhidden, false, cx);
-        [raw, hidden].into_iter().for_each(|buffer| cx.buffers.give(buffer));
+        [raw, hidden, dactive].into_iter().for_each(|buffer| cx.buffers.give(buffer));
         dhidden
     }
 }

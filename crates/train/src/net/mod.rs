@@ -8,6 +8,7 @@
 mod attention;
 mod buffers;
 mod build;
+pub mod classifier;
 mod context;
 mod embedding;
 mod experts;
@@ -38,7 +39,7 @@ use self::embedding::Embedding;
 use self::head::Head;
 use self::layer::Layer;
 use crate::data::select::scale_to_one;
-use crate::loss::{Choices, CrossEntropy, LogProbabilities, LogitLoss, PreferenceLoss, SpanLoss};
+use crate::loss::{Choices, CrossEntropy, LogProbabilities, LogitLoss, PreferenceLoss, Scores, SpanLoss};
 use crate::{Batch, Error, Loss, Param, Result, Trainable};
 
 pub use self::init::Init;
@@ -112,7 +113,9 @@ impl Net {
         embedding.gradient_scale = options.embedding_gradient.unwrap_or(1.0);
         let layers = spec.layers.iter().enumerate();
         let layers: Vec<Layer> = layers
-            .map(|(index, layer)| Layer::build(&mut from, index, layer, spec.causal, &mut rotations))
+            .map(|(index, layer)| {
+                Layer::build(&mut from, spec.owner(index), layer, spec.causal, &mut rotations)
+            })
             .collect::<Result<_>>()?;
         let head = Head::build(&mut from, spec)?;
         let params = from.params;
@@ -355,6 +358,12 @@ impl Trainable for Net {
 
     fn take_choices(&mut self) -> Option<Choices> {
         self.choices.take()
+    }
+
+    fn scores(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+        let mut scores = Scores::default();
+        self.run(batch, None, &mut scores)?;
+        Ok(scores.0)
     }
 
     fn workspace_bytes(&self, tokens: usize) -> usize {

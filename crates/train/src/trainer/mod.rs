@@ -14,6 +14,7 @@ pub use report::{Guarded, Observer, Preferences, Step, Validation, memory};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, Keep, State, Store};
+use crate::data::labelled::judge::Metrics;
 use crate::data::{BatchSource, PackingStats};
 use crate::optim::Optimizer;
 use crate::schedule::Schedule;
@@ -73,7 +74,11 @@ pub struct Trainer<'r> {
     saved: Option<u64>,
     /// Tokens of all steps since the run was taken up, and the seconds they took.
     work: (PackingStats, f64),
+    judge: Option<Judge<'r>>,
 }
+
+/// Judges a network at each validation, besides its loss.
+pub type Judge<'r> = &'r mut dyn FnMut(&mut dyn Trainable) -> Result<Metrics>;
 
 /// What a run begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +152,7 @@ impl<'r> Trainer<'r> {
             state,
             saved: None,
             work: Default::default(),
+            judge: None,
         };
         match start {
             Start::Fresh => {}
@@ -164,6 +170,11 @@ impl<'r> Trainer<'r> {
             }
         }
         Ok(trainer)
+    }
+
+    /// Judges the network at each validation, besides its loss.
+    pub fn judge(&mut self, judge: Judge<'r>) {
+        self.judge = Some(judge);
     }
 
     /// Where the run stands.

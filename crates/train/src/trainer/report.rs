@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::guard::Verdict;
+use crate::data::labelled::judge::Metrics;
 use crate::loss::Choices;
 use crate::schedule::Stage;
 use crate::{Result, Trainable};
@@ -94,6 +95,9 @@ pub struct Validation {
     pub best: bool,
     /// Seconds it took.
     pub seconds: f64,
+    /// How right a classifier is.
+    #[serde(flatten)]
+    pub metrics: Metrics,
 }
 
 /// What the guard did.

@@ -8,6 +8,7 @@ use super::guard::Verdict;
 use super::report::{Guarded, Observer, Preferences, Step, Validation, memory};
 use super::{Ended, Trainer};
 use crate::checkpoint::{self, State};
+use crate::data::labelled::judge::Metrics;
 use crate::data::{PackingStats, Position};
 use crate::optim::norm::{clip_factor, global_norm};
 use crate::{Batch, Error, Loss, Result, Trainable};
@@ -237,6 +238,10 @@ impl Trainer<'_> {
             batches += 1;
         }
         source.seek(&beginning)?;
+        let metrics = match &mut self.judge {
+            Some(judge) => judge(self.net)?,
+            None => Metrics::default(),
+        };
         let mean = loss.mean();
         if !mean.is_finite() {
             let why = if loss.count == 0 {
@@ -259,6 +264,7 @@ impl Trainer<'_> {
             preferences: self.net.take_choices().and_then(Preferences::of),
             best,
             seconds: start.elapsed().as_secs_f64(),
+            metrics,
         };
         self.log.write("validation", &report)?;
         observer.validation(&report)

@@ -72,14 +72,10 @@ impl Observer for Watcher {
     }
 
     fn validation(&mut self, validation: &Validation) -> ounce_train::Result<()> {
-        let Validation { step, loss, perplexity, best, preferences, .. } = validation;
+        let Validation { step, best, .. } = validation;
         let mark = if *best { "  best so far" } else { "" };
         let train = self.loss.map_or(String::new(), |loss| format!("   training loss {loss:.4}"));
-        let more = match preferences {
-            Some(preferences) => in_words(preferences),
-            None => format!("perplexity {perplexity:.3}"),
-        };
-        self.line(&format!("step {step:>7}   validation loss {loss:.4}, {more}{mark}{train}"));
+        self.line(&format!("step {step:>7}   validation {}{mark}{train}", said(validation)));
         self.validations.push(*validation);
         Ok(())
     }
@@ -109,12 +105,22 @@ impl Observer for Watcher {
 }
 
 /// How well a network chooses between answers.
-pub(super) fn in_words(preferences: &Preferences) -> String {
+fn in_words(preferences: &Preferences) -> String {
     let Preferences { pairs, accuracy, margin, better, worse, .. } = preferences;
     format!(
         "{:.1} % of {pairs} choices right, margin {margin:.3}; better answers {better:+.2} nats, worse {worse:+.2}",
         100.0 * accuracy
     )
+}
+
+/// A validation in words: loss, and perplexity, how it chooses between answers, or what a classifier is judged by.
+pub(super) fn said(validation: &Validation) -> String {
+    let Validation { loss, perplexity, preferences, metrics, .. } = validation;
+    match (preferences, metrics.to_string()) {
+        (Some(preferences), _) => format!("loss {loss:.4}, {}", in_words(preferences)),
+        (None, none) if none.is_empty() => format!("loss {loss:.4}, perplexity {perplexity:.3}"),
+        (None, metrics) => format!("loss {loss:.4}, {metrics}"),
+    }
 }
 
 /// What the network makes of a prompt, greedily.
