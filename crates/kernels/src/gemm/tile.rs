@@ -157,6 +157,7 @@ fn fetch(at: *const f32) {
 /// The same pointer, of which the compiler does not know how far it is from others: a register for each row is one
 /// index for all, where sums of distances take the ports that multiply (measured: 155 and 161 GFLOP/s).
 #[inline(always)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "the block is empty and follows no pointer")]
 fn apart(mut at: *const f32) -> *const f32 {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     // SAFETY: no instruction.

@@ -1,5 +1,6 @@
 //! What demonstrations have in common: a plain training loop, losses and answers of a network, random choices.
 
+use ounce_kernels::pool::Pool;
 use std::time::Instant;
 
 use rand::RngExt;
@@ -37,7 +38,7 @@ pub(super) fn fit_watched(
         net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
         net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
         see(net);
-        let clip = clip_factor(global_norm(net.params()), Some(1.0));
+        let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
         optimizer.step(net.params_mut(), schedule.rate(step), clip);
     }
     Ok(start.elapsed().as_secs_f64())

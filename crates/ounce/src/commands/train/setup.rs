@@ -58,7 +58,8 @@ pub(in crate::commands) fn prepare(config: &Config, begun: Option<Begun>) -> any
         Some(task) => labelled::parts(config, &model, task, &mut notes)?,
         None => parts(config, &model)?,
     };
-    let Parts { mut net, mut train, validation, judge, context, tokens_per_step, lengths, usual_rate } = parts;
+    let Parts { mut net, mut train, validation, judge, context, tokens_per_step, lengths, usual_rate } =
+        parts;
     let total = match steps(config, tokens_per_step, lengths)? {
         Some(total) => total,
         // An interrupted run keeps the length it was given when it began.
