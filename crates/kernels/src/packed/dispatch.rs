@@ -40,6 +40,7 @@ pub(super) trait Product {
     ///
     /// # Safety
     /// As [`Product::sums`].
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // other paths have too few registers
     #[inline(always)]
     unsafe fn octets<S: Simd>(panel: &[u8], tile: Tile<'_>, octets: usize, sums: &mut [[f32; PANEL]]) {
         for octet in 0..octets {
