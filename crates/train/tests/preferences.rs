@@ -123,7 +123,7 @@ fn gradients_are_those_of_finite_differences() {
         let direction = net.params()[index].grad.clone();
         let norm = direction.iter().map(|&it| f64::from(it).powi(2)).sum::<f64>().sqrt();
         assert!(norm > 0.0, "{}", net.params()[index].name);
-        let step = 2e-3 / norm;
+        let step = 2e-2 / norm;
         let mut moved = |factor: f64| {
             let start = net.params()[index].value.clone();
             let value = &mut net.params_mut()[index].value;
@@ -142,10 +142,10 @@ fn better_answers_gain_on_worse_ones() {
     let mut net = llama(Options::default());
     let batch = choices(&mut net);
     let mut optimizer = Optimizer::new(optim::Options::default(), net.params()).expect("fits");
-    for _ in 0..20 {
+    for _ in 0..60 {
         net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
         net.accumulate(&batch, 0.5).expect("fits");
-        optimizer.step(net.params_mut(), 1e-3, 1.0);
+        optimizer.step(net.params_mut(), 3e-3, 1.0);
     }
     net.take_choices();
     let loss = net.loss(&batch).expect("fits").mean();

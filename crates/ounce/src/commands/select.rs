@@ -9,7 +9,6 @@ use ounce_engine::Engine;
 use ounce_model::Model;
 use ounce_model::storage::AtomicFile;
 use ounce_train::data::encode::Sequence;
-use ounce_train::data::form::Example;
 use ounce_train::data::readers::{Content, Record, Records};
 use ounce_train::data::select::{Judgement, SelectSettings, Selection, centre, judge, select};
 use ounce_train::data::{Encoder, Form, Limits, ReadOptions};

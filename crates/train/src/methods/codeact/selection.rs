@@ -41,7 +41,7 @@ pub(super) struct Scale {
 impl Scale {
     /// Of the stored evidence.
     pub const WHOLE: Scale =
-        Scale { hidden: 96, layers: 3, language: 60_000, records: 6000, tests: 200, epochs: 3, repeats: 3 };
+        Scale { hidden: 96, layers: 3, language: 50_000, records: 4000, tests: 200, epochs: 3, repeats: 3 };
 }
 
 /// Sequences of a step.
