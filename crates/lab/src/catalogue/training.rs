@@ -6,15 +6,6 @@ const FAMILY: Family = Family::Training;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        4,
-        "CodeACT",
-        FAMILY,
-        "CodeACT: Code Adaptive Compute-efficient Tuning Framework for Code LLMs",
-        Some("2408.02193"),
-        "Fine-tuning keeps only the hard and varied examples and packs them without padding, which saves most of its time.",
-        "DeepSeek-Coder-6.7B on 40 % of the data gains 8.6 % on HumanEval with 78 % less time and 27 % less peak memory.",
-    ),
-    Method::planned(
         67,
         "CLP-Transfer",
         FAMILY,

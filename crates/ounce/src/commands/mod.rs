@@ -12,6 +12,7 @@ pub mod methods;
 pub mod profile;
 pub mod pull;
 pub mod run;
+pub mod select;
 pub mod show;
 pub mod sweep;
 pub mod tokenize;

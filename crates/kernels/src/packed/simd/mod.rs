@@ -91,12 +91,37 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn pair(low: Self::Ints, high: Self::Ints) -> Self::Ints;
     /// Adds to each lane the products of its two 16-bit numbers with the two at `two`.
     unsafe fn dot_pair(sum: Self::Ints, pairs: Self::Ints, two: *const i16) -> Self::Ints;
-    /// `sum + a · b`.
-    unsafe fn multiply_add_ints(sum: Self::Ints, a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// `a − (b << BITS)`.
     unsafe fn subtract_shifted<const BITS: u32>(a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// As f32.
     unsafe fn to_floats(a: Self::Ints) -> Self::Floats;
+
+    /// What the sum of products of one of a unit's `parts` with a token begins with, for [`Simd::scaled`]: weights are
+    /// `offset` too large. `start` and `sums` are what the activations hold for the part (see
+    /// [`int8`](super::int8)); a path takes what suits it.
+    #[inline(always)]
+    unsafe fn start(offset: u8, start: *const i32, sums: *const i16, parts: usize) -> Self::Ints {
+        let _ = start;
+        let negative = -i32::from(offset);
+        // SAFETY: the same contract.
+        unsafe {
+            match (offset, parts) {
+                (0, _) => Self::splat_int(0),
+                (_, 1) => {
+                    let offsets = Self::pair(Self::splat_int(negative), Self::splat_int(negative));
+                    Self::dot_pair(Self::splat_int(0), offsets, sums)
+                }
+                _ => Self::splat_int(negative * i32::from(*sums)),
+            }
+        }
+    }
+
+    /// A sum that began with [`Simd::start`], times a token's scale.
+    #[inline(always)]
+    unsafe fn scaled(sum: Self::Ints, scale: *const [f32; 2]) -> Self::Floats {
+        // SAFETY: the same contract.
+        unsafe { Self::multiply(Self::to_floats(sum), Self::splat((*scale)[0])) }
+    }
 
     /// The same number in all lanes.
     unsafe fn splat(value: f32) -> Self::Floats;

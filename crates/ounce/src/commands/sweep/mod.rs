@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use ounce_kernels::pool::Pool;
-use ounce_train::Trainable;
 use ounce_train::config::{self, Config};
 use ounce_train::schedule::step_law::FINAL_RATE;
 use ounce_train::sweep::{self, Cell, Grid, Job, Outcome, Results};
@@ -221,7 +220,7 @@ fn grid(args: &Args, config: &Config, context: usize) -> anyhow::Result<Grid> {
 fn configured(base: &Config, cell: &Cell, context: usize, args: &Args) -> Config {
     let mut config = base.clone();
     let heads = base.model.heads.max(1);
-    let kv_groups = if base.model.kv_heads == 0 { 0 } else { heads / base.model.kv_heads };
+    let kv_groups = heads.checked_div(base.model.kv_heads).unwrap_or(0);
     if cell.hidden != base.model.hidden {
         config.model.heads = (cell.hidden * heads / base.model.hidden.max(1)).max(1);
         config.model.kv_heads = config.model.heads.checked_div(kv_groups).unwrap_or(0);
@@ -231,7 +230,8 @@ fn configured(base: &Config, cell: &Cell, context: usize, args: &Args) -> Config
     let sequences = (cell.batch_tokens as usize / context).max(1);
     // As few micro-batches as there may be of at most the file's size, all alike.
     let least = sequences.div_ceil(base.train.batch.max(1)).max(1);
-    config.train.accumulation = (least..=sequences).find(|it| sequences % it == 0).unwrap_or(sequences);
+    config.train.accumulation =
+        (least..=sequences).find(|it| sequences.is_multiple_of(*it)).unwrap_or(sequences);
     config.train.batch = sequences / config.train.accumulation;
     (config.train.steps, config.train.tokens) = (cell.steps(), 0);
     (config.train.epochs, config.train.minutes) = (0.0, 0.0);
