@@ -163,6 +163,13 @@ ENCODERS = [
     encoder("roberta_mlm", "roberta", MASKED, type_vocab_size=1, layer_norm_eps=1e-5),
     Case("distilbert_mlm", "distilbert", dict(vocab_size=96, dim=32, hidden_dim=48, n_layers=2, n_heads=4,
          max_position_embeddings=80), dtype="float16", **MASKED),
+    # The first of two groups of layers is used twice.
+    encoder("albert_mlm", "albert", {**MASKED, "token_types": True, "sensitive": [dict(num_hidden_layers=2)]},
+            embedding_size=20, num_hidden_layers=3, num_hidden_groups=2),
+    # A group of two layers, run through twice.
+    encoder("albert_model", "albert", {**PLAIN_ENCODER, "token_types": True, "sensitive": [dict(num_hidden_layers=1)],
+            "inert": KEY_BIAS + ("pooler.weight", "pooler.bias")}, embedding_size=32, num_hidden_layers=2,
+            num_hidden_groups=1, inner_group_num=2, hidden_act="gelu"),
     encoder("minilm", "bert", {**SENTENCE, "pooling": "mean", "dtype": "float32", "rewrite": "sentence_hub_files"}),
     encoder("bge", "bert", {**SENTENCE, "pooling": "cls", "drop": ("position_embedding_type",)}),
     encoder("e5", "bert", {**SENTENCE, "pooling": "mean", "prompts": {"query": "query: ", "document": "passage: "}},

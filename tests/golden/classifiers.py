@@ -1,6 +1,6 @@
 """Makes the golden classifiers: tiny random models with a classifier on top, their scores, and PyTorch's gradients.
 
-    .venv/bin/python tests/golden/classifiers.py             # all, a few seconds
+    .venv/bin/python tests/golden/classifiers.py             # all, a few seconds; or those that are named
 
 For each case a folder `classifiers/<name>/`: `config.json`, `model.safetensors`, `scores.safetensors` (ids and scores of
 one text) and `gradients.safetensors` (as `gradients.py` stores them: the summed loss of two texts).
@@ -8,6 +8,7 @@ one text) and `gradients.safetensors` (as `gradients.py` stores them: the summed
 
 import json
 import shutil
+import sys
 import zlib
 from pathlib import Path
 
@@ -20,12 +21,16 @@ from make import fill
 
 SCALE = 16.0
 BERT = dict(ENCODER, layer_norm_eps=1e-5)
+ALBERT = dict(ENCODER, embedding_size=20, num_hidden_layers=3, layer_norm_eps=1e-5)
 DISTIL = dict(vocab_size=96, dim=32, hidden_dim=48, n_layers=2, n_heads=4, max_position_embeddings=80)
 CASES = {
     "bert_text": ("bert", BERT, "AutoModelForSequenceClassification", 3),
     "roberta_text": ("roberta", BERT | dict(type_vocab_size=1), "AutoModelForSequenceClassification", 4),
     "distilbert_text": ("distilbert", DISTIL, "AutoModelForSequenceClassification", 2),
     "llama_text": ("llama", DECODER | dict(head_dim=16), "AutoModelForSequenceClassification", 5),
+    "albert_text": ("albert", ALBERT, "AutoModelForSequenceClassification", 3),
+    "albert_tokens": ("albert", ALBERT, "AutoModelForTokenClassification", 5),
+    "albert_spans": ("albert", ALBERT, "AutoModelForQuestionAnswering", 2),
     "bert_tokens": ("bert", BERT, "AutoModelForTokenClassification", 5),
     "bert_spans": ("bert", BERT, "AutoModelForQuestionAnswering", 2),
     "distilbert_spans": ("distilbert", DISTIL, "AutoModelForQuestionAnswering", 2),
@@ -35,6 +40,8 @@ CASES = {
 def main():
     here = Path(__file__).parent / "classifiers"
     for name, (kind, settings, cls, labels) in CASES.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         folder = here / name
         shutil.rmtree(folder, ignore_errors=True)
         settings = json.loads(json.dumps(settings)) | dict(num_labels=labels)

@@ -23,7 +23,7 @@ CUTS = [(0, 40), (40, 64)]
 # One of each kind of layer; what differs only in how files are laid out is not repeated.
 NAMES = """llama llama_tied llama_bias llama_rope_dynamic gemma2 gemma3 qwen2_window qwen3 phi3 gpt2 gpt_neox
 gpt_neox_sequential smollm3 granite olmo2 stablelm stablelm_parallel mixtral qwen2_moe qwen3_moe bert_mlm roberta_mlm
-distilbert_mlm""".split()
+distilbert_mlm albert_mlm""".split()
 
 
 def main():

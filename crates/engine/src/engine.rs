@@ -1,5 +1,7 @@
 //! A model ready to run, and its forward pass from token ids to hidden states, logits and sentence vectors.
 
+use std::sync::Arc;
+
 use ounce_kernels::attention::{KvType, LayerCache};
 use ounce_kernels::norm::l2_normalise;
 use ounce_kernels::{DType, quant, softmax::softcap};
@@ -30,7 +32,10 @@ pub struct Engine {
     positions: Option<Vec<f32>>,
     types: Option<Vec<f32>>,
     embedding_norm: Option<Norm>,
-    layers: Vec<Layer>,
+    /// From token vectors to the residual stream, where these are narrower.
+    projection: Option<Linear>,
+    /// Layers that share weights are one.
+    layers: Vec<Arc<Layer>>,
     final_norm: Option<Norm>,
     head: Option<Head>,
     classifier: Option<Classifier>,
@@ -87,8 +92,17 @@ impl Engine {
                 Linear::new(weights, name, weights.get(name)?, table("head.bias", head.bias)?, mode)?;
             Ok(Head { transform, matrix, scale: head.scale, softcap: head.softcap })
         });
-        let layers =
-            spec.layers.iter().enumerate().map(|(index, layer)| Layer::load(weights, index, layer, mode));
+        let mut layers: Vec<Arc<Layer>> = Vec::with_capacity(spec.layers.len());
+        for (index, layer) in spec.layers.iter().enumerate() {
+            layers.push(match layer.shares {
+                Some(owner) => layers[owner].clone(),
+                None => Arc::new(Layer::load(weights, index, layer, mode)?),
+            });
+        }
+        let projection = match spec.embedding.projected_from {
+            Some(_) => Some(Linear::load(weights, "embed.projection", mode)?),
+            None => None,
+        };
         let ropes = spec.layers.iter().map(|layer| layer.attention.as_ref()?.rope.as_ref());
         Ok(Engine {
             tokens,
@@ -96,7 +110,8 @@ impl Engine {
             positions: table("embed.positions.weight", spec.embedding.positions.is_some())?,
             types: table("embed.types.weight", spec.embedding.token_types > 0)?,
             embedding_norm: Norm::load(weights, "embed.norm", spec.embedding.norm)?,
-            layers: layers.collect::<Result<_>>()?,
+            projection,
+            layers,
             final_norm: Norm::load(weights, "final_norm", spec.final_norm)?,
             head: head.transpose()?,
             classifier: Classifier::load(weights, spec, mode)?,
@@ -140,7 +155,9 @@ impl Engine {
         let head = self.head.as_ref().map_or(0, |head| {
             head.matrix.packed_bytes() + head.transform.as_ref().map_or(0, |(dense, ..)| dense.packed_bytes())
         });
-        head + self.layers.iter().map(Layer::packed_bytes).sum::<usize>()
+        let own = self.layers.iter().zip(&self.spec.layers).filter(|(_, spec)| spec.shares.is_none());
+        let projection = self.projection.as_ref().map_or(0, Linear::packed_bytes);
+        head + projection + own.map(|(layer, _)| layer.packed_bytes()).sum::<usize>()
     }
 
     /// The model's architecture.
@@ -161,7 +178,7 @@ impl Engine {
     /// An empty cache for one sequence, its keys and values stored as `kv_type`.
     pub(crate) fn new_cache(&self) -> KvCache {
         let kv_type = self.kv_type;
-        let layer = |layer: &Layer| {
+        let layer = |layer: &Arc<Layer>| {
             let spec = layer.attention.as_ref().map(|attention| &attention.spec);
             let (kv_heads, head_dim) = spec.map_or((0, 0), |spec| (spec.kv_heads, spec.head_dim));
             LayerCache::new(kv_heads, head_dim, kv_type)
@@ -175,18 +192,22 @@ impl Engine {
     /// # Errors
     /// If an id or type is out of range, or the model has too few positions. Caches may hold some of the tokens then.
     pub(crate) fn hidden(&self, batch: &mut [Part<'_>], scratch: &mut Scratch) -> Result<Vec<f32>> {
-        let hidden = self.spec.hidden_size;
+        let (hidden, width) = (self.spec.hidden_size, self.spec.embedding_width());
         let spans: SmallVec<[Span; 4]> = batch.iter().map(|part| part.span).collect();
         let count = spans.iter().map(|span| span.count).sum::<usize>();
         let start = scratch.meter.start();
-        let mut x = scratch.take(count * hidden);
+        let mut x = scratch.take(count * width);
         let mut rest = &mut x[..];
         for part in batch.iter() {
-            let (own, more) = rest.split_at_mut(part.span.count * hidden);
+            let (own, more) = rest.split_at_mut(part.span.count * width);
             self.embed_tokens(part.ids, part.types, part.span.start, own)?;
             rest = more;
         }
         scratch.meter.stop(start, Operator::Embedding, || (0, 0));
+        if let Some(projection) = &self.projection {
+            let stream = projection.forward(&x, Operator::Embedding, scratch);
+            scratch.give(std::mem::replace(&mut x, stream));
+        }
         let mut rotations = std::mem::take(&mut scratch.rotations);
         self.rotations.fill(&spans, &mut rotations);
         for (index, layer) in self.layers.iter().enumerate() {
@@ -201,7 +222,7 @@ impl Engine {
 
     /// Token, position and type vectors, summed and normed, into `x`: `[ids, hidden]`.
     fn embed_tokens(&self, ids: &[u32], types: &[u32], start: usize, x: &mut [f32]) -> Result<()> {
-        let hidden = self.spec.hidden_size;
+        let width = self.spec.embedding_width();
         let embedding = &self.spec.embedding;
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.spec.vocab_size) {
             return Err(Error::Token { id, vocab_size: self.spec.vocab_size });
@@ -217,12 +238,12 @@ impl Engine {
                 format!("token type {kind} is not below the {} this model has", embedding.token_types.max(1));
             return Err(Error::Option(what));
         }
-        for (index, (x, &id)) in x.chunks_exact_mut(hidden).zip(ids).enumerate() {
+        for (index, (x, &id)) in x.chunks_exact_mut(width).zip(ids).enumerate() {
             self.tokens.decode_row(id as usize, x).expect("formats and sizes are checked at load");
             x.iter_mut().for_each(|x| *x *= embedding.scale);
             let mut add = |table: &Option<Vec<f32>>, row: usize| {
                 if let Some(table) = table {
-                    let row = &table[row * hidden..(row + 1) * hidden];
+                    let row = &table[row * width..(row + 1) * width];
                     x.iter_mut().zip(row).for_each(|(x, row)| *x += row);
                 }
             };

@@ -36,7 +36,7 @@ fn scores_are_those_of_transformers_also_after_writing() {
         }
         count += 1;
     }
-    assert_eq!(count, 7, "all golden classifiers");
+    assert_eq!(count, 10, "all golden classifiers");
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Measures a model: perplexity, and the evidence types of the catalogue.
+//! Measures a model: perplexity, answers, and the evidence types of the catalogue.
 
+pub mod answers;
 pub mod method;
 pub mod perplexity;
 pub mod speed;

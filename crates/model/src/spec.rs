@@ -49,6 +49,9 @@ pub struct Embedding {
     pub token_types: usize,
     /// Norm of the sum.
     pub norm: Option<Norm>,
+    /// Width of all these tables where it is not that of the residual stream: a linear layer with bias leads from the
+    /// normed sum to the stream (ALBERT).
+    pub projected_from: Option<usize>,
 }
 
 /// A table of learned position vectors.
@@ -134,6 +137,9 @@ pub struct Layer {
     pub residual: Residual,
     /// Factor on what each half adds to the residual stream, behind its norm (Granite).
     pub residual_scale: f32,
+    /// The layer whose weights it uses, if it has none of its own: one that is before it, has its own, and is otherwise
+    /// alike (ALBERT).
+    pub shares: Option<usize>,
 }
 
 /// How the two halves of a layer meet the residual stream.
@@ -354,6 +360,24 @@ impl Attention {
 }
 
 impl Spec {
+    /// Width of the token vectors, and of what a transformed head multiplies with them.
+    pub fn embedding_width(&self) -> usize {
+        self.embedding.projected_from.unwrap_or(self.hidden_size)
+    }
+
+    /// The layer that holds the weights of layer `index`: itself, or the one it shares with.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn owner(&self, index: usize) -> usize {
+        self.layers[index].shares.unwrap_or(index)
+    }
+
+    /// How many layers use each other's weights, for people and reports: layers without weights of their own.
+    pub fn sharing_layers(&self) -> usize {
+        self.layers.iter().filter(|layer| layer.shares.is_some()).count()
+    }
+
     /// Key/value cache bytes that one more token costs at `bytes_per_value`, over all layers. Layers with a
     /// window stop growing once it is full; this is the cost before that.
     pub fn kv_bytes_per_token(&self, bytes_per_value: usize) -> usize {

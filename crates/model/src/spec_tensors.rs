@@ -102,19 +102,23 @@ impl List {
 }
 
 impl Spec {
-    /// Every weight of such a model, in the order of use.
+    /// Every weight of such a model once, in the order of first use.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let hidden = self.hidden_size;
         let mut list = List(Vec::new());
-        list.push("embed.tokens.weight".into(), &[self.vocab_size, hidden]);
+        let width = self.embedding_width();
+        list.push("embed.tokens.weight".into(), &[self.vocab_size, width]);
         if let Some(positions) = self.embedding.positions {
-            list.push("embed.positions.weight".into(), &[positions.count, hidden]);
+            list.push("embed.positions.weight".into(), &[positions.count, width]);
         }
         if self.embedding.token_types > 0 {
-            list.push("embed.types.weight".into(), &[self.embedding.token_types, hidden]);
+            list.push("embed.types.weight".into(), &[self.embedding.token_types, width]);
         }
-        list.norm("embed.norm", self.embedding.norm, hidden);
-        for (index, layer) in self.layers.iter().enumerate() {
+        list.norm("embed.norm", self.embedding.norm, width);
+        if self.embedding.projected_from.is_some() {
+            list.linear("embed.projection", hidden, width, true);
+        }
+        for (index, layer) in self.layers.iter().enumerate().filter(|(_, layer)| layer.shares.is_none()) {
             if let Some(attention) = &layer.attention {
                 list.attention(&format!("layers.{index}.attention"), attention, hidden);
             }
@@ -128,12 +132,14 @@ impl Spec {
         }
         list.norm("final_norm", self.final_norm, hidden);
         if let Some(head) = &self.head {
+            let mut read = hidden;
             if let Some(transform) = head.transform {
-                list.linear("head.dense", hidden, hidden, true);
-                list.norm("head.norm", Some(transform.norm), hidden);
+                read = width;
+                list.linear("head.dense", width, hidden, true);
+                list.norm("head.norm", Some(transform.norm), width);
             }
             if !head.tied {
-                list.push("head.weight".into(), &[self.vocab_size, hidden]);
+                list.push("head.weight".into(), &[self.vocab_size, read]);
             }
             if head.bias {
                 list.push("head.bias".into(), &[self.vocab_size]);

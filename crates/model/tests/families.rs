@@ -91,6 +91,7 @@ fn every_tensor_of_a_file_is_found_or_known_to_be_needless() {
         let expected = match name.as_str() {
             "bert_model" | "minilm" | "bge" | "e5" => pooler.clone(),
             "bert_hub" => early.iter().chain(&next_sentence).cloned().collect(),
+            "albert_model" => vec!["pooler.bias".to_string(), "pooler.weight".to_string()],
             _ => Vec::new(),
         };
         assert_eq!(unused, expected, "{name}");
@@ -124,8 +125,17 @@ fn written(name: &str) -> MemorySource {
 #[test]
 fn a_model_is_written_as_transformers_writes_it() {
     // These have other names on purpose: published or stacked layouts, and base models without prefix.
-    let others =
-        ["bert_hub", "bert_model", "minilm", "bge", "e5", "gpt2_hub", "mixtral_fused", "qwen3_moe_fused"];
+    let others = [
+        "bert_hub",
+        "bert_model",
+        "albert_model",
+        "minilm",
+        "bge",
+        "e5",
+        "gpt2_hub",
+        "mixtral_fused",
+        "qwen3_moe_fused",
+    ];
     for name in golden_names().iter().filter(|name| !others.contains(&name.as_str())) {
         let (ours, theirs) = (stored(&written(name)), stored(source(name).as_ref()));
         assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>(), "{name}");
@@ -265,6 +275,32 @@ fn stablelm_shares_the_norm_of_parallel_halves() {
 }
 
 #[test]
+fn layers_share_weights_by_groups() {
+    let owners = |name: &str| -> Vec<usize> {
+        let spec = spec(name).1;
+        (0..spec.layers.len()).map(|index| spec.owner(index)).collect()
+    };
+    assert_eq!(owners("albert_mlm"), [0, 0, 2]);
+    assert_eq!(owners("albert_model"), [0, 1, 0, 1]);
+    assert_eq!(owners("bert_mlm"), [0, 1]);
+    let shared = spec("albert_mlm").1;
+    assert_eq!((shared.embedding_width(), shared.hidden_size, shared.sharing_layers()), (20, 32, 1));
+    let stored: u64 = source("albert_mlm")
+        .names()
+        .iter()
+        .filter_map(|name| {
+            source("albert_mlm").info(name).map(|(_, shape)| shape.iter().product::<usize>() as u64)
+        })
+        .sum();
+    assert_eq!(shared.parameters(), stored, "shared weights are counted once");
+    // Any family can say so.
+    let shares = json!([{}, {"shares": 0}]);
+    let llama = changed("llama", "config.json", &[("ounce_layers", shares)]).expect("alike");
+    assert_eq!(llama.owner(1), 0);
+    assert!(llama.parameters() < spec("llama").1.parameters());
+}
+
+#[test]
 fn what_would_compute_something_else_is_refused() {
     for (name, key, value) in [
         ("llama", "hidden_act", json!("xielu")),
@@ -286,6 +322,9 @@ fn what_would_compute_something_else_is_refused() {
         ("bert_mlm", "is_decoder", json!(true)),
         ("bert_mlm", "tie_word_embeddings", json!(false)),
         ("roberta_mlm", "pad_token_id", json!(100)),
+        ("albert_mlm", "num_hidden_groups", json!(4)),
+        ("albert_mlm", "num_hidden_groups", json!(0)),
+        ("albert_model", "num_hidden_groups", json!(2)),
     ] {
         let refusal = changed(name, "config.json", &[(key, value.clone())]);
         assert!(refusal.is_err(), "{name} with {key} = {value} should be refused");

@@ -81,11 +81,12 @@ families!(
     bert_mlm,
     roberta_mlm,
     distilbert_mlm,
+    albert_mlm,
 );
 
 #[test]
 fn checkpointing_gives_the_same_gradients_to_the_bit() {
-    for name in ["llama", "gemma2", "stablelm_parallel", "qwen2_moe", "bert_mlm"] {
+    for name in ["llama", "gemma2", "stablelm_parallel", "qwen2_moe", "bert_mlm", "albert_mlm"] {
         let model = Model::open(golden().join("models").join(name)).expect("golden");
         let batch = batch(name, !model.spec.causal);
         let grads = |checkpointing| {

@@ -93,6 +93,7 @@ families!(
     bert_mlm,
     roberta_mlm,
     distilbert_mlm,
+    albert_mlm,
 );
 
 #[test]

@@ -34,7 +34,7 @@ fn batch(model: &Model, lengths: &[usize]) -> Batch {
     batch
 }
 
-const FAMILIES: [&str; 17] = [
+const FAMILIES: [&str; 18] = [
     "llama",
     "mistral",
     "qwen2",
@@ -52,6 +52,7 @@ const FAMILIES: [&str; 17] = [
     "bert_mlm",
     "roberta_mlm",
     "distilbert_mlm",
+    "albert_mlm",
 ];
 
 #[test]
@@ -87,7 +88,7 @@ fn every_family_learns_one_batch_by_heart() {
 
 #[test]
 fn a_sequence_alone_gives_what_it_gives_beside_others() {
-    for name in ["llama", "gemma2", "bert_mlm", "mixtral"] {
+    for name in ["llama", "gemma2", "bert_mlm", "albert_mlm", "mixtral"] {
         let model = model(name);
         let mut net = Net::from_model(&model, Options::default()).expect("fits");
         let together = batch(&model, &[12, 30, 2]);
@@ -112,7 +113,7 @@ fn a_sequence_alone_gives_what_it_gives_beside_others() {
 fn one_thread_gives_the_bits_of_many() {
     static POOLS: OnceLock<[Pool; 3]> = OnceLock::new();
     let pools = POOLS.get_or_init(|| [1, 2, 3].map(Pool::new));
-    for name in ["llama", "gemma2", "qwen2_moe", "gpt2", "bert_mlm"] {
+    for name in ["llama", "gemma2", "qwen2_moe", "gpt2", "bert_mlm", "albert_mlm"] {
         let model = model(name);
         let batch = batch(&model, &[41, 23, 70]);
         let mut results = pools.iter().map(|pool| {

@@ -188,6 +188,7 @@ pub fn shaped(config: &Config, shape: Shape) -> Result<Spec> {
             }),
             residual: Residual::Sequential,
             residual_scale: 1.0,
+            shares: None,
         })
     };
     Ok(Spec {
@@ -201,6 +202,7 @@ pub fn shaped(config: &Config, shape: Shape) -> Result<Spec> {
             positions: Some(Positions { count, offset: 0 }),
             token_types: shape.token_types,
             norm: Some(shape.norm),
+            projected_from: None,
         },
         layers: layers(config, shape.layers, layer)?,
         final_norm: None,

@@ -3,7 +3,7 @@
 //! 64 bits.
 
 use crate::rope::Rope;
-use crate::spec::{Attention, FeedForward, FeedForwardKind, Mlp, Norm, Norms, Spec};
+use crate::spec::{Attention, FeedForward, FeedForwardKind, Layer, Mlp, Norm, Norms, Spec};
 use crate::{Config, Error, Result};
 
 /// Tensors above this are damage, not models; the largest published mixture of experts has about 100,000. The list
@@ -40,11 +40,16 @@ pub(super) fn check(config: &Config, spec: &Spec) -> Result<()> {
                 FeedForwardKind::Dense(_) => 16,
             };
         }
+        check_sharing(spec, index).map_err(bad)?;
         if tensors > MAX_TENSORS {
             return Err(bad(format!(
                 "the model would have more than {MAX_TENSORS} tensors, so its sizes are wrong"
             )));
         }
+    }
+    let narrow = spec.embedding_width() != spec.hidden_size;
+    if narrow && spec.head.as_ref().is_some_and(|head| head.tied && head.transform.is_none()) {
+        return Err(whole("token vectors narrower than the stream can't serve as its head".to_string()));
     }
     let parameters: u128 =
         spec.tensors().iter().map(|tensor| tensor.shape.iter().map(|&n| n as u128).product::<u128>()).sum();
@@ -52,6 +57,21 @@ pub(super) fn check(config: &Config, spec: &Spec) -> Result<()> {
         return Err(whole("its sizes multiply to more than any machine holds".to_string()));
     }
     Ok(())
+}
+
+/// Weights can only be those of a layer that has some, and fit only a layer of the same shape.
+fn check_sharing(spec: &Spec, index: usize) -> Result<(), String> {
+    let layer = &spec.layers[index];
+    let Some(owner) = layer.shares else { return Ok(()) };
+    match spec.layers.get(owner).filter(|it| owner < index && it.shares.is_none()) {
+        None => Err(format!(
+            "it can't use the weights of layer {owner}; a layer shares with one before it that has its own"
+        )),
+        Some(other) if (Layer { shares: None, ..layer.clone() }) != *other => {
+            Err(format!("it can't use the weights of layer {owner}, which has another shape"))
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 fn check_attention(attention: &Attention) -> Result<(), String> {

@@ -84,6 +84,7 @@ fn spec(config: &Config) -> Result<Spec> {
             }),
             residual: Residual::Sequential,
             residual_scale: 1.0,
+            shares: None,
         })
     };
     Ok(Spec {
@@ -97,6 +98,7 @@ fn spec(config: &Config) -> Result<Spec> {
             positions: Some(Positions { count: positions, offset: 0 }),
             token_types: 0,
             norm: None,
+            projected_from: None,
         },
         layers: layers(config, config.size("n_layer")?, layer)?,
         final_norm: Some(norm),

@@ -142,6 +142,7 @@ pub fn decoder(config: &Config) -> Result<Spec> {
             }),
             residual: Residual::Sequential,
             residual_scale: 1.0,
+            shares: None,
         })
     };
     Ok(Spec {
@@ -150,7 +151,13 @@ pub fn decoder(config: &Config) -> Result<Spec> {
         vocab_size: config.size("vocab_size")?,
         context_length: config.size_or("max_position_embeddings", 2048)?,
         causal: true,
-        embedding: Embedding { scale: 1.0, positions: None, token_types: 0, norm: None },
+        embedding: Embedding {
+            scale: 1.0,
+            positions: None,
+            token_types: 0,
+            norm: None,
+            projected_from: None,
+        },
         layers: layers(config, config.size("num_hidden_layers")?, layer)?,
         final_norm: Some(norm),
         head: Some(Head {

@@ -3,6 +3,7 @@
 //!
 //! GGUF's names and keys for the same families are in [`crate::formats::gguf`].
 
+pub mod albert;
 pub mod bert;
 mod check;
 pub mod classifier;
@@ -67,6 +68,7 @@ pub static ALL: &[&Family] = &[
     &bert::BERT,
     &roberta::ROBERTA,
     &distilbert::DISTILBERT,
+    &albert::ALBERT,
 ];
 
 /// The family of this name.
@@ -143,6 +145,7 @@ fn apply_layer_shapes(config: &Config, spec: &mut Spec) -> Result<()> {
                 }
             }
         }
+        layer.shares = shape.size_opt("shares")?.or(layer.shares);
         if !shape.flag_or("attention", true)? {
             layer.attention = None;
         }
@@ -154,13 +157,14 @@ fn apply_layer_shapes(config: &Config, spec: &mut Spec) -> Result<()> {
 }
 
 /// Keys of an `ounce_layers` item.
-pub const LAYER_KEYS: [&str; 6] = [
+pub const LAYER_KEYS: [&str; 7] = [
     "num_attention_heads",
     "num_key_value_heads",
     "intermediate_size",
     "num_experts",
     "attention",
     "feed_forward",
+    "shares",
 ];
 
 /// Layers above this are damage, not models.

@@ -1,7 +1,8 @@
 //! Tensor names as data: a table of [`Rule`]s says under which name, and in which layout, a file format
 //! stores each of ounce's tensors. The same table reads ([`resolve`]) and writes ([`plan`]).
 //!
-//! Templates: `{i}` is the layer, `{e}` the expert (or head), `{p}` one of the table's prefixes. Where `ours`
+//! Templates: `{i}` is the layer, `{e}` the expert (or head), `{p}` one of the table's prefixes. Where layers share
+//! weights, `{g}` is the group of layers and `{j}` the place in it (see `groups`). Where `ours`
 //! has `{e}` and `file` has not, the file's tensor stacks all experts, the expert index slowest.
 
 mod read;
@@ -81,7 +82,8 @@ impl Names {
 
     /// What stands in front of the layer's number, in every spelling (`model.layers.`, `layers.`).
     fn layer_stems(&self) -> HashSet<String> {
-        let files = self.rules.iter().copied().flatten().filter_map(|rule| rule.file.split_once("{i}"));
+        let numbered = |rule: &Rule| rule.file.split_once("{i}").or_else(|| rule.file.split_once("{g}"));
+        let files = self.rules.iter().copied().flatten().filter_map(numbered);
         files
             .flat_map(|(stem, _)| self.prefixes.iter().map(move |prefix| stem.replace("{p}", prefix)))
             .filter(|stem| !stem.is_empty())
@@ -118,6 +120,9 @@ impl Rule {
         if let Some(layer) = key.layer {
             name = name.replace("{i}", &layer.to_string());
         }
+        if let Some((group, place)) = key.group {
+            name = name.replace("{g}", &group.to_string()).replace("{j}", &place.to_string());
+        }
         if let Some(expert) = key.expert {
             name = name.replace("{e}", &expert.to_string());
         }
@@ -135,6 +140,8 @@ struct Key<'a> {
     template: String,
     layer: Option<usize>,
     expert: Option<usize>,
+    /// Group of shared layers and place in it, where the model is known.
+    group: Option<(usize, usize)>,
     suffix: &'a str,
 }
 
@@ -157,7 +164,14 @@ impl<'a> Key<'a> {
                 Err(_) => part,
             })
             .collect();
-        Key { template: parts.join("."), layer, expert, suffix }
+        Key { template: parts.join("."), layer, expert, group: None, suffix }
+    }
+
+    /// [`Key::of`] with the layer's place among shared ones.
+    fn within(spec: &Spec, names: &Names, name: &'a str) -> Key<'a> {
+        let key = Key::of(name);
+        let grouped = names.rules.iter().copied().flatten().any(|rule| rule.file.contains("{g}"));
+        Key { group: key.layer.filter(|_| grouped).map(|layer| groups(spec, layer)), ..key }
     }
 
     /// The name that `ours` stands for at this key's layer, for expert `expert`.
@@ -171,6 +185,14 @@ impl<'a> Key<'a> {
         }
         name + self.suffix
     }
+}
+
+/// Group and place of a layer that has weights: layers are used as groups of consecutive ones, each group several times
+/// before the next. A group is as long as there are layers before the first that shares; without sharing it is one.
+fn groups(spec: &Spec, layer: usize) -> (usize, usize) {
+    let length = spec.layers.iter().position(|layer| layer.shares.is_some()).unwrap_or(1).max(1);
+    let owned = spec.layers.iter().take(layer).filter(|layer| layer.shares.is_none()).count();
+    (owned / length, owned % length)
 }
 
 /// Heads of the projection that `template` names at a layer; for layouts that reorder heads.

@@ -147,7 +147,7 @@ pub fn resolve(spec: &Spec, names: &Names, source: Arc<dyn TensorSource>) -> Res
     let mut places = Vec::with_capacity(tensors.len());
     let mut used = HashSet::new();
     for tensor in &tensors {
-        let key = Key::of(&tensor.name);
+        let key = Key::within(spec, names, &tensor.name);
         let rules = by_template.get(key.template.as_str()).map_or(&[][..], Vec::as_slice);
         let candidates = rules.iter().flat_map(|rule| {
             names.prefixes.iter().filter_map(|prefix| Some((*rule, rule.file_name(prefix, &key)?)))

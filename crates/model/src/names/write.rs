@@ -46,7 +46,7 @@ pub fn plan(spec: &Spec, names: &Names) -> Result<Vec<FileTensor>> {
     for tensor in &tensors {
         let no_place =
             || Error::unsupported(format!("the format has no place for {} of this model", tensor.name));
-        let key = Key::of(&tensor.name);
+        let key = Key::within(spec, names, &tensor.name);
         let rule = by_template.get(key.template.as_str()).ok_or_else(no_place)?;
         let name = rule.file_name(prefix, &key).ok_or_else(no_place)?;
         if !planned.insert(name.clone()) {

@@ -143,6 +143,9 @@ fn layers_of_different_shape_are_checked() {
         (json!([{"intermediate_size": HUGE}, {}]), "key intermediate_size: should be a whole number"),
         (json!([{"intermediate_size": 0}, {}]), "layer 0: the feed-forward part has width 0"),
         (json!([{"attention": 0}, {}]), "key attention: should be true or false"),
+        (json!([{}, {"shares": 1}]), "layer 1: it can't use the weights of layer 1"),
+        (json!([{"shares": 1}, {}]), "layer 0: it can't use the weights of layer 1"),
+        (json!([{}, {"shares": 0, "intermediate_size": 5}]), "layer 0, which has another shape"),
     ];
     for (value, words) in cases {
         let case = value.to_string();

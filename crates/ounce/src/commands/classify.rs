@@ -2,24 +2,26 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use ounce_engine::Engine;
 use ounce_kernels::softmax::softmax;
 use ounce_model::Model;
 use ounce_model::families::classifier::label_names;
 use ounce_model::spec::Scored;
 use ounce_model::tokenizer::Tokenizer;
+use ounce_train::data::labelled::frame::Framed;
+use ounce_train::data::labelled::questions::{Asked, Question};
 use serde::Serialize;
 
-use super::embed::{Encoded, encode, longest};
+use super::embed::longest;
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
 use crate::{output, source, text_input};
 
-/// Tokens of an answer at most, as extractive question answering is usually scored.
-const LONGEST_ANSWER: usize = 30;
+/// Tokens from one window of a long text to the next.
+const STRIDE: usize = 128;
 
 /// Label texts, or find answers in them
 #[derive(Debug, clap::Args)]
@@ -30,7 +32,7 @@ Examples:
   ounce classify ./ner-bert \"Ada Lovelace lived in London.\"        a label for every token
   ounce classify ./squad-bert --question \"Where did she live?\" \"Ada Lovelace lived in London.\"
 What the model labels is in its files: texts (…ForSequenceClassification), tokens (…ForTokenClassification) or spans
-(…ForQuestionAnswering). Texts longer than the model allows are cut at the end.")]
+(…ForQuestionAnswering). Longer texts than the model allows are cut at the end, or searched for answers in windows.")]
 pub struct Args {
     #[arg(help = source::MODEL_HELP)]
     model: String,
@@ -135,11 +137,14 @@ fn one(
     text: String,
 ) -> anyhow::Result<Said> {
     let limit = longest(model);
-    let (first, pair) = match &args.question {
-        Some(question) => (question.as_str(), Some(text.as_str())),
-        None => (text.as_str(), None),
-    };
-    let Encoded { ids, types, truncated } = encode(model, tokenizer, first, pair, limit)?;
+    let types = model.spec.embedding.token_types > 1;
+    if let (Scored::Spans, Some(question)) = (of, &args.question) {
+        let what = answer(tokenizer, engine, question, &text, limit, types)?;
+        return Ok(Said { text, truncated: false, what });
+    }
+    let framed = Framed::new(tokenizer, None, &text, types)?;
+    let (part, truncated) = framed.beginning(limit)?;
+    let (ids, types) = framed.sequence(&part);
     let mut scores = engine.classify(&ids, &types)?;
     let what = match of {
         Scored::Text { .. } => {
@@ -153,20 +158,31 @@ fn one(
             all.truncate(args.top.max(1));
             What::Labels(all)
         }
-        Scored::Tokens => What::Tokens(of_tokens(tokenizer, &ids, &mut scores, labels)),
-        Scored::Spans => {
-            let begin = tokenizer.encode(first, true)?.len();
-            let allowed = |at: usize| at >= begin && !tokenizer.is_special(ids[at]);
-            match best_span(&scores, allowed) {
-                Some((start, end, probability)) => {
-                    let answer = tokenizer.decode(&ids[start..=end], true)?.trim().to_string();
-                    What::Answer { answer, probability }
-                }
-                None => What::Answer { answer: String::new(), probability: 0.0 },
-            }
-        }
+        Scored::Tokens | Scored::Spans => What::Tokens(of_tokens(tokenizer, &ids, &mut scores, labels)),
     };
     Ok(Said { text, truncated, what })
+}
+
+/// The answer to a question that stands in a text, which is looked at in windows if it is long.
+fn answer(
+    tokenizer: &Tokenizer,
+    engine: &Engine,
+    question: &str,
+    text: &str,
+    limit: usize,
+    types: bool,
+) -> anyhow::Result<What> {
+    let asked = Question { question: question.to_string(), context: text.to_string(), answers: Vec::new() };
+    let asked = Asked::new(tokenizer, &asked, limit, STRIDE, types)?;
+    let asked = asked.with_context(|| format!("the question has no room in the model's {limit} tokens"))?;
+    let scores = asked.windows.iter().map(|window| engine.classify(&window.ids, &window.types));
+    let scores: Vec<Vec<f32>> = scores.collect::<Result<_, _>>()?;
+    Ok(match asked.answer(&scores) {
+        Some(found) => {
+            What::Answer { answer: text[found.bytes].trim().to_string(), probability: found.probability }
+        }
+        None => What::Answer { answer: String::new(), probability: 0.0 },
+    })
 }
 
 /// The likeliest label of every token that is not special.
@@ -180,29 +196,6 @@ fn of_tokens(tokenizer: &Tokenizer, ids: &[u32], scores: &mut [f32], labels: &[S
             Labelled { token: tokenizer.piece(id), label: labels[best].clone(), probability: scores[best] }
         })
         .collect()
-}
-
-/// The likeliest start and end among allowed tokens, with the product of their probabilities; none if none is allowed.
-fn best_span(scores: &[f32], allowed: impl Fn(usize) -> bool) -> Option<(usize, usize, f32)> {
-    let tokens = scores.len() / 2;
-    let side = |side: usize| {
-        let score = |at: usize| if allowed(at) { scores[2 * at + side] } else { f32::NEG_INFINITY };
-        let mut scores: Vec<f32> = (0..tokens).map(score).collect();
-        softmax(&mut scores);
-        scores
-    };
-    let inside: Vec<usize> = (0..tokens).filter(|&at| allowed(at)).collect();
-    if inside.is_empty() {
-        return None;
-    }
-    let (starts, ends) = (side(0), side(1));
-    let reach = |start: usize| {
-        inside.iter().copied().filter(move |&end| end >= start && end < start + LONGEST_ANSWER)
-    };
-    let spans = inside.iter().flat_map(|&start| reach(start).map(move |end| (start, end)));
-    spans
-        .map(|(start, end)| (start, end, starts[start] * ends[end]))
-        .max_by(|a, b| a.2.total_cmp(&b.2).then(b.0.cmp(&a.0)).then(b.1.cmp(&a.1)))
 }
 
 fn print(said: &Said) -> anyhow::Result<()> {
@@ -219,19 +212,5 @@ fn print(said: &Said) -> anyhow::Result<()> {
         What::Answer { answer, probability } => {
             output::line(format!("  {}  {answer}", percent(*probability)))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_best_span_ends_behind_its_start_and_stays_inside() {
-        let scores = [9.0, 9.0, 0.0, 5.0, 4.0, 0.0, 1.0, 3.0];
-        let (start, end, probability) = best_span(&scores, |at| at > 0).unwrap();
-        assert_eq!((start, end), (2, 3));
-        assert!(probability > 0.0 && probability < 1.0);
-        assert!(best_span(&scores, |_| false).is_none());
     }
 }

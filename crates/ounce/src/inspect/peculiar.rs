@@ -9,6 +9,7 @@ pub fn peculiarities(model: &Model) -> Vec<String> {
     let spec = &model.spec;
     let mut list = Vec::new();
     shapes(spec, &mut list);
+    sharing(spec, &mut list);
     attention(spec, &mut list);
     feed_forward(spec, &mut list);
     rotation(spec, &mut list);
@@ -95,6 +96,23 @@ fn shapes(spec: &Spec, list: &mut Vec<String>) {
             format!("[{}] {shape}", which.join(","))
         });
         list.push(format!("layers differ in shape: {}", text.collect::<Vec<_>>().join(" · ")));
+    }
+}
+
+fn sharing(spec: &Spec, list: &mut Vec<String>) {
+    let sharing = spec.sharing_layers();
+    if sharing > 0 {
+        let layers = spec.layers.len();
+        list.push(format!(
+            "{sharing} of {layers} layers have no weights of their own: {} are used {layers} times, stored and counted once",
+            layers - sharing
+        ));
+    }
+    if let Some(width) = spec.embedding.projected_from {
+        list.push(format!(
+            "token vectors have {width} values, which a linear layer makes {}",
+            spec.hidden_size
+        ));
     }
 }
 

@@ -7,9 +7,10 @@ mod shape;
 
 use std::path::PathBuf;
 
+use ounce_eval::answers::Articles;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Layout, ReadOptions, Separator};
+use crate::data::{Layout, Packing, ReadOptions, Separator};
 use crate::optim::{self, Kind};
 use crate::schedule::{Decay, Schedule, Shape};
 use crate::trainer::guard;
@@ -59,6 +60,10 @@ pub struct Model {
     pub kv_heads: usize,
     /// Inner width of the feed-forward halves; 0 for the preset's.
     pub feed_forward: usize,
+    /// Width of token vectors (albert); 0 for the preset's.
+    pub embedding: usize,
+    /// Groups of layers with weights of their own (albert).
+    pub groups: usize,
     /// Positions.
     pub context: usize,
     /// Whether the embedding serves as head.
@@ -79,6 +84,8 @@ impl Default for Model {
             heads: 8,
             kv_heads: 0,
             feed_forward: 0,
+            embedding: 0,
+            groups: 1,
             context: 512,
             tied: true,
             init: 0.0,
@@ -102,6 +109,8 @@ pub enum Preset {
     Minicpm,
     /// An encoder that is trained on hidden tokens.
     Bert,
+    /// The same with layers that share one set of weights and narrow token vectors (arXiv 1909.11942).
+    Albert,
 }
 
 /// What turns text into ids.
@@ -116,15 +125,23 @@ pub struct Tokenizer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {
-    /// By the data: answers if it has some, else the next token; hidden tokens for encoders.
+    /// By the data: preferences or answers if it has some, else the next token; hidden tokens for encoders.
     #[default]
     Auto,
     /// The next token of every text.
     Language,
     /// The answers of instructions, conversations and completions.
     Answers,
+    /// To choose between two answers, by direct preference optimization.
+    Preferences,
     /// Hidden tokens.
     Masked,
+    /// Labels of texts.
+    Classify,
+    /// Tags of words.
+    Tag,
+    /// Answers that stand in texts.
+    Spans,
 }
 
 /// What it is trained on.
@@ -145,10 +162,16 @@ pub struct Data {
     pub separator: String,
     /// How documents become sequences.
     pub layout: Layout,
+    /// How answers are laid into rows.
+    pub packing: Packing,
+    /// Whether answers in one row are hidden from each other.
+    pub isolated: bool,
     /// Whether the order is new each epoch.
     pub shuffle: bool,
     /// The part of tokens that is hidden for encoders.
     pub mask: f64,
+    /// Tokens from one window of a long text to the next, where answers are looked for.
+    pub stride: usize,
     /// Where tokens are kept; empty for a file in the output folder.
     pub cache: PathBuf,
 }
@@ -163,8 +186,11 @@ impl Default for Data {
             context: 0,
             separator: "<|endoftext|>".to_string(),
             layout: Layout::Documents,
+            packing: Packing::None,
+            isolated: true,
             shuffle: true,
             mask: 0.15,
+            stride: 128,
             cache: PathBuf::new(),
         }
     }
@@ -214,6 +240,10 @@ pub struct Train {
     pub precision: Precision,
     /// Whether layers are computed a second time to save memory.
     pub checkpointing: bool,
+    /// How closely preferences hold the model to what it was.
+    pub beta: f64,
+    /// Factor on the loss that keeps experts evenly used; 0 for none.
+    pub balance: f64,
 }
 
 impl Default for Train {
@@ -228,6 +258,8 @@ impl Default for Train {
             seed: 1,
             precision: Precision::F32,
             checkpointing: false,
+            beta: 0.1,
+            balance: 0.0,
         }
     }
 }
@@ -371,11 +403,19 @@ pub struct Validation {
     pub sample_every: u64,
     /// What samples begin with.
     pub prompt: String,
+    /// Whose articles do not count in answers.
+    pub articles: Articles,
 }
 
 impl Default for Validation {
     fn default() -> Validation {
-        Validation { every: 200, batches: 50, sample_every: 0, prompt: "Once upon a time".to_string() }
+        Validation {
+            every: 200,
+            batches: 50,
+            sample_every: 0,
+            prompt: "Once upon a time".to_string(),
+            articles: Articles::English,
+        }
     }
 }
 
@@ -404,12 +444,40 @@ impl Config {
     pub fn identity(&self) -> String {
         let mut data = self.data.clone();
         data.cache = PathBuf::new();
-        let Train { batch, accumulation, seed, precision, .. } = self.train;
+        let Train { batch, accumulation, seed, precision, beta, balance, .. } = self.train;
         let optimizer = Optimizer { lr: 0.0, ..self.optimizer.clone() };
-        serde_json::json!({
-            "model": self.model, "tokenizer": self.tokenizer, "data": data, "optimizer": optimizer,
+        let (mut model, mut data) = (serde_json::json!(self.model), serde_json::json!(data));
+        // Keys that change nothing are left out, so that they don't set apart runs from before there were any.
+        let without = |value: &mut serde_json::Value, keys: &[&str]| {
+            let map = value.as_object_mut();
+            map.into_iter().for_each(|map| keys.iter().for_each(|key| drop(map.remove(*key))));
+        };
+        if self.model.preset != Preset::Albert {
+            without(&mut model, &["embedding", "groups"]);
+        }
+        if !matches!(self.data.objective, Objective::Auto | Objective::Spans)
+            || self.data.stride == Data::default().stride
+        {
+            without(&mut data, &["stride"]);
+        }
+        let mut identity = serde_json::json!({
+            "model": model, "tokenizer": self.tokenizer, "data": data, "optimizer": optimizer,
             "train": [batch, accumulation, seed as usize], "precision": precision,
-        })
-        .to_string()
+        });
+        // What is newer than some checkpoints is left out where it is as it was before.
+        let usual = Train::default();
+        for (key, value, usual) in [("beta", beta, usual.beta), ("balance", balance, usual.balance)] {
+            if value != usual {
+                identity[key] = value.into();
+            }
+        }
+        if let Some(data) = identity["data"].as_object_mut() {
+            for (key, usual) in [("packing", "none".into()), ("isolated", serde_json::Value::Bool(true))] {
+                if data.get(key) == Some(&usual) {
+                    data.remove(key);
+                }
+            }
+        }
+        identity.to_string()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use ounce_model::spec::{Positions, Spec};
 
-use super::build::Builder;
+use super::build::{Builder, Place};
 use super::norm::{Norm, apply};
 use super::ops::{self, Kernels};
 use super::weight::Weight;
@@ -13,13 +13,14 @@ use crate::net::check_positions;
 use crate::{Batch, Result};
 
 /// Token vectors, what is added to them, and their norm.
-#[derive(Debug)]
 pub(super) struct Embedding {
     on: Kernels,
     tokens: Weight,
     positions: Option<(Weight, Positions)>,
     types: Option<Weight>,
     norm: Option<Norm>,
+    /// From the tables' width to the stream's, where they differ.
+    projection: Option<Place>,
     scale: f32,
     /// Factor on the gradient that reaches the tables.
     shrink: f32,
@@ -35,9 +36,17 @@ impl Embedding {
             positions: positions.zip(embedding.positions),
             types: from.optional("embed.types.weight", embedding.token_types > 0)?,
             norm: from.norm("embed.norm", embedding.norm)?,
+            projection: match embedding.projected_from {
+                Some(_) => Some(from.slot("embed.projection", true)?),
+                None => None,
+            },
             scale: embedding.scale,
             shrink,
         })
+    }
+
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.projection.iter()
     }
 
     /// The residual stream `[tokens, hidden]`.
@@ -63,6 +72,10 @@ impl Embedding {
             let ids = ids.map(|position| (position + positions.offset) as u32).collect();
             x = (x + rows(table, ids, 1.0)?)?;
         }
-        apply(&self.norm, x)
+        let x = apply(&self.norm, x)?;
+        match &self.projection {
+            Some(place) => place.slot.forward(&x),
+            None => Ok(x),
+        }
     }
 }

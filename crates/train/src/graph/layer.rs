@@ -14,7 +14,6 @@ use crate::net::Rotations;
 
 /// One layer.
 pub(super) struct Layer {
-    index: usize,
     attention: Option<Attention>,
     feed_forward: Option<FeedForward>,
     residual: Residual,
@@ -39,7 +38,6 @@ impl Layer {
             .as_ref()
             .map(|it| FeedForward::build(from, &format!("layers.{index}.feed_forward"), it));
         Ok(Layer {
-            index,
             attention,
             feed_forward: feed_forward.transpose()?,
             residual: spec.residual,
@@ -52,14 +50,14 @@ impl Layer {
         attention.chain(self.feed_forward.iter().flat_map(FeedForward::places))
     }
 
-    /// The stream behind the layer, `[tokens, hidden]`.
-    pub fn forward(&self, x: Tensor, state: &State, hook: &mut dyn Hook) -> Result<Tensor> {
-        let x = hook.layer_input(self.index, x)?;
+    /// The stream behind the layer, `[tokens, hidden]`, where it is the model's layer `index`.
+    pub fn forward(&self, index: usize, x: Tensor, state: &State, hook: &mut dyn Hook) -> Result<Tensor> {
+        let x = hook.layer_input(index, x)?;
         let mut stream = x.clone();
         let mut shared = None;
         if let Some(attention) = &self.attention {
             let seen = apply(&attention.norms.before, x.clone())?;
-            let seen = hook.attention_input(self.index, seen)?;
+            let seen = hook.attention_input(index, seen)?;
             let branch = attention.forward(&seen, state)?;
             stream = attention.norms.join(&x, branch, self.residual_scale)?;
             shared = (self.residual == Residual::ParallelSharedNorm).then_some(seen);
@@ -73,6 +71,6 @@ impl Layer {
             let branch = feed_forward.forward(&seen)?;
             stream = feed_forward.norms.join(&stream, branch, self.residual_scale)?;
         }
-        hook.layer_output(self.index, stream)
+        hook.layer_output(index, stream)
     }
 }

@@ -80,15 +80,18 @@ impl GraphNet {
         let mut from = Builder { source: &model.weights, trains, wrap, on, weights: Vec::new() };
         let mut rotations = Rotations::default();
         let embedding = Embedding::build(&mut from, spec, options.embedding_gradient.unwrap_or(1.0))?;
-        let layers = spec.layers.iter().enumerate();
-        let layers = layers
-            .map(|(index, layer)| Layer::build(&mut from, index, layer, spec.causal, &mut rotations))
+        let own: Vec<usize> = (0..spec.layers.len()).filter(|&index| spec.owner(index) == index).collect();
+        let layers = own
+            .iter()
+            .map(|&index| Layer::build(&mut from, index, &spec.layers[index], spec.causal, &mut rotations))
             .collect::<Result<_>>()?;
+        let place = |index: usize| own.binary_search(&spec.owner(index)).expect("an owner is its own");
+        let order = (0..spec.layers.len()).map(place).collect();
         let final_norm = from.norm("final_norm", spec.final_norm)?;
         let head = Head::build(&mut from, spec)?;
         let weights = from.weights;
         let params = weights.iter().map(Weight::param).collect::<Result<_>>()?;
-        let parts = Parts { embedding, layers, final_norm, head };
+        let parts = Parts { embedding, layers, order, final_norm, head };
         Ok(GraphNet {
             model: model.clone(),
             parts,
@@ -136,7 +139,8 @@ impl GraphNet {
 
     fn places(&self) -> impl Iterator<Item = &Place> {
         let layers = self.parts.layers.iter().flat_map(Layer::places);
-        layers.chain(self.parts.head.iter().flat_map(Head::places))
+        let around = self.parts.embedding.places().chain(self.parts.head.iter().flat_map(Head::places));
+        layers.chain(around)
     }
 
     /// The architecture, tokenizer and settings; its weights are those the network began with.

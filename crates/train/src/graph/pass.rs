@@ -16,7 +16,10 @@ use crate::{Batch, Error, Loss, Result};
 /// The parts of a network.
 pub(super) struct Parts {
     pub embedding: Embedding,
+    /// Those that have weights.
     pub layers: Vec<Layer>,
+    /// Which of them each of the model's layers is.
+    pub order: Vec<usize>,
     pub final_norm: Option<Norm>,
     pub head: Option<Head>,
 }
@@ -46,8 +49,8 @@ impl Pass<'_> {
     /// If the batch does not fit the network, or a slot or hook fails.
     pub fn hidden(&self, hook: &mut dyn Hook) -> Result<Tensor> {
         let mut x = self.parts.embedding.forward(self.batch)?;
-        for layer in &self.parts.layers {
-            x = layer.forward(x, &self.state, hook)?;
+        for (index, &layer) in self.parts.order.iter().enumerate() {
+            x = self.parts.layers[layer].forward(index, x, &self.state, hook)?;
         }
         apply(&self.parts.final_norm, x)
     }
@@ -73,19 +76,30 @@ impl Pass<'_> {
     /// scalar with its way back, and as numbers. If the head's slot is plain, logits exist a chunk of rows at a time.
     ///
     /// # Errors
-    /// If the model has no head.
+    /// If the model has no head, or the loss looks at all logits before it has a gradient.
     pub fn loss(&self, hidden: &Tensor, loss: &mut dyn LogitLoss) -> Result<(Tensor, Loss)> {
+        if loss.looks_first() {
+            return Err(Error::Unsupported(
+                "the general network computes losses in one go, without a look at all logits before"
+                    .to_string(),
+            ));
+        }
         self.head()?.loss(hidden, self.batch, loss)
     }
 
     /// The loss that goes with the head: cross-entropy with the batch's targets, labels or spans.
     ///
     /// # Errors
-    /// If the model has no head.
+    /// If the model has no head, or answers are chosen between.
     pub fn usual_loss(&self, hidden: &Tensor) -> Result<(Tensor, Loss)> {
         if self.head()?.is_span() {
             let (lengths, spans) = (&self.batch.lengths, &self.batch.spans);
             return self.loss(hidden, &mut SpanLoss { lengths, spans });
+        }
+        if !self.batch.reference.is_empty() {
+            return Err(Error::Unsupported(
+                "the general network does not learn from choices between answers".to_string(),
+            ));
         }
         self.loss(hidden, &mut CrossEntropy)
     }

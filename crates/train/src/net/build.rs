@@ -18,6 +18,7 @@ pub(crate) fn kind_of(name: &str, shape: &[usize]) -> ParamKind {
     match name {
         _ if name.ends_with(".bias") => ParamKind::Bias,
         "head.weight" => ParamKind::Head,
+        "embed.projection.weight" => ParamKind::Matrix,
         _ if name.starts_with("embed.") && shape.len() > 1 => ParamKind::Embedding,
         _ if shape.len() == 1 => ParamKind::Norm,
         _ => ParamKind::Matrix,

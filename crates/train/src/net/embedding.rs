@@ -5,6 +5,7 @@ use ounce_model::spec::{Positions, Spec};
 
 use super::build::Builder;
 use super::context::Context;
+use super::linear::Linear;
 use super::norm::{Norm, Stats};
 use crate::{Batch, Error, Result};
 
@@ -15,16 +16,19 @@ pub(crate) struct Embedding {
     positions: Option<(usize, Positions)>,
     types: Option<usize>,
     norm: Option<Norm>,
+    /// From the tables' width to the stream's, where they differ.
+    projection: Option<Linear>,
     scale: f32,
     width: usize,
     /// Factor on the gradient that reaches the tables: GEB's guard against spikes shrinks it, 1 leaves it.
     pub gradient_scale: f32,
 }
 
-/// What a forward pass keeps: the sum before the norm, if there is one.
+/// What a forward pass keeps: the sum before the norm, if there is one, and the input of the projection.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
     norm: Option<(Vec<f32>, Stats)>,
+    projected: Option<Vec<f32>>,
     positions: Vec<u32>,
 }
 
@@ -34,6 +38,7 @@ impl Saved {
             cx.buffers.give(sum);
             stats.release(cx);
         }
+        self.projected.into_iter().for_each(|input| cx.buffers.give(input));
     }
 }
 
@@ -63,8 +68,12 @@ impl Embedding {
             positions: positions.zip(embedding.positions),
             types: from.optional("embed.types.weight", embedding.token_types > 0)?,
             norm: Norm::build(from, "embed.norm", embedding.norm)?,
+            projection: match embedding.projected_from {
+                Some(_) => Some(from.linear("embed.projection", true)?),
+                None => None,
+            },
             scale: embedding.scale,
-            width: spec.hidden_size,
+            width: spec.embedding_width(),
             gradient_scale: 1.0,
         })
     }
@@ -101,11 +110,22 @@ impl Embedding {
             let (normed, stats) = norm.forward(&x, cx);
             saved.norm = Some((std::mem::replace(&mut x, normed), stats));
         }
+        if let Some(projection) = &self.projection {
+            let stream = projection.apply(&x, cx);
+            saved.projected = Some(std::mem::replace(&mut x, stream));
+        }
         (x, saved)
     }
 
     /// Adds the gradient of the stream to those of the tables.
     pub fn backward(&self, batch: &Batch, saved: Saved, mut d: Vec<f32>, cx: &mut Context<'_>) {
+        if let (Some(projection), Some(input)) = (&self.projection, saved.projected) {
+            projection.backward_weights(&input, &d, cx);
+            let mut dinput = cx.buffers.take(input.len());
+            projection.backward_input(&d, &mut dinput, false, cx);
+            cx.buffers.give(std::mem::replace(&mut d, dinput));
+            cx.buffers.give(input);
+        }
         if let (Some(norm), Some((sum, stats))) = (&self.norm, saved.norm) {
             let mut dsum = cx.zeros(d.len());
             norm.backward(&sum, &stats, &d, &mut dsum, cx);

@@ -74,7 +74,9 @@ pub fn step_operations(spec: &Spec, tokens: usize, length: usize, checkpointing:
             }
         };
     }
-    let head = if spec.head.is_some() { 2.0 * hidden * spec.vocab_size as f64 } else { 0.0 };
+    let width = spec.embedding_width() as f64;
+    let head = if spec.head.is_some() { 2.0 * width * spec.vocab_size as f64 } else { 0.0 };
+    let projection = if spec.embedding.projected_from.is_some() { 2.0 * width * hidden } else { 0.0 };
     let passes = if checkpointing { 4.0 } else { 3.0 };
-    tokens as f64 * (passes * forward + 3.0 * head)
+    tokens as f64 * (passes * forward + 3.0 * (head + projection))
 }

@@ -128,7 +128,7 @@ impl Head {
         loss: &mut dyn LogitLoss,
         cx: &mut Context<'_>,
     ) -> (Loss, Option<Vec<f32>>) {
-        let width = self.matrix.input;
+        let width = self.transform.as_ref().map_or(self.matrix.input, |(dense, ..)| dense.input);
         let (rows, targets) = self.reads.rows(batch);
         let all = rows.len() == batch.tokens.len();
         let picked = if all { x } else { pick(x, &rows, width, cx) };
@@ -141,6 +141,9 @@ impl Head {
         };
         let (input, transformed) = self.transform(hidden, cx);
         let mut dinput = scale.map(|_| cx.buffers.take(input.len()));
+        if scale.is_some() && loss.looks_first() {
+            self.chunks(&input, &targets, &rows, None, None, loss, cx);
+        }
         let sum = self.chunks(&input, &targets, &rows, scale, dinput.as_deref_mut(), loss, cx);
         let count = if self.is_span() { batch.counted() } else { rows.len() };
         let total = Loss { sum, count };
@@ -268,9 +271,9 @@ impl Head {
             None => cx.copy(picked),
         };
         dense.backward_weights(&hidden, &raw, cx);
-        let mut dhidden = dactive;
+        let mut dhidden = cx.buffers.take(hidden.len());
         dense.backward_input(&raw, &mut dhidden, false, cx);
-        [raw, hidden].into_iter().for_each(|buffer| cx.buffers.give(buffer));
+        [raw, hidden, dactive].into_iter().for_each(|buffer| cx.buffers.give(buffer));
         dhidden
     }
 }

@@ -39,6 +39,10 @@ impl Draft {
     /// # Errors
     /// If no architecture of GGUF holds the family, or a tensor has no place in it.
     pub fn of(spec: &Spec, config: &Config) -> Result<Draft> {
+        if spec.sharing_layers() > 0 {
+            let what = "GGUF has no layers that share their weights; write a folder of safetensors";
+            return Err(Error::unsupported(what));
+        }
         let arch = super::by_family(&spec.family).ok_or_else(|| {
             Error::unsupported(format!("GGUF has no architecture for the family {}", spec.family))
         })?;

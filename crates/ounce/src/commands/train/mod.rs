@@ -1,6 +1,8 @@
 //! `ounce train`: a run from its file to a model's folder.
 
-mod setup;
+mod batches;
+mod labelled;
+pub(super) mod setup;
 mod watcher;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ Examples:
   ounce train run.toml                                progress, log.jsonl, checkpoints, and the model in run/model
   ounce train run.toml --resume                       goes on where it stopped, to the same bits
   ounce train run.toml --set train.steps=2000 --set optimizer.kind=muon --output second
+  ounce train run.toml --set data.objective=spans --set model.from=./albert     answers from SQuAD files; also classify, tag
   ounce train run.toml --branch run/checkpoints/step-900 --set schedule.decay=100 --steps 1000 --output decayed
 Ctrl-C writes a checkpoint and leaves with exit code 130; --resume goes on. A checkpoint is a model's folder that other commands open.")]
 pub struct Args {
@@ -72,6 +75,8 @@ struct Forecast {
     tokens_per_step: u64,
     tokens_per_epoch: u64,
     peak_learning_rate: f64,
+    /// What Step Law says for these parameters and tokens.
+    step_law: Suggestion,
     weight_bytes: u64,
     gradient_bytes: u64,
     optimizer_bytes: u64,
@@ -82,6 +87,18 @@ struct Forecast {
     seconds: f64,
 }
 
+/// Learning rate and batch by Step Law.
+#[derive(Debug, Serialize)]
+struct Suggestion {
+    learning_rate: f64,
+    /// As the law says.
+    batch_tokens: f64,
+    /// In whole sequences.
+    sequences: usize,
+    /// Why it may not hold here.
+    warnings: Vec<String>,
+}
+
 /// How a run went.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -89,6 +106,10 @@ struct Report {
     steps: u64,
     tokens: u64,
     seconds: f64,
+    /// Tokens of samples a second since the run was taken up, questions included and padding not.
+    useful_tokens_per_second: f64,
+    /// The part of all tokens that was padding, 0 to 1.
+    padding: f64,
     loss: Option<f64>,
     validation: Option<Validation>,
     best_validation: Option<f64>,
@@ -120,6 +141,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         if globals.json {
             output::json(&forecast)?
         } else {
+            if config.optimizer.lr != 0.0 {
+                forecast.step_law.warnings.iter().for_each(|warning| output::note(warning));
+            }
             print_forecast(&forecast)?
         }
         return Ok(Outcome::Done);
@@ -129,14 +153,20 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         (None, true) => Start::Resume,
         (None, false) => Start::Fresh,
     };
-    let Run { mut net, mut train, mut validation, optimizer, schedule, .. } = run;
+    let Run { mut net, mut train, mut validation, judge, optimizer, schedule, .. } = run;
+    let classifies = net.skeleton().spec.classifier.is_some();
     let options = setup::trainer_options(&config, schedule);
     // Cut to what a trait object's lifetime allows.
     let validation: Option<&mut dyn BatchSource> = match &mut validation {
         Some(source) => Some(source.as_mut()),
         None => None,
     };
+    let at_once = config.train.batch;
+    let mut judging = judge.map(|judge| move |net: &mut dyn Trainable| judge.judge(net, at_once));
     let mut trainer = Trainer::new(&mut net, train.as_mut(), validation, optimizer, options, &folder, start)?;
+    if let Some(judge) = &mut judging {
+        trainer.judge(judge);
+    }
     std::fs::write(folder.join("run.toml"), toml_of(&config)).context("run.toml can't be written")?;
     let mut watcher = Watcher::new(schedule.total, globals.json, config.validation.prompt.clone());
     let ended = trainer.run(&mut watcher);
@@ -149,7 +179,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         Ended::Stopped => None,
     };
     let charts = draw(&folder)?;
-    let state = trainer.state();
+    let (state, (tokens, seconds)) = (trainer.state(), trainer.work());
     let report = Report {
         ended: match ended {
             Ended::Finished => "finished",
@@ -159,6 +189,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         steps: state.step,
         tokens: state.tokens,
         seconds: state.seconds,
+        useful_tokens_per_second: tokens.useful as f64 / seconds.max(1e-9),
+        padding: tokens.padding(),
         loss: watcher.last.map(|step| step.loss),
         validation: watcher.validations.last().copied(),
         best_validation: state.best.map(|(loss, _)| loss),
@@ -172,7 +204,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if globals.json {
         output::json(&report)?
     } else {
-        print(&report)?
+        print(&report, classifies)?
     }
     match ended {
         Ended::Stopped => Err(Interrupted.into()),
@@ -245,6 +277,7 @@ fn forecast(config: &Config, run: &mut Run) -> anyhow::Result<Forecast> {
         tokens_per_step: run.tokens_per_step,
         tokens_per_epoch: run.train.tokens_per_epoch(),
         peak_learning_rate: run.schedule.peak,
+        step_law: suggestion(run),
         weight_bytes: net.params().iter().map(|param| 4 * param.value.len() as u64).sum(),
         gradient_bytes: 4 * trained,
         optimizer_bytes,
@@ -255,10 +288,21 @@ fn forecast(config: &Config, run: &mut Run) -> anyhow::Result<Forecast> {
     })
 }
 
+fn suggestion(run: &Run) -> Suggestion {
+    let advice = &run.advice;
+    Suggestion {
+        learning_rate: advice.rate,
+        batch_tokens: advice.batch_tokens,
+        sequences: advice.round_batch(run.context) / run.context,
+        warnings: advice.warnings.clone(),
+    }
+}
+
 fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
     let Forecast { weight_bytes, gradient_bytes, optimizer_bytes, buffer_bytes, .. } = *forecast;
     let total = weight_bytes + gradient_bytes + optimizer_bytes + buffer_bytes;
     let bytes = units::bytes;
+    let law = &forecast.step_law;
     let lines = [
         (
             "parameters",
@@ -279,6 +323,16 @@ fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
             ),
         ),
         ("learning rate", format!("{:.2e} at most", forecast.peak_learning_rate)),
+        (
+            "Step Law",
+            format!(
+                "learning rate {:.2e}, {:.0} tokens a step ({} sequences){}",
+                law.learning_rate,
+                law.batch_tokens,
+                law.sequences,
+                if law.warnings.is_empty() { "" } else { "; outside of the range it was fitted on" }
+            ),
+        ),
         (
             "memory",
             format!(
@@ -303,20 +357,23 @@ fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
     lines.iter().try_for_each(|(name, value)| output::line(format!("{name:<14} {value}")))
 }
 
-fn print(report: &Report) -> anyhow::Result<()> {
+fn print(report: &Report, classifies: bool) -> anyhow::Result<()> {
     let time = units::seconds(std::time::Duration::from_secs_f64(report.seconds));
-    let rate = report.tokens as f64 / report.seconds.max(1e-9);
+    let preferences = report.validation.and_then(|validation| validation.preferences);
+    let unit = if preferences.is_some() { "choices" } else { "tokens" };
+    let padding = match report.padding {
+        0.0 => String::new(),
+        share => format!(", {:.1} % of all rows padding", 100.0 * share),
+    };
     output::line(format!(
-        "{}: {} steps, {} tokens in {time} ({rate:.0} tokens/s)",
+        "{}: {} steps, {} {unit} in {time} ({:.0} useful tokens/s{padding})",
         report.ended,
         report.steps,
-        units::count(report.tokens)
+        units::count(report.tokens),
+        report.useful_tokens_per_second,
     ))?;
     if let Some(validation) = &report.validation {
-        output::line(format!(
-            "validation loss {:.4}, perplexity {:.3}",
-            validation.loss, validation.perplexity
-        ))?;
+        output::line(format!("validation {}", watcher::said(validation)))?;
     }
     if let Some(peak) = report.peak_bytes {
         output::line(format!("at most {} of memory", units::bytes(peak)))?;
@@ -325,7 +382,12 @@ fn print(report: &Report) -> anyhow::Result<()> {
         output::line(format!("loss curve in {}", chart.display()))?;
     }
     match &report.model {
-        Some(model) => output::line(format!("model in {}; try ounce run {}", model.display(), quoted(model))),
+        Some(model) => output::line(format!(
+            "model in {}; try ounce {} {}",
+            model.display(),
+            if classifies { "classify" } else { "run" },
+            quoted(model)
+        )),
         None => output::line(format!(
             "checkpoint in {}; --resume goes on",
             report.output.join("checkpoints").display()
