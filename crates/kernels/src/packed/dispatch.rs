@@ -135,7 +135,7 @@ mod x86 {
 
     fn octets_now() -> usize {
         static N: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-        *N.get_or_init(|| std::env::var("OUNCE_OCTETS").ok().and_then(|s| s.parse().ok()).unwrap_or(8))
+        *N.get_or_init(|| std::env::var("OUNCE_OCTETS").ok().and_then(|s| s.parse().ok()).unwrap_or(1))
     }
 
     /// Up to eight tokens at once: as many sums as 32 registers hold beside a unit of weights; numbers between powers of
