@@ -269,7 +269,8 @@ fn a_full_disk_leaves_the_older_checkpoint_and_the_run_goes_on_later() {
     let names = std::fs::read_dir(desk.path("run/checkpoints")).expect("checkpoints").flatten();
     let names: Vec<String> = names.map(|it| it.file_name().to_string_lossy().into_owned()).collect();
     assert_eq!(names, ["step-8"]);
-    let report = desk.json(&["train", "run.toml", "--steps", "16", "--resume", "--set", "schedule.kind=constant"]);
+    let report =
+        desk.json(&["train", "run.toml", "--steps", "16", "--resume", "--set", "schedule.kind=constant"]);
     assert_eq!(report["steps"].as_u64(), Some(16));
 }
 
@@ -280,14 +281,26 @@ fn a_tokenizer_with_ids_that_the_model_does_not_know_is_refused() {
     desk.ok(&["tokenizer", "train", "text.txt", "-o", "small", "--vocab", "300"]);
     desk.ok(&narrow);
     let ran = desk.run(&[
-        "train", "run.toml", "--set", "model.from=narrow/model", "--set", "tokenizer.from=large",
-        "--output", "wide",
+        "train",
+        "run.toml",
+        "--set",
+        "model.from=narrow/model",
+        "--set",
+        "tokenizer.from=large",
+        "--output",
+        "wide",
     ]);
     assert_eq!(ran.code, 2);
     desk.ok(&["convert", "builtin", "large"]);
     let ran = desk.run(&[
-        "train", "run.toml", "--set", "model.from=narrow/model", "--set", "tokenizer.from=large",
-        "--output", "wide",
+        "train",
+        "run.toml",
+        "--set",
+        "model.from=narrow/model",
+        "--set",
+        "tokenizer.from=large",
+        "--output",
+        "wide",
     ]);
     assert!(ran.code == 2 && ran.stderr.contains("vocabulary"), "{}", ran.stderr);
     assert!(!ran.stderr.contains("panicked") && ran.stderr.trim().lines().count() == 1, "{}", ran.stderr);
@@ -298,7 +311,8 @@ fn an_encoder_learns_hidden_words_and_its_folder_names_all_special_tokens() {
     let desk = desk();
     let special = "[PAD],[UNK],[CLS],[SEP],[MASK]";
     desk.ok(&["tokenizer", "train", "text.txt", "-o", "pieces", "--vocab", "300", "--special", special]);
-    let set = ["--set", "model.preset=bert", "--set", "tokenizer.from=pieces", "--set", "data.objective=masked"];
+    let set =
+        ["--set", "model.preset=bert", "--set", "tokenizer.from=pieces", "--set", "data.objective=masked"];
     let report = desk.json(&[&["train", "run.toml", "--steps", "300"], &set[..]].concat());
     let loss = report["validation"]["loss"].as_f64().expect("a loss");
     // A uniform guess is at 5.7 nats.
