@@ -81,13 +81,7 @@ impl Attention {
         scratch.meter.stop(start, Operator::Rotation, || (0, 3 * (queries.len() + keys.len())));
 
         let start = scratch.meter.start();
-        let width = kv_heads * head_dim;
-        let mut at = 0;
-        for part in batch.iter_mut() {
-            let range = at * width..(at + part.span.count) * width;
-            part.cache.layers[index].push(&keys[range.clone()], &values[range]);
-            at += part.span.count;
-        }
+        push(batch, index, kv_heads * head_dim, &keys, &values);
         scratch.meter.stop(start, Operator::CacheWrite, || (0, 0));
 
         let start = scratch.meter.start();
@@ -141,6 +135,29 @@ impl Attention {
         });
         (batch.iter().map(|part| part.cache.layers[index].bytes()).sum(), operations.sum())
     }
+}
+
+/// Appends the keys and values of each sequence, `width` numbers a position, to its cache of a layer; threads share the
+/// sequences of a batch.
+fn push(batch: &mut [Part<'_>], index: usize, width: usize, keys: &[f32], values: &[f32]) {
+    let (mut keys, mut values) = (keys, values);
+    let mut take = |count: usize| {
+        let (own_keys, more_keys) = keys.split_at(count);
+        let (own_values, more_values) = values.split_at(count);
+        (keys, values) = (more_keys, more_values);
+        (own_keys, own_values)
+    };
+    let news = batch.iter_mut().map(|part| {
+        let (keys, values) = take(part.span.count * width);
+        (&mut part.cache.layers[index], keys, values)
+    });
+    let mut news: SmallVec<[(&mut LayerCache, &[f32], &[f32]); 16]> = news.collect();
+    let pool = if news.len() > 1 { Pool::global() } else { Pool::single() };
+    pool.split_chunks(&mut news, 1, |_, news| {
+        for (cache, keys, values) in news {
+            cache.push(keys, values);
+        }
+    });
 }
 
 /// The weighted sums of values with another inner product, one query at a time.

@@ -114,8 +114,8 @@ impl Mlp {
     }
 }
 
-/// Values of a batch that a thread takes at a time in elementwise work.
-const ACTIVATION_CHUNK: usize = 4096;
+/// Values of a batch that a thread takes at a time in elementwise work: few, so that threads share small batches evenly.
+const ACTIVATION_CHUNK: usize = 1024;
 
 /// Applies a nonlinearity to every value.
 pub(crate) fn activate(activation: Activation, x: &mut [f32]) {

@@ -193,14 +193,16 @@ fn pack(weight: Tensor, quantize: Option<DType>) -> Result<Weight, quant::QuantE
         return stored(weight, Product::Exact);
     };
     let packed = if target == dtype {
-        PackedMatrix::pack(dtype, &weight.data, rows, columns)?
+        // From here on the copy is what is read.
+        PackedMatrix::pack_and(dtype, &weight.data, rows, columns, |range| {
+            weight.data.slice(range).release()
+        })?
     } else {
         let values = weight.to_f32()?;
         let mut bytes = Vec::new();
         quant::encode_rows(target, &values, columns, &mut bytes)?;
         PackedMatrix::pack(target, &bytes, rows, columns)?
     };
-    // From here on the copy is what is read.
     weight.data.release();
     Ok(Weight::Packed(packed))
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::scratch::Scratch;
 
 /// Values from which threads share a batch; fewer are done sooner than threads are told of them.
-const SHARED_FROM: usize = 1 << 14;
+const SHARED_FROM: usize = 1 << 13;
 
 /// A norm with its weights, applied to each vector of a batch.
 #[derive(Debug)]

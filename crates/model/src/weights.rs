@@ -259,10 +259,16 @@ impl Weights {
         let place = self.places.get(name);
         let place = place.ok_or_else(|| Error::tensor(self.path(), name, "is missing from the model"))?;
         let stored = self.source.tensor(&place.file_name)?;
-        place
+        let source = stored.data.clone();
+        let taken = place
             .take
             .apply(stored, &place.shape)
-            .map_err(|what| Error::tensor(self.path(), &place.file_name, what))
+            .map_err(|what| Error::tensor(self.path(), &place.file_name, what))?;
+        if !taken.data.is_mapped() {
+            // From here on the copy is what is read.
+            source.release();
+        }
+        Ok(taken)
     }
 
     /// A tensor's values as f32.

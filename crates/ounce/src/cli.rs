@@ -7,8 +7,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, show,
-    tokenize, tokenizer, train,
+    bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, select,
+    show, sweep, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -68,7 +68,9 @@ enum Command {
     Tokenize(tokenize::Args),
     Tokenizer(tokenizer::Args),
     Pull(pull::Args),
+    Select(select::Args),
     Train(train::Args),
+    Sweep(sweep::Args),
     Methods(methods::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -97,7 +99,9 @@ impl Cli {
             Command::Tokenize(args) => tokenize::run(args, globals),
             Command::Tokenizer(args) => tokenizer::run(args, globals),
             Command::Pull(args) => pull::run(args, globals),
+            Command::Select(args) => select::run(args, globals),
             Command::Train(args) => train::run(args, globals),
+            Command::Sweep(args) => sweep::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
             Command::Profile(args) => profile::run(args, globals),

@@ -29,8 +29,10 @@ pub struct Watch(());
 impl Watch {
     /// Starts watching.
     pub fn start() -> Watch {
-        REQUESTED.store(false, Ordering::SeqCst);
-        WATCHES.fetch_add(1, Ordering::SeqCst);
+        // What an outer watch was told stays said.
+        if WATCHES.fetch_add(1, Ordering::SeqCst) == 0 {
+            REQUESTED.store(false, Ordering::SeqCst);
+        }
         Watch(())
     }
 
@@ -50,7 +52,8 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        WATCHES.fetch_sub(1, Ordering::SeqCst);
-        REQUESTED.store(false, Ordering::SeqCst);
+        if WATCHES.fetch_sub(1, Ordering::SeqCst) == 1 {
+            REQUESTED.store(false, Ordering::SeqCst);
+        }
     }
 }

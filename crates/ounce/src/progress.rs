@@ -17,6 +17,8 @@ pub enum Unit {
     Tokens,
     /// Things without a unit of their own.
     Items,
+    /// Parts of the work; only their share is shown.
+    Share,
 }
 
 /// A bar; dropping it removes it from the screen.
@@ -35,6 +37,7 @@ impl Progress {
             Unit::Bytes => "{binary_bytes} of {binary_total_bytes} · {binary_bytes_per_sec}",
             Unit::Tokens => "{human_pos} of {human_len} tokens · {per_sec}",
             Unit::Items => "{human_pos} of {human_len}",
+            Unit::Share => "{percent} %",
         };
         let template = format!("{{msg}} [{{wide_bar}}] {counts} · {{eta}} left");
         if let Ok(style) = ProgressStyle::with_template(&template) {

@@ -146,3 +146,180 @@ fn what_is_wrong_is_said_in_one_sentence() {
         assert!(ran.stderr.trim().lines().count() == 1, "{args:?}: {}", ran.stderr);
     }
 }
+
+/// A run that goes on from the built-in model with data of another kind.
+fn tuning(data: &str, objective: &str) -> String {
+    format!(
+        r#"
+[model]
+from = "builtin"
+trains = ["*norm*", "layers.0.*"]
+[data]
+train = ["{data}"]
+objective = "{objective}"
+held_out = 0.2
+context = 48
+[train]
+batch = 4
+steps = 6
+[optimizer]
+lr = 0.001
+[output]
+checkpoint_every = 3
+"#
+    )
+}
+
+#[test]
+fn preferences_are_learned_against_a_reference_that_is_asked_once() {
+    let desk = Desk::new();
+    let pair = |n: usize| {
+        let (good, bad) = [("happy", "sad"), ("sad", "happy")][n % 2];
+        serde_json::json!({
+            "prompt": format!("Once upon a time there was a cat number {n}. The cat was "),
+            "chosen": format!("very {good}."),
+            "rejected": format!("{bad} all day."),
+        })
+    };
+    desk.write("pairs.jsonl", (0..60).map(|n| format!("{}\n", pair(n))).collect::<String>());
+    desk.write("run.toml", tuning("pairs.jsonl", "auto"));
+    let report = desk.json(&["train", "run.toml", "--output", "whole"]);
+    let preferences = &report["validation"]["preferences"];
+    assert!(preferences["pairs"].as_u64() > Some(0) && preferences["accuracy"].is_f64(), "{report}");
+    let log = std::fs::read_to_string(desk.path("whole/log.jsonl")).expect("a log");
+    let first: serde_json::Value = serde_json::from_str(log.lines().next().expect("a line")).expect("JSON");
+    let loss = first["loss"].as_f64().expect("a loss");
+    assert!((loss - std::f64::consts::LN_2).abs() < 1e-4, "at first it is its own reference: {first}");
+    // A run that stops and goes on asks for the same reference, and ends with the same bits.
+    desk.ok(&["train", "run.toml", "--output", "cut", "--steps", "3", "--set", "schedule.kind=constant"]);
+    let reference = |folder: &str| std::fs::read(desk.path(&format!("{folder}/tokens.reference.bin")));
+    let before = reference("cut").expect("kept");
+    desk.ok(&["train", "run.toml", "--output", "cut", "--resume", "--set", "schedule.kind=constant"]);
+    assert_eq!(reference("cut").expect("kept"), before);
+    assert_eq!(reference("whole").expect("kept"), before);
+    for (set, word) in [
+        (&["model.from=", "model.trains=[]"][..], "name it in model.from"),
+        (&["data.packing=dynamic"], "can't be packed"),
+    ] {
+        let sets: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
+        let more = ["train", "run.toml", "--output", "x", "--set", "data.objective=preferences"];
+        let error = desk.fails(&[&more[..], &sets].concat());
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn answers_are_learned_in_rows_and_padding_is_told() {
+    let desk = Desk::new();
+    let record = |n: usize| {
+        let story = "The cat sat. ".repeat(1 + n * n % 7);
+        serde_json::json!({"prompt": format!("Story {n}: "), "completion": story})
+    };
+    desk.write("set.jsonl", (0..80).map(|n| format!("{}\n", record(n))).collect::<String>());
+    desk.write("run.toml", tuning("set.jsonl", "answers"));
+    let padding = |packing: &str| {
+        let set = format!("data.packing={packing}");
+        let report = desk.json(&["train", "run.toml", "--output", packing, "--set", &set]);
+        assert!(report["useful_tokens_per_second"].as_f64() > Some(0.0), "{report}");
+        let log = std::fs::read_to_string(desk.path(&format!("{packing}/log.jsonl"))).expect("a log");
+        assert!(log.lines().next().expect("a line").contains("\"padding\":"), "{log}");
+        report["padding"].as_f64().expect("a share")
+    };
+    let [none, dynamic, padded, fixed] = ["none", "dynamic", "padded", "fixed"].map(padding);
+    assert!(none == 0.0 && dynamic > 0.0 && dynamic < padded && padded < fixed, "{dynamic} {padded} {fixed}");
+    desk.write("text.txt", corpus());
+    let text = ["train", "run.toml", "--output", "x", "--set", "data.train=[\"text.txt\"]"];
+    let more =
+        ["--set", "data.packing=fixed", "--set", "data.objective=language", "--set", "data.separator="];
+    let error = desk.fails(&[&text[..], &more].concat());
+    assert!(error.contains("data.packing"), "{error}");
+    desk.write("bad.toml", "[data]\npacking = \"tight\"\n");
+    assert!(desk.fails(&["train", "bad.toml"]).contains("first-fit"));
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_step_and_batch_and_keeps_the_last_checkpoint() {
+    let desk = desk();
+    desk.ok(&["train", "run.toml", "--steps", "16"]);
+    let before = std::fs::read(desk.path("run/checkpoints/step-16/model.safetensors")).expect("weights");
+    // The rate takes all weights beyond f32 in one step.
+    let wild = ["--set", "optimizer.lr=1e30", "--set", "optimizer.clip=0", "--set", "schedule.kind=constant"];
+    let ran = desk.run(&[&["train", "run.toml", "--resume", "--steps", "40"], &wild[..]].concat());
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    for part in ["step 18", "batch", "checkpoint of step 16"] {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+    let after = std::fs::read(desk.path("run/checkpoints/step-16/model.safetensors")).expect("weights");
+    assert!(before == after && !desk.path("run/checkpoints/step-24").exists());
+}
+
+/// The limit on a file's size stands for a disk that is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_older_checkpoint_and_the_run_goes_on_later() {
+    let desk = desk();
+    desk.ok(&["train", "run.toml", "--steps", "16", "--output", "whole"]);
+    desk.ok(&["train", "run.toml", "--steps", "8", "--set", "schedule.kind=constant"]);
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_ounce")]);
+    limited.args(["train", "run.toml", "--steps", "16", "--resume", "--set", "schedule.kind=constant"]);
+    let ran = limited.current_dir(desk.path(".")).output().expect("started");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.code() == Some(2) && said.contains("step-16"), "{said}");
+    let names = std::fs::read_dir(desk.path("run/checkpoints")).expect("checkpoints").flatten();
+    let names: Vec<String> = names.map(|it| it.file_name().to_string_lossy().into_owned()).collect();
+    assert_eq!(names, ["step-8"]);
+    let report =
+        desk.json(&["train", "run.toml", "--steps", "16", "--resume", "--set", "schedule.kind=constant"]);
+    assert_eq!(report["steps"].as_u64(), Some(16));
+}
+
+#[test]
+fn a_tokenizer_with_ids_that_the_model_does_not_know_is_refused() {
+    let desk = desk();
+    let narrow = ["train", "run.toml", "--output", "narrow", "--steps", "2", "--set", "tokenizer.from=small"];
+    desk.ok(&["tokenizer", "train", "text.txt", "-o", "small", "--vocab", "300"]);
+    desk.ok(&narrow);
+    let ran = desk.run(&[
+        "train",
+        "run.toml",
+        "--set",
+        "model.from=narrow/model",
+        "--set",
+        "tokenizer.from=large",
+        "--output",
+        "wide",
+    ]);
+    assert_eq!(ran.code, 2);
+    desk.ok(&["convert", "builtin", "large"]);
+    let ran = desk.run(&[
+        "train",
+        "run.toml",
+        "--set",
+        "model.from=narrow/model",
+        "--set",
+        "tokenizer.from=large",
+        "--output",
+        "wide",
+    ]);
+    assert!(ran.code == 2 && ran.stderr.contains("vocabulary"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("panicked") && ran.stderr.trim().lines().count() == 1, "{}", ran.stderr);
+}
+
+#[test]
+fn an_encoder_learns_hidden_words_and_its_folder_names_all_special_tokens() {
+    let desk = desk();
+    let special = "[PAD],[UNK],[CLS],[SEP],[MASK]";
+    desk.ok(&["tokenizer", "train", "text.txt", "-o", "pieces", "--vocab", "300", "--special", special]);
+    let set =
+        ["--set", "model.preset=bert", "--set", "tokenizer.from=pieces", "--set", "data.objective=masked"];
+    let report = desk.json(&[&["train", "run.toml", "--steps", "300"], &set[..]].concat());
+    let loss = report["validation"]["loss"].as_f64().expect("a loss");
+    // A uniform guess is at 5.7 nats.
+    assert!(loss < 3.5, "{loss}");
+    let read = |name: &str| std::fs::read(desk.path(&format!("run/model/{name}"))).expect(name);
+    let config: serde_json::Value = serde_json::from_slice(&read("tokenizer_config.json")).expect("JSON");
+    let named = ["pad", "unk", "cls", "sep", "mask"].map(|name| config[format!("{name}_token")].as_str());
+    assert_eq!(named.map(|name| name.expect("named")).join(","), special);
+    desk.ok(&["logits", "run/model", "the cat"]);
+}

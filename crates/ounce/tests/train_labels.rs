@@ -22,7 +22,7 @@ fn number(report: &serde_json::Value, key: &str) -> f64 {
 fn texts_are_labelled_with_weights_shared_and_stored_once() {
     let desk = Desk::new();
     let line = |n: usize| {
-        let (text, label) = if n % 2 == 0 { ("good and new", "yes") } else { ("bad and old", "no") };
+        let (text, label) = if n.is_multiple_of(2) { ("good and new", "yes") } else { ("bad and old", "no") };
         format!("{text} {},{label}\n", n % 7)
     };
     desk.write("texts.csv", format!("text,label\n{}", (0..40).map(line).collect::<String>()));

@@ -9,7 +9,7 @@ pub const IGNORE: u32 = u32::MAX;
 ///
 /// All sequences lie in a row; attention and positions do not cross from one to the next, so documents can be
 /// packed without seeing each other and no token is padding.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
     /// Token ids, `[tokens]`.
     pub tokens: Vec<u32>,
@@ -25,6 +25,9 @@ pub struct Batch {
     /// First and last token of each sequence's answer, counted in the sequence, for models that find spans; both
     /// [`IGNORE`] where there is none. Empty otherwise.
     pub spans: Vec<[u32; 2]>,
+    /// Where answers are chosen between: the log-probability, in nats, that the reference gives the targets of each
+    /// sequence. Sequences are pairs then, the better answer first. Empty otherwise.
+    pub reference: Vec<f64>,
 }
 
 impl Batch {
@@ -39,8 +42,11 @@ impl Batch {
         batch
     }
 
-    /// Targets that count.
+    /// Targets that count; choices, where answers are chosen between.
     pub fn counted(&self) -> usize {
+        if !self.reference.is_empty() {
+            return self.reference.len() / 2;
+        }
         let counts = |ids: &[u32]| ids.iter().filter(|&&id| id != IGNORE).count();
         let spans = self.spans.iter().filter(|span| span[0] != IGNORE).count();
         counts(&self.targets) + counts(&self.labels) + spans
@@ -55,6 +61,12 @@ impl Batch {
         let (count, targets) = (self.tokens.len(), self.targets.len());
         if targets != count {
             return Err(Error::Batch(format!("the batch has {count} tokens but {targets} targets")));
+        }
+        let (sequences, known) = (self.lengths.len(), self.reference.len());
+        if known != 0 && (known != sequences || !known.is_multiple_of(2)) {
+            return Err(Error::Batch(format!(
+                "choices need two answers each with a reference; the batch has {sequences} sequences and {known} references"
+            )));
         }
         outside(self.targets.iter().filter(|&&target| target != IGNORE), vocab_size)
     }

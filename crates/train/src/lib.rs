@@ -13,6 +13,7 @@
 //! - [`checkpoint`]: everything an interrupted run needs to go on.
 //! - [`schedule`]: the learning rate of each step; Step Law.
 //! - [`laws`]: scaling laws fitted to small runs.
+//! - [`sweep`]: many small runs, to which they are fitted.
 //! - [`methods`]: the methods of the catalogue that are ways to train, each with its demonstration.
 
 pub mod batch;
@@ -28,6 +29,7 @@ pub mod net;
 pub mod optim;
 pub mod param;
 pub mod schedule;
+pub mod sweep;
 pub mod tokenizer;
 pub mod trainable;
 pub mod trainer;

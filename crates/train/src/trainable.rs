@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use crate::loss::Choices;
 use crate::{Batch, Param, Result};
 
-/// Cross-entropy over a batch.
+/// The loss of a batch: cross-entropy over targets, or the loss of choices between answers.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Loss {
-    /// Sum over all targets that count, in nats.
+    /// Sum over all targets that count, or all choices, in nats.
     pub sum: f64,
     /// How many count.
     pub count: usize,
@@ -46,6 +47,11 @@ pub trait Trainable {
     /// # Errors
     /// If the batch does not fit the network.
     fn accumulate(&mut self, batch: &Batch, scale: f32) -> Result<Loss>;
+
+    /// What became of the choices between answers in the batches since the last call; none if there were none.
+    fn take_choices(&mut self) -> Option<Choices> {
+        None
+    }
 
     /// What a classifier says of a batch, one row of scores behind the other: of each text with a label, of each token with a
     /// target, or of each token as first and last of an answer.

@@ -86,7 +86,7 @@ impl Path {
         let threads = pool.threads();
         // As much of the depth at once as the narrower matrix leaves room for.
         let columns = n.min(WIDTH).next_multiple_of(self.shape.columns());
-        let steps = (WIDTH / columns * DEPTH).min(k.next_multiple_of(DEPTH));
+        let steps = ((ROOM / columns / DEPTH).max(1) * DEPTH).min(k.next_multiple_of(DEPTH));
         let rows = ROWS.min(m.next_multiple_of(self.shape.rows));
         let (b_room, a_room) = (columns * steps, rows * DEPTH);
         let (b_packed, own) = workspace.room(b_room + threads * (a_room + SCRATCH)).split_at_mut(b_room);
@@ -151,7 +151,7 @@ impl Path {
             for item in own {
                 let (block, panel) = (item / panels.count(), item % panels.count());
                 let steps = DEPTH.min(depth.len() - block * DEPTH);
-                let (start, row) = (panels.start(block, panel), panels.row(panel));
+                let (start, row) = (panels.start(block, steps, panel), panels.row(panel));
                 // SAFETY: each panel is one thread's.
                 let panel = unsafe { packed.part(start..start + row * steps) };
                 match self.values {
@@ -177,8 +177,9 @@ impl Path {
             return;
         }
         let blocks = part.steps.div_ceil(DEPTH);
-        // Rows whose sums stay in the second-level cache from one block to the next.
+        // Rows whose sums stay in the second-level cache from one block to the next, or whose values, if they are packed.
         let most = match blocks {
+            1 if self.in_place(a) => rows.len(),
             1 => ROWS,
             _ => (OUT / (panels.len() * part.panels.width)).clamp(4 * self.shape.rows, ROWS),
         };
@@ -205,9 +206,9 @@ impl Path {
         out: &SharedOut<'_>,
     ) {
         let depth = part.depth(block);
-        let packed_a = &mut packed_a[..rows.len() * DEPTH];
-        let in_place = a.by_rows() && self.values == Values::Single && a.in_place(0..1, 0..1).is_some();
+        let in_place = self.in_place(a);
         if !in_place {
+            let packed_a = &mut packed_a[..rows.len() * DEPTH];
             pack::pack_a(self.isa, a, rows.clone(), depth.clone(), scratch, packed_a);
             for row in packed_a.chunks_exact_mut(DEPTH) {
                 match self.values {
@@ -217,7 +218,9 @@ impl Path {
                 }
             }
         }
-        let chunk = panels.len().div_ceil(panels.len().div_ceil(self.shape.panels));
+        // As many panels at a time as stay in the cache, shared out evenly.
+        let most = (self.shape.chunk / (part.panels.width * depth.len())).max(1);
+        let chunk = panels.len().div_ceil(panels.len().div_ceil(most));
         for start in panels.clone().step_by(chunk) {
             let chunk = start..panels.end.min(start + chunk);
             for first in rows.clone().step_by(self.shape.rows) {
@@ -226,43 +229,56 @@ impl Path {
                     true => a.in_place(tile.clone(), depth.clone()).expect("f32 in memory"),
                     false => (&packed_a[(first - rows.start) * DEPTH..][..tile.len() * DEPTH], DEPTH),
                 };
-                for panel in chunk.clone() {
-                    self.multiply_tile(part, block, tile.clone(), values, stride, panel, out);
+                let wide = chunk.end.min(part.panels.wide()).max(chunk.start);
+                if chunk.start < wide {
+                    self.multiply_tiles(part, block, tile.clone(), values, stride, chunk.start..wide, out);
+                }
+                for panel in wide..chunk.end {
+                    self.multiply_tiles(part, block, tile.clone(), values, stride, panel..panel + 1, out);
                 }
             }
         }
     }
 
-    /// Multiplies the rows of a tile, `a_stride` values apart, with a panel.
-    fn multiply_tile(
+    /// Multiplies the rows of a tile, `a_stride` values apart, with panels that are whole, or with one.
+    fn multiply_tiles(
         self,
         part: Part<'_>,
         block: usize,
         rows: Range<usize>,
         a: &[f32],
         a_stride: usize,
-        panel: usize,
+        panels: Range<usize>,
         out: &SharedOut<'_>,
     ) {
         let steps = part.depth(block).len();
         let depth = if self.values == Values::Pairs { steps.div_ceil(2) } else { steps };
-        let (panels, start) = (part.panels, part.panels.start(block, panel));
-        let (row, columns) = (panels.row(panel), panels.columns_of(panel));
-        let b = &part.packed[start..start + row * depth];
-        let at = rows.start * part.out_stride + panels.first + panel * panels.width;
+        let (count, first) = (panels.len(), panels.start);
+        let [start, last] = [first, panels.end - 1].map(|panel| part.panels.start(block, steps, panel));
+        let row = part.panels.row(first);
+        let b = &part.packed[start..last + row * depth];
+        let at = rows.start * part.out_stride + part.panels.first + part.panels.column(first);
+        let width = part.panels.column(panels.end) - part.panels.column(first);
         let job = Job {
             depth,
             a: a[..(rows.len() - 1) * a_stride + depth].as_ptr(),
             a_stride,
             b: b.as_ptr(),
-            out: out.tile(at, rows.len(), columns, part.out_stride),
+            b_stride: part.panels.width * steps,
+            panels: count,
+            out: out.tile(at, rows.len(), width, part.out_stride),
             stride: part.out_stride,
-            columns,
+            columns: width / count,
             add: part.add || block > 0,
         };
-        // SAFETY: the path is available; the slices hold what the job says, the tile lies in the output, and rows
+        // SAFETY: the path is available; the slices hold what the job says, the tiles lie in the output, and rows
         // and panels are this thread's alone.
         unsafe { self.kernel(rows.len(), row / tile::LANES)(job) };
+    }
+
+    /// Whether tiles read A where it lies.
+    fn in_place(self, a: &Operand<'_>) -> bool {
+        matches!(a, Operand::Rows { .. }) && self.values == Values::Single
     }
 
     fn kernel(self, rows: usize, vectors: usize) -> Kernel {
@@ -276,3 +292,6 @@ impl Path {
 
 /// Values of the output that stay in the second-level cache beside blocks of both factors.
 const OUT: usize = 1 << 18;
+
+/// Values of B that are packed at once, if a block of the depth is not more.
+const ROOM: usize = 1 << 18;

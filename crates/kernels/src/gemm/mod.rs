@@ -28,7 +28,7 @@ use blocks::{Path, Values};
 pub use operand::Operand;
 
 /// Steps of the depth in a block: a tile's panels stay in the first-level cache over them.
-const DEPTH: usize = 256;
+const DEPTH: usize = 512;
 
 /// Columns of B that are packed at once, at most: whole panels of every path, and whole blocks of every stored format.
 /// Of narrower matrices more of the depth is packed at once.

@@ -78,14 +78,28 @@ impl Panels {
         self.columns.div_ceil(self.width)
     }
 
-    /// Columns of a panel that there are.
-    pub(super) fn columns_of(self, panel: usize) -> usize {
-        self.width.min(self.columns - panel * self.width)
+    /// The first column of a panel, or behind the last one's end.
+    pub(super) fn column(self, panel: usize) -> usize {
+        // Two panels of two vectors are faster than one of three and one of one.
+        let short = self.width == 3 * LANES && self.columns.div_ceil(LANES) % 3 == 1 && panel > 0;
+        let less = if short && panel + 1 == self.count() { LANES } else { 0 };
+        (panel * self.width - less).min(self.columns)
     }
 
-    /// Where a panel begins.
-    pub(super) fn start(self, block: usize, panel: usize) -> usize {
-        (block * self.count() + panel) * self.width * DEPTH
+    /// Columns of a panel that there are.
+    pub(super) fn columns_of(self, panel: usize) -> usize {
+        self.column(panel + 1) - self.column(panel)
+    }
+
+    /// The number of panels, the first ones, that have all their columns.
+    pub(super) fn wide(self) -> usize {
+        let last = self.count().saturating_sub(2);
+        last + (last..self.count()).take_while(|&panel| self.columns_of(panel) == self.width).count()
+    }
+
+    /// Where a panel begins in a block of so many steps; only the last block has fewer than [`DEPTH`].
+    pub(super) fn start(self, block: usize, steps: usize, panel: usize) -> usize {
+        (block * self.count() * DEPTH + panel * steps) * self.width
     }
 
     /// Values of a panel's row.
@@ -108,10 +122,10 @@ pub(super) fn pack_panels(
         let (block, panel) = (item / panels.count(), item % panels.count());
         let from = depth.start + block * DEPTH;
         let depth = from..depth.end.min(from + DEPTH);
-        let (start, row) = (panels.start(block, panel), panels.row(panel));
+        let (start, row) = (panels.start(block, depth.len(), panel), panels.row(panel));
         // SAFETY: each panel is one thread's.
         let out = unsafe { out.part(start..start + row * depth.len()) };
-        let first = panels.first + panel * panels.width;
+        let first = panels.first + panels.column(panel);
         let end = first + panels.columns_of(panel);
         for lane in (0..row).step_by(LANES) {
             let lines = read(b, first + lane..end.min(first + lane + LINES), depth.clone(), scratch);
@@ -129,24 +143,22 @@ pub(super) fn pack_steps(
     scratch: &mut [f32],
     out: &SharedOut<'_>,
 ) {
+    let piece = PIECE / panels.width;
     for step in part.clone().step_by(LINES) {
         let count = LINES.min(part.end - step);
         let (block, inside) = (step / DEPTH, step % DEPTH);
+        let steps = DEPTH.min(depth.len() - block * DEPTH);
         let lines = depth.start + step..depth.start + step + count;
-        for column in (0..panels.columns).step_by(PIECE) {
-            let end = panels.columns.min(column + PIECE);
-            let lines = read(b, lines.clone(), panels.first + column..panels.first + end, scratch);
-            for panel in column / panels.width..end.div_ceil(panels.width) {
-                let (start, row) = (panels.start(block, panel), panels.row(panel));
+        for first in (0..panels.count()).step_by(piece) {
+            let end = panels.count().min(first + piece);
+            let columns = panels.first + panels.column(first)..panels.first + panels.column(end);
+            let values = read(b, lines.clone(), columns, scratch);
+            for panel in first..end {
+                let (start, row) = (panels.start(block, steps, panel), panels.row(panel));
                 // SAFETY: each step is one thread's.
                 let out = unsafe { out.part(start + inside * row..start + (inside + count) * row) };
-                put_side_by_side(
-                    &lines[..count],
-                    panel * panels.width - column,
-                    panels.columns_of(panel),
-                    row,
-                    out,
-                );
+                let at = panels.column(panel) - panels.column(first);
+                put_side_by_side(&values[..count], at, panels.columns_of(panel), row, out);
             }
         }
     }
@@ -157,13 +169,15 @@ fn put_side_by_side(lines: &[&[f32]], at: usize, columns: usize, row: usize, out
     #[inline(always)]
     fn run<const FUSED: bool>(lines: &[&[f32]], at: usize, columns: usize, row: usize, out: &mut [f32]) {
         for (line, out) in lines.iter().zip(out.chunks_exact_mut(row)) {
-            let (vectors, rest) = line[at..at + columns].as_chunks::<LANES>();
-            let (whole, last) = out.split_at_mut(vectors.len() * LANES);
-            for (out, vector) in whole.as_chunks_mut::<LANES>().0.iter_mut().zip(vectors) {
-                *out = *vector;
+            let values = &line[at..at + columns];
+            // Of a known length it is a few moves and no call.
+            match (values.as_array(), out.as_mut_array()) {
+                (Some(values), Some(out)) => *out = *values as [f32; 3 * LANES],
+                _ => {
+                    out[..columns].copy_from_slice(values);
+                    out[columns..].fill(0.0);
+                }
             }
-            last[..rest.len()].copy_from_slice(rest);
-            last[rest.len()..].fill(0.0);
         }
     }
     dispatch!(run(lines: &[&[f32]], at: usize, columns: usize, row: usize, out: &mut [f32]))

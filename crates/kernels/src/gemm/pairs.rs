@@ -12,24 +12,27 @@ pub(super) fn kernel(rows: usize, vectors: usize) -> Kernel {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 unsafe fn tile<const R: usize, const V: usize>(job: Job) {
-    let Job { depth, a, a_stride, b, out, stride, columns, add } = job;
-    // SAFETY: rows of A hold `depth` pairs each; the panel holds `depth` rows of `V` vectors of pairs; the
-    // output has `R` rows of `columns` values. Loads keep bits as they are: pairs are no numbers.
+    let Job { depth, a, a_stride, b, b_stride, panels, out, stride, columns, add } = job;
+    // SAFETY: rows of A hold `depth` pairs each; a panel holds `depth` rows of `V` vectors of pairs; the output has `R`
+    // rows of `columns` values for each panel. Loads keep bits as they are: pairs are no numbers.
     unsafe {
         let bits = |values: __m512i| std::mem::transmute::<__m512i, __m512bh>(values);
-        let mut sums = [[_mm512_setzero_ps(); V]; R];
-        for step in 0..depth {
-            let at = b.add(step * V * LANES);
-            let vectors: [__m512bh; V] =
-                std::array::from_fn(|vector| bits(_mm512_loadu_si512(at.add(vector * LANES).cast())));
-            for row in 0..R {
-                let two = bits(_mm512_set1_epi32(*a.add(row * a_stride + step).cast::<i32>()));
-                for vector in 0..V {
-                    sums[row][vector] = _mm512_dpbf16_ps(sums[row][vector], vectors[vector], two);
+        for panel in 0..panels {
+            let (b, out) = (b.add(panel * b_stride), out.add(panel * V * LANES));
+            let mut sums = [[_mm512_setzero_ps(); V]; R];
+            for step in 0..depth {
+                let at = b.add(step * V * LANES);
+                let vectors: [__m512bh; V] =
+                    std::array::from_fn(|vector| bits(_mm512_loadu_si512(at.add(vector * LANES).cast())));
+                for row in 0..R {
+                    let two = bits(_mm512_set1_epi32(*a.add(row * a_stride + step).cast::<i32>()));
+                    for vector in 0..V {
+                        sums[row][vector] = _mm512_dpbf16_ps(sums[row][vector], vectors[vector], two);
+                    }
                 }
             }
+            put::<Avx512, R, V>(sums, out, stride, columns, add);
         }
-        put::<Avx512, R, V>(sums, out, stride, columns, add);
     }
 }
 

@@ -209,7 +209,10 @@ pub fn plain(pool: &Pool, activation: Activation, x: &[f32], out: &mut [f32]) {
     #[inline(always)]
     fn run<const FUSED: bool>(activation: Activation, x: &[f32], out: &mut [f32]) {
         with_function!(activation, F => {
-            out.iter_mut().zip(x).for_each(|(out, x)| *out = F::at::<FUSED>(*x).0);
+            // A loop, not `for_each`: a closure that is not inlined would be compiled without fused operations.
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = F::at::<FUSED>(*x).0;
+            }
         });
     }
     fn part(activation: Activation, x: &[f32], out: &mut [f32]) {
@@ -232,7 +235,9 @@ pub fn plain_backward(pool: &Pool, activation: Activation, x: &mut [f32], dout: 
     #[inline(always)]
     fn run<const FUSED: bool>(activation: Activation, x: &mut [f32], dout: &[f32]) {
         with_function!(activation, F => {
-            x.iter_mut().zip(dout).for_each(|(x, dout)| *x = F::at::<FUSED>(*x).1 * dout);
+            for (x, dout) in x.iter_mut().zip(dout) {
+                *x = F::at::<FUSED>(*x).1 * dout;
+            }
         });
     }
     fn part(activation: Activation, x: &mut [f32], dout: &[f32]) {

@@ -1,22 +1,18 @@
-//! Activations as the kernels want them: int8 with shared scales, bf16, or f32.
-//!
-//! Int8: blocks of 32 or 256 values share a scale `max|x| / 127`; values are rounded to nearest, ties to even. Sums of
-//! sixteen values each are kept for formats whose weights have an offset.
+//! Activations as the kernels want them: f32, bf16, or int8 with shared scales ([`int8`](super::int8)).
 
 use half::bf16;
 
+use super::int8::{Int8, Ints, IntsAt, OCTET};
+use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::vector::dispatch;
 
-/// Values whose sum is kept.
-pub(crate) const SUM_BLOCK: usize = 16;
-
-/// Bytes between two tokens' int8 or bf16 values: without them the same columns of many tokens would meet in few places of
-/// the first-level cache, since row lengths are multiples of powers of two.
+/// Bytes between two tokens' bf16 values: without them the same columns of many tokens would meet in few places of the
+/// first-level cache, since row lengths are multiples of powers of two.
 const PADDING: usize = 64;
 
-/// Fewer tokens than this are prepared sooner than threads are woken for them.
-const SHARED_FROM: usize = 8;
+/// Fewer values than this are prepared sooner than threads are woken for them.
+const SHARED_FROM: usize = 1 << 14;
 
 /// The form that activations are brought to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,8 +22,8 @@ pub enum Form {
     F32,
     /// Rounded to bf16.
     Bf16,
-    /// Int8 with a scale for so many values.
-    Int8(usize),
+    /// Int8 with shared scales.
+    Int8(Int8),
 }
 
 /// Activations of some tokens, `[tokens, columns]`; the buffers are used again.
@@ -35,20 +31,36 @@ pub enum Form {
 pub struct Activations {
     tokens: usize,
     columns: usize,
-    /// Values from one token to the next.
-    stride: usize,
     form: Form,
+    /// Whether paths other than the one in use can read them too.
+    every_path: bool,
+    /// f32, and bf16 widened to it: up to eight tokens side by side, `[octet][column][width]`.
     floats: Vec<f32>,
+    width: usize,
+    /// bf16, a token after another.
     halves: Vec<bf16>,
-    values: Vec<i8>,
-    scales: Vec<f32>,
-    sums: Vec<i16>,
+    /// Values from one token's bf16 to the next.
+    stride: usize,
+    ints: Ints,
+}
+
+/// Where a kernel reads the f32 of the tokens from one on.
+#[derive(Clone, Copy)]
+pub(super) struct FloatsAt {
+    pub values: *const f32,
+    /// Values from one column to the next.
+    pub width: usize,
 }
 
 impl Activations {
     /// An empty set.
     pub fn new() -> Activations {
         Activations::default()
+    }
+
+    /// An empty set that every path of the processor can read, not only the one in use; for tests and benchmarks.
+    pub fn for_every_path() -> Activations {
+        Activations { every_path: true, ..Activations::default() }
     }
 
     /// Tokens held.
@@ -72,103 +84,108 @@ impl Activations {
         self.tokens = x.len() / columns;
         self.columns = columns;
         self.form = form;
+        let shared = if x.len() < SHARED_FROM { Pool::single() } else { pool };
         match form {
-            Form::F32 => {
-                self.stride = columns;
-                self.floats.clear();
-                self.floats.extend_from_slice(x);
-            }
+            Form::F32 => self.fill_floats(x, shared, |x| x),
             Form::Bf16 => {
-                self.stride = columns + PADDING / size_of::<bf16>();
-                let length = self.tokens * self.stride;
-                self.halves.resize(self.halves.len().max(length), bf16::ZERO);
-                self.split(pool).split_chunks(&mut self.halves[..length], self.stride, |token, halves| {
-                    to_bf16(&x[token * columns..(token + 1) * columns], halves);
-                });
+                let halves = takes_halves(columns);
+                if halves || self.every_path {
+                    self.fill_halves(x, shared);
+                }
+                if !halves || self.every_path {
+                    self.fill_floats(x, shared, |x| bf16::from_bits(round(x)).to_f32());
+                }
             }
-            Form::Int8(block) => self.fill_int8(x, block, pool),
+            Form::Int8(form) => self.ints.fill(x, columns, form, pool),
         }
     }
 
-    /// The pool, or one thread where few tokens are prepared sooner than others are told of them.
-    fn split<'p>(&self, pool: &'p Pool) -> &'p Pool {
-        if self.tokens < SHARED_FROM { Pool::single() } else { pool }
-    }
-
-    fn fill_int8(&mut self, x: &[f32], block: usize, pool: &Pool) {
-        assert!(self.columns.is_multiple_of(block), "whole blocks");
-        let (columns, stride) = (self.columns, self.columns + PADDING);
-        self.stride = stride;
-        self.values.resize(self.tokens * stride, 0);
-        self.scales.resize(x.len() / block, 0.0);
-        self.sums.resize(x.len() / SUM_BLOCK, 0);
-        let quantize_tokens = |x: &[f32], values: &mut [i8], scales: &mut [f32], sums: &mut [i16]| {
-            let tokens = x.chunks_exact(columns).zip(values.chunks_exact_mut(stride));
-            let extras =
-                scales.chunks_exact_mut(columns / block).zip(sums.chunks_exact_mut(columns / SUM_BLOCK));
-            for ((x, values), (scales, sums)) in tokens.zip(extras) {
-                quantize(x, block, &mut values[..columns], scales, sums);
-            }
-        };
-        if self.tokens < SHARED_FROM {
-            return quantize_tokens(x, &mut self.values, &mut self.scales, &mut self.sums);
-        }
-        let mut rest = (&mut self.values[..], &mut self.scales[..], &mut self.sums[..]);
-        let share = self.tokens.div_ceil(pool.threads());
-        let mut parts = Vec::with_capacity(pool.threads());
-        for x in x.chunks(share * columns) {
-            let (values, scales, sums) = rest;
-            let (values, more_values) = values.split_at_mut(x.len() / columns * stride);
-            let (scales, more_scales) = scales.split_at_mut(x.len() / block);
-            let (sums, more_sums) = sums.split_at_mut(x.len() / SUM_BLOCK);
-            rest = (more_values, more_scales, more_sums);
-            parts.push((x, values, scales, sums));
-        }
-        pool.split_chunks(&mut parts, 1, |_, part| {
-            for (x, values, scales, sums) in part {
-                quantize_tokens(x, values, scales, sums);
+    fn fill_floats(&mut self, x: &[f32], pool: &Pool, function: impl Fn(f32) -> f32 + Sync) {
+        let (columns, tokens) = (self.columns, self.tokens);
+        let width = tokens.next_power_of_two().min(OCTET);
+        self.width = width;
+        let length = tokens.next_multiple_of(width) * columns;
+        self.floats.resize(self.floats.len().max(length), 0.0);
+        pool.split_chunks(&mut self.floats[..length], width * columns, |octet, out| {
+            let x = &x[octet * width * columns..];
+            for (token, x) in x.chunks_exact(columns).take(width).enumerate() {
+                for (out, &x) in out[token..].iter_mut().step_by(width).zip(x) {
+                    *out = function(x);
+                }
             }
         });
     }
 
-    /// Values from one token to the next.
+    fn fill_halves(&mut self, x: &[f32], pool: &Pool) {
+        let columns = self.columns;
+        self.stride = columns + PADDING / size_of::<bf16>();
+        let length = self.tokens * self.stride;
+        self.halves.resize(self.halves.len().max(length), bf16::ZERO);
+        pool.split_chunks(&mut self.halves[..length], self.stride, |token, halves| {
+            to_bf16(&x[token * columns..(token + 1) * columns], halves);
+        });
+    }
+
+    /// Values from one token's bf16 to the next.
     #[cfg(target_arch = "x86_64")]
     #[inline]
     pub(crate) fn stride(&self) -> usize {
         self.stride
     }
 
-    /// The values of a token, if they are f32.
+    /// Where the f32 of the tokens from `first` on are, if the form has them.
     #[inline]
-    pub(crate) fn floats(&self, token: usize) -> &[f32] {
-        &self.floats[token * self.stride..][..self.columns]
+    pub(super) fn floats_at(&self, first: usize) -> FloatsAt {
+        let (octet, place) = (first / self.width, first % self.width);
+        FloatsAt {
+            values: self.floats[octet * self.columns * self.width + place..].as_ptr(),
+            width: self.width,
+        }
+    }
+
+    /// Where the int8 values of the tokens from `first` on are, if they are int8.
+    #[inline]
+    pub(super) fn ints_at(&self, first: usize) -> IntsAt {
+        self.ints.at(first)
     }
 
     /// The values of a token, if they are bf16.
+    #[cfg(target_arch = "x86_64")]
     #[inline]
     pub(crate) fn halves(&self, token: usize) -> &[bf16] {
         &self.halves[token * self.stride..][..self.columns]
     }
 
-    /// The values of a token, if they are int8.
-    #[inline]
-    pub(crate) fn values(&self, token: usize) -> &[i8] {
-        &self.values[token * self.stride..][..self.columns]
+    /// What a value stands for; for tests.
+    #[cfg(test)]
+    pub(super) fn value(&self, token: usize, column: usize) -> f64 {
+        match self.form {
+            Form::Int8(_) => {
+                let (value, scale) = self.ints.value(token, column);
+                f64::from(value) * f64::from(scale)
+            }
+            Form::F32 | Form::Bf16 => {
+                let at = (token / self.width * self.columns + column) * self.width + token % self.width;
+                f64::from(self.floats[at])
+            }
+        }
     }
+}
 
-    /// The scales of a token's blocks.
-    #[inline]
-    pub(crate) fn scales(&self, token: usize) -> &[f32] {
-        let blocks = self.scales.len() / self.tokens.max(1);
-        &self.scales[token * blocks..(token + 1) * blocks]
-    }
+/// Whether the kernel for bf16 reads bf16 values; else it reads them widened to f32, where no instruction for bf16 is the
+/// faster one.
+fn takes_halves(columns: usize) -> bool {
+    let isa = Isa::current();
+    let tiles = isa == Isa::Amx && columns.is_multiple_of(super::TILE_COLUMNS);
+    tiles || isa.vectors() == Isa::Avx512 && crate::isa::bf16_pays()
+}
 
-    /// Sums of each [`SUM_BLOCK`] values of a token.
-    #[inline]
-    pub(crate) fn sums(&self, token: usize) -> &[i16] {
-        let blocks = self.columns / SUM_BLOCK;
-        &self.sums[token * blocks..(token + 1) * blocks]
-    }
+/// The bits of the nearest bf16, ties to even; NaN stays NaN.
+#[inline(always)]
+fn round(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if x.is_nan() { 0x7fc0 } else { rounded as u16 }
 }
 
 /// Rounds to bf16, to nearest, ties to even; NaN stays NaN. What of `out` is longer stays as it is.
@@ -176,70 +193,10 @@ fn to_bf16(x: &[f32], out: &mut [bf16]) {
     #[inline(always)]
     fn run<const FUSED: bool>(x: &[f32], out: &mut [bf16]) {
         for (x, out) in x.iter().zip(out) {
-            let bits = x.to_bits();
-            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-            *out = bf16::from_bits(if x.is_nan() { 0x7fc0 } else { rounded as u16 });
+            *out = bf16::from_bits(round(*x));
         }
     }
     dispatch!(run(x: &[f32], out: &mut [bf16]))
-}
-
-/// Quantizes whole blocks.
-fn quantize(x: &[f32], block: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i16]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use crate::isa::Isa;
-        if Isa::current().vectors() == Isa::Avx512 {
-            // SAFETY: the processor has AVX-512 F, BW, VL and DQ when this path is chosen.
-            return unsafe { quantize_avx512(x, block, values, scales, sums) };
-        }
-        if Isa::current().vectors() == Isa::Avx2 {
-            // SAFETY: the processor has AVX2 when this path is chosen.
-            return unsafe { quantize_avx2(x, block, values, scales, sums) };
-        }
-    }
-    quantize_blocks(x, block, values, scales, sums);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn quantize_avx512(x: &[f32], block: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i16]) {
-    quantize_blocks(x, block, values, scales, sums);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn quantize_avx2(x: &[f32], block: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i16]) {
-    quantize_blocks(x, block, values, scales, sums);
-}
-
-/// The arithmetic, in loops that the compiler vectorises for the caller's instruction set.
-#[inline(always)]
-fn quantize_blocks(x: &[f32], block: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i16]) {
-    let blocks = x.chunks_exact(block).zip(values.chunks_exact_mut(block)).zip(scales);
-    for (((x, values), scale), sums) in blocks.zip(sums.chunks_exact_mut(block / SUM_BLOCK)) {
-        let mut greatest = [0.0f32; SUM_BLOCK];
-        for x in x.as_chunks::<SUM_BLOCK>().0 {
-            for lane in 0..SUM_BLOCK {
-                greatest[lane] = greatest[lane].max(x[lane].abs());
-            }
-        }
-        let greatest = greatest.iter().copied().fold(0.0, f32::max);
-        *scale = greatest / 127.0;
-        let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
-        let groups = x.as_chunks::<SUM_BLOCK>().0.iter().zip(values.as_chunks_mut::<SUM_BLOCK>().0);
-        for ((x, values), sum) in groups.zip(sums) {
-            let mut total = 0i32;
-            for lane in 0..SUM_BLOCK {
-                // Adding and taking away 1.5 · 2^23 rounds to nearest even in one vector instruction each.
-                const ROUND: f32 = 12_582_912.0;
-                let rounded = (x[lane] * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
-                values[lane] = rounded as i8;
-                total += rounded;
-            }
-            *sum = total as i16;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -266,22 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn values_are_within_half_a_step_and_sums_are_exact() {
-        let x: Vec<f32> = (0..512).map(|i| (i as f32 * 0.37).sin() * (1.0 + i as f32 * 0.01)).collect();
-        for block in [32, 256] {
-            let mut quantized = Activations::new();
-            quantized.fill(&x, 256, Form::Int8(block), &Pool::new(1));
-            for token in 0..2 {
-                let (values, scales) = (quantized.values(token), quantized.scales(token));
-                for (index, &value) in values.iter().enumerate() {
-                    let scale = scales[index / block];
-                    let error = (f32::from(value) * scale - x[token * 256 + index]).abs();
-                    assert!(error <= scale * 0.501, "{index}: {error} with scale {scale}");
-                }
-                for (index, &sum) in quantized.sums(token).iter().enumerate() {
-                    let exact: i16 = values[index * 16..][..16].iter().map(|&value| i16::from(value)).sum();
-                    assert_eq!(sum, exact);
-                }
+    fn floats_of_many_tokens_lie_side_by_side() {
+        let x: Vec<f32> = (0..11 * 5).map(|i| i as f32).collect();
+        for tokens in [1, 2, 3, 8, 11] {
+            let mut activations = Activations::new();
+            activations.fill(&x[..tokens * 5], 5, Form::F32, &Pool::new(2));
+            for (index, &x) in x[..tokens * 5].iter().enumerate() {
+                assert_eq!(activations.value(index / 5, index % 5), f64::from(x));
             }
         }
     }

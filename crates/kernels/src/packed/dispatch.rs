@@ -8,19 +8,19 @@ use crate::isa::Isa;
 pub(super) type Kernel =
     fn(panel: &[u8], x: &Activations, first: usize, tokens: usize, sums: &mut [[f32; PANEL]]);
 
-/// The tokens of one call: `T` of them from `first` on, of which those beyond `last` repeat it.
+/// The tokens of one call: from `first` on, in one octet of the activations if they are not whole octets. There may be fewer
+/// than are multiplied: what an octet lacks is multiplied too, and nobody looks at it.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'x> {
     pub x: &'x Activations,
     first: usize,
-    last: usize,
 }
 
 impl Tile<'_> {
-    /// The number of the `t`-th token in the activations.
+    /// The first token's number in the activations.
     #[inline(always)]
-    pub(super) fn token(&self, t: usize) -> usize {
-        (self.first + t).min(self.last)
+    pub(super) fn first(&self) -> usize {
+        self.first
     }
 }
 
@@ -35,6 +35,20 @@ pub(super) trait Product {
     /// As [`Simd`]'s functions; the panel holds all blocks of the activations' columns in the format's layout, and the
     /// activations are in the format's form.
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]);
+
+    /// Writes the sums of several octets of tokens.
+    ///
+    /// # Safety
+    /// As [`Product::sums`].
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // other paths have too few registers
+    #[inline(always)]
+    unsafe fn octets<S: Simd>(panel: &[u8], tile: Tile<'_>, octets: usize, sums: &mut [[f32; PANEL]]) {
+        for octet in 0..octets {
+            let tile = Tile { first: tile.first + octet * TILE, ..tile };
+            // SAFETY: the same contract.
+            unsafe { Self::sums::<S, TILE>(panel, tile, &mut sums[octet * TILE..]) };
+        }
+    }
 }
 
 /// The kernel of a path.
@@ -60,7 +74,7 @@ fn portable<P: Product>(
     sums: &mut [[f32; PANEL]],
 ) {
     for t in 0..tokens {
-        let tile = Tile { x, first: first + t, last: first + t };
+        let tile = Tile { x, first: first + t };
         // SAFETY: scalar code needs no instructions; `PackedMatrix` made the panel and checked the activations.
         unsafe { P::sums::<Scalar, 1>(panel, tile, &mut sums[t..]) };
     }
@@ -80,7 +94,7 @@ macro_rules! path {
             let mut done = 0;
             while done < tokens {
                 let count = tokens_at_once::<P>(tokens - done, $kept);
-                let tile = Tile { x, first: first + done, last: first + done + count - 1 };
+                let tile = Tile { x, first: first + done };
                 let sums = &mut sums[done..];
                 // SAFETY: this path is chosen only where the processor has its instructions; `PackedMatrix` made the
                 // panel and checked the activations.
@@ -119,8 +133,13 @@ mod x86 {
     use super::super::simd::{Avx2, Avx512};
     use super::*;
 
-    /// Up to eight tokens at once: as many sums as 32 registers hold beside a unit of weights. Numbers between
-    /// powers of two repeat the last token; reading the weights is what costs.
+    fn octets_now() -> usize {
+        static N: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+        *N.get_or_init(|| std::env::var("OUNCE_OCTETS").ok().and_then(|s| s.parse().ok()).unwrap_or(1))
+    }
+
+    /// Up to eight tokens at once: as many sums as 32 registers hold beside a unit of weights; numbers between powers of
+    /// two multiply more than there are, since reading the weights is what costs. Of more, whole octets together.
     pub(super) fn avx512<P: Product>(
         panel: &[u8],
         x: &Activations,
@@ -128,16 +147,22 @@ mod x86 {
         tokens: usize,
         sums: &mut [[f32; PANEL]],
     ) {
-        let tile = Tile { x, first, last: first + tokens - 1 };
-        // SAFETY: this path is chosen only where the processor has its instructions; `PackedMatrix` made the panel and
-        // checked the activations.
-        unsafe {
-            match tokens {
-                1 => avx512_tokens::<P, 1>(panel, tile, sums),
-                2 => avx512_tokens::<P, 2>(panel, tile, sums),
-                3 | 4 => avx512_tokens::<P, 4>(panel, tile, sums),
-                _ => avx512_tokens::<P, 8>(panel, tile, sums),
-            }
+        let mut done = 0;
+        while done < tokens {
+            let (tile, left) = (Tile { x, first: first + done }, tokens - done);
+            let sums = &mut sums[done..];
+            // SAFETY: this path is chosen only where the processor has its instructions; `PackedMatrix` made the panel
+            // and checked the activations.
+            done += unsafe {
+                match left {
+                    1 => avx512_tokens::<P, 1>(panel, tile, sums),
+                    2 => avx512_tokens::<P, 2>(panel, tile, sums),
+                    3 | 4 => avx512_tokens::<P, 4>(panel, tile, sums),
+                    5..16 => avx512_tokens::<P, TILE>(panel, tile, sums),
+                    _ if octets_now() == 1 => avx512_tokens::<P, TILE>(panel, tile, sums),
+                    _ => avx512_octets::<P>(panel, tile, (left / TILE).min(octets_now()), sums),
+                }
+            };
         }
     }
 
@@ -146,9 +171,22 @@ mod x86 {
         panel: &[u8],
         tile: Tile<'_>,
         sums: &mut [[f32; PANEL]],
-    ) {
+    ) -> usize {
         // SAFETY: the same contract.
         unsafe { P::sums::<Avx512, T>(panel, tile, sums) }
+        T
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn avx512_octets<P: Product>(
+        panel: &[u8],
+        tile: Tile<'_>,
+        octets: usize,
+        sums: &mut [[f32; PANEL]],
+    ) -> usize {
+        // SAFETY: the same contract.
+        unsafe { P::octets::<Avx512>(panel, tile, octets, sums) }
+        octets * TILE
     }
 
     path!(avx2, avx2_sums, Avx2, "avx2,fma,f16c", 2);

@@ -54,7 +54,7 @@ impl<const SIZE: usize> Product for Columns<SIZE> {
 
     #[inline(always)]
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
-        let values: [*const f32; T] = std::array::from_fn(|t| tile.x.floats(tile.token(t)).as_ptr());
+        let x = tile.x.floats_at(tile.first());
         // SAFETY: a panel holds sixteen values for each of the token's columns.
         unsafe {
             let mut total = [S::splat(0.0); T];
@@ -63,7 +63,8 @@ impl<const SIZE: usize> Product for Columns<SIZE> {
                 S::prefetch(at);
                 let weights = if SIZE == 4 { S::floats(at) } else { S::halves(at) };
                 for t in 0..T {
-                    total[t] = S::multiply_add(weights, S::splat(*values[t].add(column)), total[t]);
+                    total[t] =
+                        S::multiply_add(weights, S::splat(*x.values.add(column * x.width + t)), total[t]);
                 }
             }
             for t in 0..T {
@@ -81,8 +82,7 @@ impl Product for Pairs {
 
     #[inline(always)]
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
-        let values: [*const u16; T] =
-            std::array::from_fn(|t| tile.x.halves(tile.token(t)).as_ptr().cast::<u16>());
+        let x = tile.x.floats_at(tile.first());
         // SAFETY: a panel holds sixteen pairs for each pair of the token's columns.
         unsafe {
             let mut total = [S::splat(0.0); T];
@@ -91,10 +91,9 @@ impl Product for Pairs {
                 S::prefetch(at);
                 let (first, second) = S::bf16_pairs(at);
                 for t in 0..T {
-                    // A bf16 is the upper half of an f32.
-                    let value = |i: usize| f32::from_bits(u32::from(*values[t].add(pair * 2 + i)) << 16);
-                    total[t] = S::multiply_add(second, S::splat(value(1)), total[t]);
-                    total[t] = S::multiply_add(first, S::splat(value(0)), total[t]);
+                    let value = |i: usize| S::splat(*x.values.add((pair * 2 + i) * x.width + t));
+                    total[t] = S::multiply_add(second, value(1), total[t]);
+                    total[t] = S::multiply_add(first, value(0), total[t]);
                 }
             }
             for t in 0..T {
@@ -127,13 +126,16 @@ mod native {
         sums: &mut [[f32; PANEL]],
     ) {
         let last = first + tokens - 1;
-        // SAFETY: `bf16_pays` was asked; a panel holds `x.columns()` columns, as `PackedMatrix` made it.
-        unsafe {
-            match tokens {
-                1 => sums_of::<1>(panel, x, first, last, sums),
-                2 => sums_of::<2>(panel, x, first, last, sums),
-                3 | 4 => sums_of::<4>(panel, x, first, last, sums),
-                _ => sums_of::<TILE>(panel, x, first, last, sums),
+        for done in (0..tokens).step_by(TILE) {
+            let (first, sums) = (first + done, &mut sums[done..]);
+            // SAFETY: `bf16_pays` was asked; a panel holds `x.columns()` columns, as `PackedMatrix` made it.
+            unsafe {
+                match tokens - done {
+                    1 => sums_of::<1>(panel, x, first, last, sums),
+                    2 => sums_of::<2>(panel, x, first, last, sums),
+                    3 | 4 => sums_of::<4>(panel, x, first, last, sums),
+                    _ => sums_of::<TILE>(panel, x, first, last, sums),
+                }
             }
         }
     }

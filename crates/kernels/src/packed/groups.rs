@@ -1,17 +1,18 @@
 //! ounce's own group formats: `w = d · (c − z)` with codes c of 2, 3, 4 or 8 bits, where 32, 64, 128 or 256 values of a
 //! row share the f16 scale d and the whole zero point z. What GPTQ, AWQ and their like make fits in without loss.
 //!
-//! A panel: units of codes (see [`planes`](super::planes)); behind all of them for each group sixteen scales (f16) and
-//! sixteen zero points (a byte each). Activations are int8 with a scale for a group; a group adds
-//! `d · a · (Σ c · v − z · Σ v)`, the sums exact in integers.
+//! A panel ([`panel`](super::panel)): groups of codes (see [`planes`](super::planes)) with sixteen scales (f16) and sixteen
+//! zero points (a byte each). Activations are int8 with a scale for a group; a group adds `d · a · (Σ c · v − z · Σ v)`,
+//! the sums exact in integers.
 
 use half::f16;
 
 use super::dispatch::{self, Product, Tile};
+use super::panel::Blocks;
 use super::planes::{self, UNIT};
-use super::scaled::signed;
+use super::product::signed;
 use super::simd::Simd;
-use super::{Form, Layout, PANEL};
+use super::{Form, Int8, Layout, PANEL};
 
 /// Codes of a matrix in groups, `[rows, columns]`, with a scale and a zero point for each group of a row.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,11 @@ const EXTRAS: usize = PANEL * 3;
 /// Offset of the zero points in them.
 const ZEROS_AT: usize = PANEL * 2;
 
+/// Sizes of a group for a whole panel.
+const fn blocks(bits: usize, group: usize) -> Blocks {
+    Blocks { codes: planes::unit_bytes(bits) * (group / UNIT), extras: EXTRAS }
+}
+
 /// The layout of a number of bits and a group size.
 pub(super) fn layout(bits: usize, group: usize) -> Option<&'static Layout> {
     macro_rules! layouts {
@@ -58,8 +64,8 @@ pub(super) fn layout(bits: usize, group: usize) -> Option<&'static Layout> {
 const fn layout_of<const BITS: usize, const GROUP: usize>() -> Layout {
     Layout {
         block: GROUP,
-        bytes: planes::unit_bytes(BITS) * (GROUP / UNIT) + EXTRAS,
-        form: Form::Int8(GROUP),
+        bytes: blocks(BITS, GROUP).bytes(),
+        form: Form::Int8(Int8 { block: GROUP, offset: 0, part: UNIT }),
         // Codes come apart from scales and zero points: see `pack`.
         pack: |_, _, _| {},
         kernel: dispatch::kernel::<Grouped<BITS, GROUP>>,
@@ -69,18 +75,19 @@ const fn layout_of<const BITS: usize, const GROUP: usize>() -> Layout {
 
 /// Packs the rows from `first` on into a panel.
 pub(super) fn pack(matrix: &Groups<'_>, first: usize, out: &mut [u8]) {
-    let (columns, per_row) = (matrix.columns, matrix.columns / matrix.group);
-    let unit_bytes = planes::unit_bytes(matrix.bits);
-    let (units, extras) = out.split_at_mut(columns / UNIT * unit_bytes);
+    let Groups { bits, group, columns, .. } = *matrix;
+    let (groups, sizes) = (columns / group, blocks(bits, group));
     for row in 0..PANEL.min(matrix.rows - first) {
         let codes = &matrix.codes[(first + row) * columns..][..columns];
-        for (unit, codes) in units.chunks_exact_mut(unit_bytes).zip(codes.as_chunks::<UNIT>().0) {
-            // Eight bits go in as signed numbers, 128 less.
-            let codes = if matrix.bits == 8 { codes.map(|code| code ^ 0x80) } else { *codes };
-            planes::put(matrix.bits, row, &codes, unit);
-        }
-        for (group, extras) in extras.chunks_exact_mut(EXTRAS).enumerate() {
-            let at = (first + row) * per_row + group;
+        for (index, codes) in codes.chunks_exact(group).enumerate() {
+            let (units, extras) = sizes.split(out, index, groups);
+            let units = units.chunks_exact_mut(planes::unit_bytes(bits));
+            for (unit, codes) in units.zip(codes.as_chunks::<UNIT>().0) {
+                // Eight bits go in as signed numbers, 128 less.
+                let codes = if bits == 8 { codes.map(|code| code ^ 0x80) } else { *codes };
+                planes::put(bits, row, &codes, unit);
+            }
+            let at = (first + row) * groups + index;
             extras[row * 2..][..2].copy_from_slice(&matrix.scales[at].to_le_bytes());
             extras[ZEROS_AT + row] = matrix.zeros[at];
         }
@@ -95,16 +102,15 @@ impl<const BITS: usize, const GROUP: usize> Product for Grouped<BITS, GROUP> {
 
     #[inline(always)]
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
-        let (units, unit_bytes) = (tile.x.columns() / UNIT, planes::unit_bytes(BITS));
-        let values: [*const i8; T] = std::array::from_fn(|t| tile.x.values(tile.token(t)).as_ptr());
-        let x_scales: [*const f32; T] = std::array::from_fn(|t| tile.x.scales(tile.token(t)).as_ptr());
-        let x_sums: [*const i16; T] = std::array::from_fn(|t| tile.x.sums(tile.token(t)).as_ptr());
-        // SAFETY: all offsets stay inside the panel and the tokens' activations (`units` units each).
+        let (groups, sizes, unit_bytes) =
+            (tile.x.columns() / GROUP, const { blocks(BITS, GROUP) }, planes::unit_bytes(BITS));
+        let x = tile.x.ints_at(tile.first());
+        // SAFETY: all offsets stay inside the panel and the tokens' activations (`groups` groups each).
         unsafe {
-            let extras = panel.as_ptr().add(units * unit_bytes);
             let mut total = [S::splat(0.0); T];
-            for group in 0..tile.x.columns() / GROUP {
-                let extras = extras.add(group * EXTRAS);
+            for group in 0..groups {
+                let (codes, extras) = sizes.places(group, groups);
+                let (codes, extras) = (panel.as_ptr().add(codes), panel.as_ptr().add(extras));
                 S::prefetch(extras);
                 // Signed codes are 128 less than what the zero point refers to, unless they are multiplied as unsigned.
                 let shift = if BITS == 8 && !S::FLIPPED { 128 } else { 0 };
@@ -112,21 +118,23 @@ impl<const BITS: usize, const GROUP: usize> Product for Grouped<BITS, GROUP> {
                 let negative = S::subtract_shifted::<0>(S::splat_int(shift), zero);
                 let offsets = S::pair(negative, negative);
                 let mut dot = [S::splat_int(0); T];
-                for unit in group * (GROUP / UNIT)..(group + 1) * (GROUP / UNIT) {
-                    let at = panel.as_ptr().add(unit * unit_bytes);
+                for unit in 0..GROUP / UNIT {
+                    let at = codes.add(unit * unit_bytes);
                     for line in 0..unit_bytes / 64 {
                         S::prefetch(at.add(line * 64));
                     }
                     let weights = planes::get::<S, BITS>(at);
                     let weights = if BITS == 8 { signed::<S>(weights) } else { weights };
                     for t in 0..T {
-                        let start = S::dot_pair(dot[t], offsets, x_sums[t].add(unit * 2));
-                        dot[t] = S::dots(start, &weights, BITS, values[t].add(unit * UNIT));
+                        let slot = (group * (GROUP / UNIT) + unit) * x.width + t;
+                        let start = S::dot_pair(dot[t], offsets, x.sums.add(slot * 2));
+                        dot[t] = S::dots(start, &weights, BITS, x.values.add(slot * UNIT));
                     }
                 }
                 let scale = S::halves(extras);
                 for t in 0..T {
-                    let both = S::multiply(scale, S::splat(*x_scales[t].add(group)));
+                    let [x_scale, _] = *x.scales.add(group * x.width + t);
+                    let both = S::multiply(scale, S::splat(x_scale));
                     total[t] = S::multiply_add(S::to_floats(dot[t]), both, total[t]);
                 }
             }

@@ -23,7 +23,8 @@
 //! | groups of g values, b bits | int8, a scale for g values | 32 b + 768 / g (the same) |
 //!
 //! A format is its bits and what its codes stand for: `scaled`, `super_blocks` and `groups` hold the three kinds,
-//! `planes` how codes lie in a panel, `simd` the instruction sets.
+//! `product` the kernel of the first two, `planes` and `panel` how codes and scales lie in a panel, `int8` how activations
+//! do, `simd` the instruction sets.
 //!
 //! The products of one block are summed exactly in 32-bit integers, blocks in f32 in the order of columns. What a
 //! kernel gives depends on the instruction set only by the rounding of fused multiply-adds, and not at all on the
@@ -34,7 +35,10 @@ pub(crate) mod buffer;
 mod dispatch;
 mod float;
 mod groups;
+mod int8;
+mod panel;
 mod planes;
+mod product;
 mod scaled;
 pub(crate) mod simd;
 mod super_blocks;
@@ -53,12 +57,19 @@ pub use activations::{Activations, Form};
 use buffer::Buffer;
 use dispatch::Kernel;
 pub use groups::Groups;
+pub use int8::Int8;
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
 
 /// Tokens that a kernel multiplies with a panel at once, at most: their sums fit the registers.
 pub(crate) const TILE: usize = 8;
+
+/// Columns that AMX's kernel of bf16 takes at a time.
+const TILE_COLUMNS: usize = 32;
+
+/// Bytes of stored weights that are reported as packed together.
+const DONE_BYTES: usize = 4 << 20;
 
 /// Tokens whose activations stay in the second-level cache while all panels of a thread pass by.
 const TOKEN_BLOCK: usize = 64;
@@ -91,6 +102,21 @@ impl PackedMatrix {
     /// If there is no kernel for the format, the byte count does not fit the shape, a block's scale is not finite, or
     /// there is no memory.
     pub fn pack(dtype: DType, bytes: &[u8], rows: usize, columns: usize) -> Result<PackedMatrix, QuantError> {
+        PackedMatrix::pack_and(dtype, bytes, rows, columns, |_| {})
+    }
+
+    /// As [`PackedMatrix::pack`]; `done` is told of ranges of `bytes` that were packed, some mebibytes at a time, so that
+    /// mapped ones can leave memory while the rest is packed. It runs on any thread.
+    ///
+    /// # Errors
+    /// As [`PackedMatrix::pack`].
+    pub fn pack_and(
+        dtype: DType,
+        bytes: &[u8],
+        rows: usize,
+        columns: usize,
+        done: impl Fn(Range<usize>) + Sync,
+    ) -> Result<PackedMatrix, QuantError> {
         let layout = layout(dtype).filter(|layout| columns > 0 && columns.is_multiple_of(layout.block));
         let layout = layout.ok_or(QuantError::Unsupported { dtype, what: "packed for the fast kernels" })?;
         let row_bytes = dtype.bytes_for(columns).unwrap_or(0);
@@ -100,12 +126,17 @@ impl PackedMatrix {
             return Err(QuantError::Size { dtype, values, expected, found: bytes.len() });
         }
         let damaged = AtomicUsize::new(usize::MAX);
+        let stored_bytes = PANEL * row_bytes;
+        let together = (DONE_BYTES / stored_bytes).max(1);
         let matrix = PackedMatrix::new(layout, rows, columns, |panel, out| {
-            let first = panel * PANEL * row_bytes;
-            let stored = &bytes[first..bytes.len().min(first + PANEL * row_bytes)];
+            let range = panel * stored_bytes..bytes.len().min((panel + 1) * stored_bytes);
+            let stored = &bytes[range.clone()];
             (layout.pack)(stored, row_bytes, out);
             if let Some(offset) = quant::check_scales(dtype, stored) {
-                damaged.fetch_min(first + offset, Ordering::Relaxed);
+                damaged.fetch_min(range.start + offset, Ordering::Relaxed);
+            }
+            if (panel + 1).is_multiple_of(together) || range.end == bytes.len() {
+                done(panel / together * together * stored_bytes..range.end);
             }
         })?;
         match damaged.into_inner() {
@@ -185,7 +216,8 @@ impl PackedMatrix {
         self.multiply_with(Isa::current(), x, pool, out);
     }
 
-    /// As [`PackedMatrix::multiply`], on a given path; for tests and benchmarks.
+    /// As [`PackedMatrix::multiply`], on a given path; for tests and benchmarks, which take
+    /// [`Activations::for_every_path`].
     ///
     /// # Panics
     /// As [`PackedMatrix::multiply`], and if this processor does not have the path.
@@ -236,23 +268,17 @@ impl PackedMatrix {
     /// One thread's panels.
     fn multiply_panels(&self, part: Range<usize>, isa: Isa, x: &Activations, out: &SharedOut<'_>) {
         let mut sums = [[0.0; PANEL]; TOKEN_BLOCK];
-        let (kernel, tile) = match self.tiles(isa) {
-            Some(kernel) => (kernel, TOKEN_BLOCK),
-            None => ((self.layout.kernel)(isa), TILE),
-        };
+        let kernel = self.tiles(isa).unwrap_or_else(|| (self.layout.kernel)(isa));
         for block in (0..x.tokens()).step_by(TOKEN_BLOCK) {
             let block_end = (block + TOKEN_BLOCK).min(x.tokens());
             for panel in part.clone() {
                 let data = &self.data.as_slice()[panel * self.panel_bytes..(panel + 1) * self.panel_bytes];
                 let first_row = panel * PANEL;
                 let rows = PANEL.min(self.rows - first_row);
-                for token in (block..block_end).step_by(tile) {
-                    let tokens = tile.min(block_end - token);
-                    kernel(data, x, token, tokens, &mut sums);
-                    for (index, sums) in sums[..tokens].iter().enumerate() {
-                        // SAFETY: these rows are this panel's, and each panel is one thread's own.
-                        unsafe { out.write((token + index) * self.rows + first_row, &sums[..rows]) };
-                    }
+                kernel(data, x, block, block_end - block, &mut sums);
+                for (token, sums) in (block..block_end).zip(&sums) {
+                    // SAFETY: these rows are this panel's, and each panel is one thread's own.
+                    unsafe { out.write(token * self.rows + first_row, &sums[..rows]) };
                 }
             }
         }
@@ -270,7 +296,7 @@ struct Layout {
     form: Form,
     /// Packs up to sixteen rows of the given length in bytes.
     pack: fn(rows: &[u8], row_bytes: usize, out: &mut [u8]),
-    /// The kernel of a path, for up to [`TILE`] tokens.
+    /// The kernel of a path, for up to [`TOKEN_BLOCK`] tokens.
     kernel: fn(Isa) -> Kernel,
     /// The kernel of AMX's tiles, for up to [`TOKEN_BLOCK`] tokens.
     tiles: Option<Tiles>,

@@ -1,31 +1,14 @@
 //! Formats with a scale for 32 values: `w = d · c` or `w = d · c + m`, where c is a small whole number.
 //!
-//! A panel: a unit of codes for each 32 columns (see [`planes`](super::planes)); behind all of them for each unit
-//! sixteen scales (f16, or a byte where scales are powers of two) and, where the format has them, sixteen minima (f16).
-//!
-//! With int8 activations `x = a · v` a unit adds `d · a · Σ c · v`, the inner sum exact in integers. Codes are
-//! multiplied as they are stored; an offset o of the codes is taken off as `o · Σ v`.
+//! A panel ([`panel`](super::panel)): blocks of one unit of codes (see [`planes`](super::planes)) with sixteen scales (f16,
+//! or a byte where scales are powers of two) and, where the format has them, sixteen minima (f16).
 
-use super::dispatch::{self, Product, Tile};
+use super::dispatch;
 use super::planes::{self, UNIT};
+use super::product::{Codes, Format, Units, nibbles};
 use super::simd::Simd;
-use super::{Form, Layout, PANEL};
+use super::{Layout, PANEL};
 use crate::quant::tables;
-
-/// What a code stands for.
-#[derive(Clone, Copy)]
-enum Codes {
-    /// Itself.
-    Unsigned,
-    /// Itself less 8.
-    Less8,
-    /// Itself less 16.
-    Less16,
-    /// A signed byte.
-    Signed,
-    /// An entry of a table.
-    Table(&'static [i8; 16]),
-}
 
 /// How scales are kept.
 #[derive(Clone, Copy, PartialEq)]
@@ -54,34 +37,54 @@ trait Scaled: 'static {
     const STORED: usize;
     /// The codes behind scale and minimum.
     fn codes(stored: &[u8]) -> [u8; UNIT];
+}
 
-    /// Bits of the weights that are multiplied; 8 if they are signed.
-    const WEIGHT_BITS: usize =
-        if matches!(Self::CODES, Codes::Signed | Codes::Table(_)) { 8 } else { Self::BITS };
-    /// Bytes of a unit's codes.
-    const UNIT_BYTES: usize = planes::unit_bytes(Self::BITS);
-    /// Bytes of a unit's scales and minima.
-    const EXTRAS: usize = Self::SCALE.bytes() + if Self::MINIMUM { PANEL * 2 } else { 0 };
+/// What the kernel of such a format must know.
+struct One<F>(std::marker::PhantomData<F>);
+
+impl<F: Scaled> Format for One<F> {
+    const BITS: usize = F::BITS;
+    const CODES: Codes = F::CODES;
+    const UNITS: usize = 1;
+    const PARTS: usize = 1;
+    const MINIMA: bool = F::MINIMUM;
+    const EXTRAS: usize = F::SCALE.bytes() + if F::MINIMUM { PANEL * 2 } else { 0 };
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(extras: *const u8, _unit: usize, _part: usize) -> S::Floats {
+        // SAFETY: the same contract.
+        unsafe {
+            match F::SCALE {
+                Scale::F16 => S::halves(extras),
+                Scale::Power => S::multiply(S::powers(extras), S::splat(0.5)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn minima<S: Simd>(extras: *const u8, _unit: usize, _part: usize) -> S::Floats {
+        // SAFETY: the same contract; a format without minima has none to read.
+        unsafe { if F::MINIMUM { S::halves(extras.add(PANEL * 2)) } else { S::splat(0.0) } }
+    }
 }
 
 /// The layout of a format.
 const fn layout<F: Scaled>() -> Layout {
     Layout {
         block: UNIT,
-        bytes: F::UNIT_BYTES + F::EXTRAS,
-        form: Form::Int8(UNIT),
+        bytes: One::<F>::BLOCKS.bytes(),
+        form: One::<F>::FORM,
         pack: pack::<F>,
-        kernel: dispatch::kernel::<Blocks<F>>,
+        kernel: dispatch::kernel::<Units<One<F>>>,
         tiles: None,
     }
 }
 
 fn pack<F: Scaled>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     let blocks = row_bytes / F::STORED;
-    let (units, extras) = out.split_at_mut(blocks * F::UNIT_BYTES);
-    let units = units.chunks_exact_mut(F::UNIT_BYTES).zip(extras.chunks_exact_mut(F::EXTRAS));
     // Blocks outside, rows inside: the sixteen rows of a block fill the same cache lines.
-    for (block, (unit, extras)) in units.enumerate() {
+    for block in 0..blocks {
+        let (unit, extras) = One::<F>::BLOCKS.split(out, block, blocks);
         for (row, stored) in rows.chunks_exact(row_bytes).enumerate() {
             let stored = &stored[block * F::STORED..][..F::STORED];
             let width = F::SCALE.bytes() / PANEL;
@@ -94,135 +97,6 @@ fn pack<F: Scaled>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
             planes::put(F::BITS, row, &F::codes(&stored[header..]), unit);
         }
     }
-}
-
-/// The product of a format.
-struct Blocks<F>(std::marker::PhantomData<F>);
-
-impl<F: Scaled> Product for Blocks<F> {
-    const TAKEN_APART: bool = true;
-
-    #[inline(always)]
-    unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
-        let blocks = tile.x.columns() / UNIT;
-        let values: [*const i8; T] = std::array::from_fn(|t| tile.x.values(tile.token(t)).as_ptr());
-        let x_scales: [*const f32; T] = std::array::from_fn(|t| tile.x.scales(tile.token(t)).as_ptr());
-        let x_sums: [*const i16; T] = std::array::from_fn(|t| tile.x.sums(tile.token(t)).as_ptr());
-        // SAFETY: all offsets stay inside the panel and the tokens' activations (`blocks` blocks each).
-        unsafe {
-            let extras = panel.as_ptr().add(blocks * F::UNIT_BYTES);
-            let mut total = [S::splat(0.0); T];
-            let none = S::splat_int(0);
-            let offset = offset::<S>(F::CODES);
-            let offsets = S::pair(S::splat_int(-offset), S::splat_int(-offset));
-            for block in 0..blocks {
-                let unit = panel.as_ptr().add(block * F::UNIT_BYTES);
-                for line in 0..F::UNIT_BYTES / 64 {
-                    S::prefetch(unit.add(line * 64));
-                }
-                let weights = weights::<S, F>(unit);
-                let extras = extras.add(block * F::EXTRAS);
-                S::prefetch(extras);
-                let scale = match F::SCALE {
-                    Scale::F16 => S::halves(extras),
-                    Scale::Power => S::multiply(S::powers(extras), S::splat(0.5)),
-                };
-                for t in 0..T {
-                    // The sums of the two halves of the unit's values.
-                    let two = x_sums[t].add(block * 2);
-                    let start = if offset == 0 { none } else { S::dot_pair(none, offsets, two) };
-                    let dot = S::dots(start, &weights, F::WEIGHT_BITS, values[t].add(block * UNIT));
-                    let x_scale = *x_scales[t].add(block);
-                    let both = S::multiply(scale, S::splat(x_scale));
-                    total[t] = S::multiply_add(S::to_floats(dot), both, total[t]);
-                    if F::MINIMUM {
-                        let x_sum = S::splat(x_scale * f32::from(*two + *two.add(1)));
-                        total[t] = S::multiply_add(S::halves(extras.add(PANEL * 2)), x_sum, total[t]);
-                    }
-                }
-            }
-            for t in 0..T {
-                S::store(total[t], sums[t].as_mut_ptr());
-            }
-        }
-    }
-}
-
-/// What is added to the numbers that codes stand for when they are multiplied.
-#[inline(always)]
-fn offset<S: Simd>(codes: Codes) -> i32 {
-    match codes {
-        Codes::Unsigned => 0,
-        Codes::Less8 => 8,
-        Codes::Less16 => 16,
-        Codes::Signed | Codes::Table(_) => {
-            if S::FLIPPED {
-                128
-            } else {
-                0
-            }
-        }
-    }
-}
-
-/// The weights of a unit as the products take them.
-///
-/// # Safety
-/// As [`planes::get`].
-#[inline(always)]
-unsafe fn weights<S: Simd, F: Scaled>(unit: *const u8) -> [S::Bytes; 8] {
-    // SAFETY: the same contract.
-    unsafe {
-        let codes = match F::BITS {
-            8 => planes::get::<S, 8>(unit),
-            5 => planes::get::<S, 5>(unit),
-            _ => planes::get::<S, 4>(unit),
-        };
-        match F::CODES {
-            Codes::Signed => signed::<S>(codes),
-            Codes::Table(table) => signed::<S>(looked_up::<S>(table, codes)),
-            _ => codes,
-        }
-    }
-}
-
-/// [`Simd::signed`] of every group.
-///
-/// # Safety
-/// As [`Simd`]'s functions.
-#[inline(always)]
-pub(super) unsafe fn signed<S: Simd>(mut weights: [S::Bytes; 8]) -> [S::Bytes; 8] {
-    for weights in &mut weights {
-        // SAFETY: the same contract.
-        *weights = unsafe { S::signed(*weights) };
-    }
-    weights
-}
-
-/// [`Simd::lookup`] of every group.
-///
-/// # Safety
-/// As [`Simd`]'s functions.
-#[inline(always)]
-pub(super) unsafe fn looked_up<S: Simd>(table: &[i8; 16], mut codes: [S::Bytes; 8]) -> [S::Bytes; 8] {
-    for codes in &mut codes {
-        // SAFETY: the same contract.
-        *codes = unsafe { S::lookup(table, *codes) };
-    }
-    codes
-}
-
-/// Sixteen bytes whose low halves are codes 0..16 and high halves 16..32.
-#[inline(always)]
-pub(super) fn nibbles(bytes: &[u8]) -> [u8; UNIT] {
-    let bytes: &[u8; 16] = bytes[..16].try_into().expect("sixteen bytes");
-    let mut codes = [0; UNIT];
-    let (low, high) = codes.split_at_mut(16);
-    for j in 0..16 {
-        low[j] = bytes[j] & 15;
-        high[j] = bytes[j] >> 4;
-    }
-    codes
 }
 
 /// A word with the fifth bits, then [`nibbles`].
@@ -260,7 +134,7 @@ declare!(
 );
 declare!(
     /// `w = d · (q − 8)`, four bits.
-    Q4_0, Q40, 18, 4, Codes::Less8, nibbles
+    Q4_0, Q40, 18, 4, Codes::Less(8), nibbles
 );
 declare!(
     /// `w = d · q + m`, four bits.
@@ -268,7 +142,7 @@ declare!(
 );
 declare!(
     /// `w = d · (q − 16)`, five bits.
-    Q5_0, Q50, 22, 5, Codes::Less16, five_bits
+    Q5_0, Q50, 22, 5, Codes::Less(16), five_bits
 );
 declare!(
     /// `w = d · q + m`, five bits.

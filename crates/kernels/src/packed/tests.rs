@@ -79,7 +79,7 @@ fn case(dtype: DType, rows: usize, columns: usize, tokens: usize) -> Case {
     let mut decoded = vec![0.0; rows * columns];
     quant::decode(dtype, &bytes, &mut decoded).unwrap();
     let packed = PackedMatrix::pack(dtype, &bytes, rows, columns).unwrap();
-    let mut activations = Activations::new();
+    let mut activations = Activations::for_every_path();
     packed.prepare(&noise(tokens * columns, 11), &Pool::new(1), &mut activations);
     Case { packed, decoded, activations }
 }
@@ -88,12 +88,8 @@ fn case(dtype: DType, rows: usize, columns: usize, tokens: usize) -> Case {
 fn exact(case: &Case, token: usize, row: usize) -> (f64, f64) {
     let (x, columns) = (&case.activations, case.packed.columns());
     let weights = &case.decoded[row * columns..(row + 1) * columns];
-    let value = |column: usize| match x.form() {
-        Form::F32 => f64::from(x.floats(token)[column]),
-        Form::Bf16 => x.halves(token)[column].to_f64(),
-        Form::Int8(block) => f64::from(x.values(token)[column]) * f64::from(x.scales(token)[column / block]),
-    };
-    let terms = weights.iter().enumerate().map(|(column, &weight)| value(column) * f64::from(weight));
+    let terms =
+        weights.iter().enumerate().map(|(column, &weight)| x.value(token, column) * f64::from(weight));
     terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
 }
 
@@ -131,7 +127,7 @@ fn a_token_alone_gives_what_it_gives_among_others_on_any_number_of_threads() {
         case.packed.multiply(&case.activations, &Pool::new(3), &mut together);
         let x = noise(19 * 512, 11);
         for token in 0..19 {
-            let (mut alone, mut out) = (Activations::new(), vec![0.0; 50]);
+            let (mut alone, mut out) = (Activations::for_every_path(), vec![0.0; 50]);
             case.packed.prepare(&x[token * 512..(token + 1) * 512], &pool, &mut alone);
             case.packed.multiply(&alone, &pool, &mut out);
             assert_eq!(out, together[token * 50..(token + 1) * 50], "{dtype}, token {token}");
@@ -155,7 +151,7 @@ fn extreme_values_do_not_saturate() {
             quant::decode(dtype, &bytes, &mut decoded).unwrap();
             for value in [127.0, -127.0] {
                 let packed = PackedMatrix::pack(dtype, &bytes, 1, columns).unwrap();
-                let mut activations = Activations::new();
+                let mut activations = Activations::for_every_path();
                 packed.prepare(&vec![value; columns], &pool, &mut activations);
                 let case = Case { packed, decoded: decoded.clone(), activations };
                 let (sum, size) = exact(&case, 0, 0);
@@ -203,7 +199,7 @@ fn group_formats_give_the_product_of_what_they_stand_for_on_every_path() {
                 scales[at].to_f32() * (f32::from(codes[index]) - f32::from(zeros[at]))
             };
             let decoded = (0..rows * columns).map(weight).collect();
-            let mut activations = Activations::new();
+            let mut activations = Activations::for_every_path();
             packed.prepare(&noise(tokens * columns, 11), &Pool::new(1), &mut activations);
             let case = Case { packed, decoded, activations };
             for isa in Isa::available() {
@@ -250,4 +246,21 @@ fn a_damaged_scale_is_found_where_it_is() {
     bytes[34 * 55..34 * 55 + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
     let error = PackedMatrix::pack(DType::Q8_0, &bytes, 40, 64).unwrap_err();
     assert_eq!(error, QuantError::Scale { dtype: DType::Q8_0, offset: 34 * 55 });
+}
+
+#[test]
+fn all_that_was_packed_is_reported() {
+    let (rows, columns) = (5000, 1024);
+    let bytes = vec![0; DType::Q8_0.bytes_for(rows * columns).unwrap()];
+    let ranges = std::sync::Mutex::new(Vec::new());
+    let note = |range: Range<usize>| ranges.lock().unwrap().push(range);
+    PackedMatrix::pack_and(DType::Q8_0, &bytes, rows, columns, note).unwrap();
+    let mut ranges = ranges.into_inner().unwrap();
+    ranges.sort_by_key(|range| range.start);
+    assert!(ranges.len() > 1 && ranges[0].start == 0);
+    let end = ranges.iter().fold(0, |end, range| {
+        assert!(range.start <= end, "nothing is left out before {range:?}");
+        end.max(range.end)
+    });
+    assert_eq!(end, bytes.len());
 }

@@ -10,14 +10,14 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Activations, PANEL, TOKEN_BLOCK, Tiles};
+use super::{Activations, PANEL, TILE_COLUMNS, TOKEN_BLOCK, Tiles};
 
 /// Tokens of a tile.
 const TOKENS: usize = 16;
 
 /// Products of bf16. With a single token too: other kernels round differently, and a token's sums should not depend on
 /// its company.
-pub(super) const BF16: Tiles = Tiles { kernel: bf16, columns: 32 };
+pub(super) const BF16: Tiles = Tiles { kernel: bf16, columns: TILE_COLUMNS };
 
 /// The shapes of the eight tiles, as the processor reads them.
 #[repr(C, align(64))]

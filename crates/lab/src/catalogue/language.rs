@@ -69,15 +69,6 @@ pub(super) const PLANNED: &[Method] = &[
         "28.1 % (7B) and 6.5 % (70B) better on nine unseen science tasks, general ability within 2 %.",
     ),
     Method::planned(
-        121,
-        "GEB-1.3B",
-        FAMILY,
-        "GEB-1.3B: Open Lightweight Large Language Model",
-        Some("2406.09900"),
-        "A preset for a language model meant for CPUs: guarded training, alignment, and its speed and memory on the machine at hand.",
-        "Trained on 550B tokens, better than TinyLLaMA-1.1B, about 12 tokens a second in FP32 on a CPU.",
-    ),
-    Method::planned(
         128,
         "Rare programming languages",
         FAMILY,

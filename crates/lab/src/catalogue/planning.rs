@@ -69,15 +69,6 @@ pub(super) const PLANNED: &[Method] = &[
         "Decoding is bound by memory and prefill by compute, and the roofline shows how each technique moves that.",
     ),
     Method::planned(
-        112,
-        "Step Law",
-        FAMILY,
-        "Predictable Scale: Part I -- Optimal Hyperparameter Scaling Law in LLM Pretraining",
-        Some("2503.04715"),
-        "Learning rate and batch size for a model size and a token count, refitted when small sweeps of one's own are given.",
-        "Learning rate 1.79 N^-0.713 D^0.307 and batch 0.58 D^0.571 tokens, within 0.07 % of the best loss of 3,700 runs.",
-    ),
-    Method::planned(
         114,
         "Training on Frontier",
         FAMILY,

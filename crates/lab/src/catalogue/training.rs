@@ -6,24 +6,6 @@ const FAMILY: Family = Family::Training;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        4,
-        "CodeACT",
-        FAMILY,
-        "CodeACT: Code Adaptive Compute-efficient Tuning Framework for Code LLMs",
-        Some("2408.02193"),
-        "Fine-tuning keeps only the hard and varied examples and packs them without padding, which saves most of its time.",
-        "DeepSeek-Coder-6.7B on 40 % of the data gains 8.6 % on HumanEval with 78 % less time and 27 % less peak memory.",
-    ),
-    Method::planned(
-        14,
-        "MiniCPM",
-        FAMILY,
-        "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies",
-        Some("2404.06395"),
-        "Settings found on tiny models carry over to larger ones, and a schedule with a stable middle lets finished models branch off at any step.",
-        "1.2B and 2.4B models on a level with 7B to 13B ones; about 192 tokens a parameter are best, and decay needs 10 % of the steps.",
-    ),
-    Method::planned(
         67,
         "CLP-Transfer",
         FAMILY,

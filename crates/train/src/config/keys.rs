@@ -46,11 +46,16 @@ pub static TABLE: &[Key] = &[
     key("data.held_out", "the part held out if there are no files for it, by content; 0 for none"),
     key(
         "data.objective",
-        "language (next token), answers (of instructions and chats), masked (encoders), classify (labels of texts), tag (of words), spans (answers that stand in texts), or auto",
+        "language (next token), answers (of instructions and chats), preferences (the better of two answers, by DPO), masked (encoders), classify (labels of texts), tag (of words), spans (answers that stand in texts), or auto",
     ),
     key("data.context", "tokens of a sequence at most; 0 for the model's positions"),
     key("data.separator", "the line between two documents of a text file; empty for blank lines"),
     key("data.layout", "documents (a sequence never crosses from one to the next) or chunks"),
+    key(
+        "data.packing",
+        "rows of answers: none (no rows, no padding), dynamic (CodeACT), first-fit, padded, fixed; all but none only to compare",
+    ),
+    key("data.isolated", "whether answers in one row are hidden from each other"),
     key("data.shuffle", "whether documents come in a new order each epoch"),
     key("data.mask", "the part of tokens that is hidden (masked)"),
     key(
@@ -72,6 +77,11 @@ pub static TABLE: &[Key] = &[
     key(
         "train.checkpointing",
         "compute layers a second time instead of keeping their values: less memory, a third more time",
+    ),
+    key("train.beta", "how closely preferences hold the model to what it was: lower lets it go further"),
+    key(
+        "train.balance",
+        "factor on a loss that keeps the experts of a mixture evenly used, 0.01 as a rule; 0 for none",
     ),
     key("optimizer.kind", "adamw, adamw8bit (a quarter of its memory), lion, muon, sgd"),
     key("optimizer.lr", "the highest learning rate; 0 for Step Law's, from parameters and tokens"),

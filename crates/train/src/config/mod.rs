@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ounce_eval::answers::Articles;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Layout, ReadOptions, Separator};
+use crate::data::{Layout, Packing, ReadOptions, Separator};
 use crate::optim::{self, Kind};
 use crate::schedule::{Decay, Schedule, Shape};
 use crate::trainer::guard;
@@ -125,13 +125,15 @@ pub struct Tokenizer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {
-    /// By the data: answers if it has some, else the next token; hidden tokens for encoders.
+    /// By the data: preferences or answers if it has some, else the next token; hidden tokens for encoders.
     #[default]
     Auto,
     /// The next token of every text.
     Language,
     /// The answers of instructions, conversations and completions.
     Answers,
+    /// To choose between two answers, by direct preference optimization.
+    Preferences,
     /// Hidden tokens.
     Masked,
     /// Labels of texts.
@@ -160,6 +162,10 @@ pub struct Data {
     pub separator: String,
     /// How documents become sequences.
     pub layout: Layout,
+    /// How answers are laid into rows.
+    pub packing: Packing,
+    /// Whether answers in one row are hidden from each other.
+    pub isolated: bool,
     /// Whether the order is new each epoch.
     pub shuffle: bool,
     /// The part of tokens that is hidden for encoders.
@@ -180,6 +186,8 @@ impl Default for Data {
             context: 0,
             separator: "<|endoftext|>".to_string(),
             layout: Layout::Documents,
+            packing: Packing::None,
+            isolated: true,
             shuffle: true,
             mask: 0.15,
             stride: 128,
@@ -232,6 +240,10 @@ pub struct Train {
     pub precision: Precision,
     /// Whether layers are computed a second time to save memory.
     pub checkpointing: bool,
+    /// How closely preferences hold the model to what it was.
+    pub beta: f64,
+    /// Factor on the loss that keeps experts evenly used; 0 for none.
+    pub balance: f64,
 }
 
 impl Default for Train {
@@ -246,6 +258,8 @@ impl Default for Train {
             seed: 1,
             precision: Precision::F32,
             checkpointing: false,
+            beta: 0.1,
+            balance: 0.0,
         }
     }
 }
@@ -430,7 +444,7 @@ impl Config {
     pub fn identity(&self) -> String {
         let mut data = self.data.clone();
         data.cache = PathBuf::new();
-        let Train { batch, accumulation, seed, precision, .. } = self.train;
+        let Train { batch, accumulation, seed, precision, beta, balance, .. } = self.train;
         let optimizer = Optimizer { lr: 0.0, ..self.optimizer.clone() };
         let (mut model, mut data) = (serde_json::json!(self.model), serde_json::json!(data));
         // Keys that change nothing are left out, so that they don't set apart runs from before there were any.
@@ -446,10 +460,24 @@ impl Config {
         {
             without(&mut data, &["stride"]);
         }
-        serde_json::json!({
+        let mut identity = serde_json::json!({
             "model": model, "tokenizer": self.tokenizer, "data": data, "optimizer": optimizer,
             "train": [batch, accumulation, seed as usize], "precision": precision,
-        })
-        .to_string()
+        });
+        // What is newer than some checkpoints is left out where it is as it was before.
+        let usual = Train::default();
+        for (key, value, usual) in [("beta", beta, usual.beta), ("balance", balance, usual.balance)] {
+            if value != usual {
+                identity[key] = value.into();
+            }
+        }
+        if let Some(data) = identity["data"].as_object_mut() {
+            for (key, usual) in [("packing", "none".into()), ("isolated", serde_json::Value::Bool(true))] {
+                if data.get(key) == Some(&usual) {
+                    data.remove(key);
+                }
+            }
+        }
+        identity.to_string()
     }
 }

@@ -20,27 +20,43 @@ impl Model {
     /// # Errors
     /// If the sizes do not fit each other.
     pub fn skeleton(&self, tokenizer: &Tokenizer, chat: Option<ChatTemplate>) -> Result<ounce_model::Model> {
-        let Value::Object(mut map) = self.keys(tokenizer.id_limit() as usize)? else {
-            unreachable!("a configuration is an object")
-        };
         let special = tokenizer.special();
         let ids = [
             ("bos_token_id", special.bos),
             ("eos_token_id", special.eos.first().copied()),
             ("pad_token_id", special.pad),
         ];
-        for (key, id) in ids {
-            if let Some(id) = id {
-                map.insert(key.to_string(), json!(id));
-            }
-        }
+        let known = ids.into_iter().filter_map(|(key, id)| Some((key, id?)));
+        let model = self.architecture(tokenizer.id_limit() as usize, known)?;
+        Ok(ounce_model::Model { tokenizer: Some(tokenizer.clone()), chat, ..model })
+    }
+
+    /// A model of this shape without weights and tokenizer, for `vocab` ids of which none is special.
+    ///
+    /// # Errors
+    /// If the sizes do not fit each other.
+    pub fn bare(&self, vocab: usize) -> Result<ounce_model::Model> {
+        self.architecture(vocab, [])
+    }
+
+    /// The same with ids that are special, by their keys in `config.json`.
+    ///
+    /// # Errors
+    /// If the sizes do not fit each other.
+    pub fn architecture<'k>(
+        &self,
+        vocab: usize,
+        special: impl IntoIterator<Item = (&'k str, u32)>,
+    ) -> Result<ounce_model::Model> {
+        let Value::Object(mut map) = self.keys(vocab)? else { unreachable!("a configuration is an object") };
+        map.extend(special.into_iter().map(|(key, id)| (key.to_string(), json!(id))));
         let config = Keys::new("<new model>", map);
         let (_, spec) = families::spec_of(&config)?;
         Ok(ounce_model::Model {
             spec,
             weights: Weights::in_memory(MemorySource::new("<new model>")),
-            tokenizer: Some(tokenizer.clone()),
-            chat,
+            tokenizer: None,
+            chat: None,
             generation: Keys::new("<new model>", Map::new()),
             origin: Origin { path: config.path().to_path_buf(), format: Format::BuiltIn },
             config,

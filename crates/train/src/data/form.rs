@@ -68,6 +68,24 @@ pub enum Example {
     Preference(Box<[Example; 2]>),
 }
 
+impl Example {
+    /// What is asked: the instruction with its input, what the user said in a conversation, the text to go on with. Empty for
+    /// plain text; the better answer's for a choice.
+    pub fn question(&self) -> String {
+        match self {
+            Example::Text(_) => String::new(),
+            Example::Alpaca { instruction, input, .. } if input.is_empty() => instruction.clone(),
+            Example::Alpaca { instruction, input, .. } => format!("{instruction}\n\n{input}"),
+            Example::Chat { messages, .. } => {
+                let asked = messages.iter().filter(|message| message.role == "user");
+                asked.map(Message::text).collect::<Vec<_>>().join("\n\n")
+            }
+            Example::Completion { prompt, .. } => prompt.clone(),
+            Example::Preference(pair) => pair[0].question(),
+        }
+    }
+}
+
 /// Names that a column with text has.
 const TEXT: [&str; 4] = ["text", "content", "story", "document"];
 
@@ -274,6 +292,22 @@ mod tests {
         assert_eq!(form(json!({"body": "b"})).unwrap(), Form::Text { column: "body".into() });
         let error = form(json!({"a": "b", "c": "d"})).unwrap_err().to_string();
         assert!(error.starts_with("a.jsonl:3: the columns a, c are none"), "{error}");
+    }
+
+    #[test]
+    fn questions_are_what_is_asked() {
+        let question = |value| {
+            let record = record(value);
+            Form::detect(&record).unwrap().example(record).unwrap().question()
+        };
+        assert_eq!(question(json!({"instruction": "add", "input": "1 2", "output": "3"})), "add\n\n1 2");
+        assert_eq!(question(json!({"prompt": "q", "chosen": "a", "rejected": "b"})), "q");
+        let chat = json!({"messages": [
+            {"role": "system", "content": "be kind"},
+            {"role": "user", "content": "hello"},
+            {"role": "assistant", "content": "hi"},
+        ]});
+        assert_eq!(question(chat), "hello");
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! be learned ([`encode`]), and these a file that is mapped into memory ([`cache`]), built once. Sources of batches read it:
 //!
 //! - [`stream`]: text for language models, in any order of documents.
-//! - [`samples`]: questions with answers, and choices between two answers; [`packing`] lays them out.
+//! - [`samples`]: questions with answers, and choices between two answers; [`packing`] lays them out, [`reference`] keeps
+//!   what a model thought of answers before it learned to choose.
 //! - [`masked`]: text with hidden tokens, for encoders.
 //! - [`labelled`]: texts, words and questions with what is right, for classifiers; kept in memory, without a cache.
 //!
-//! [`split`] holds documents out for validation, [`select`] keeps the hard and diverse part of instruction data.
+//! [`split`] holds documents out for validation, [`select`](mod@select) keeps the hard and diverse part of instruction data.
 
 pub mod build;
 pub mod cache;
@@ -19,6 +20,7 @@ pub mod masked;
 pub mod packing;
 mod permutation;
 pub mod readers;
+pub mod reference;
 pub mod samples;
 pub mod select;
 pub mod split;
@@ -94,6 +96,11 @@ pub trait BatchSource {
 
     /// Tokens that the batches of one epoch have together.
     fn tokens_per_epoch(&self) -> u64;
+
+    /// Tokens of padding in the batches given so far.
+    fn padding(&self) -> u64 {
+        0
+    }
 }
 
 /// A well-mixed number from two.

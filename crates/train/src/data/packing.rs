@@ -9,7 +9,7 @@ use crate::{Batch, IGNORE};
 
 /// How samples become rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Packing {
     /// No rows: samples one behind the other.
     #[default]
@@ -19,6 +19,7 @@ pub enum Packing {
     /// A row a sample, all as long as the batch's longest.
     Padded,
     /// CodeACT: shortest first, behind each other in a row until the next would not fit; all rows as long as the longest.
+    #[serde(rename = "dynamic")]
     DynamicPack,
     /// Longest first, each in the first row that has room; all rows as long as the longest.
     FirstFit,

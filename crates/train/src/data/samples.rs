@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::packing::{Packing, PackingStats, Sample, lay_out};
 use super::permutation::Permutation;
+use super::reference::Reference;
 use super::split::Documents;
-use super::{BatchSource, Position};
+use super::{BatchSource, Cache, Position};
 use crate::{Batch, Error, IGNORE, Result};
 
 /// When a batch is full.
@@ -50,6 +51,7 @@ pub struct SampleStream {
     at: Position,
     tokens: u64,
     stats: PackingStats,
+    reference: Option<Reference>,
 }
 
 impl SampleStream {
@@ -79,6 +81,7 @@ impl SampleStream {
             at,
             tokens: 0,
             stats: PackingStats::default(),
+            reference: None,
         };
         let mut learned = false;
         for unit in 0..stream.units() {
@@ -99,6 +102,28 @@ impl SampleStream {
         Ok(stream)
     }
 
+    /// The source with what a reference thinks of each answer; its batches are choices then.
+    ///
+    /// # Errors
+    /// If samples are no choices, or the reference is of other data.
+    pub fn with_reference(mut self, reference: Reference) -> Result<SampleStream> {
+        let cache = self.documents.cache();
+        if !cache.header().pairs {
+            return Err(Error::Settings(
+                "preferences are learned from choices: records with the columns chosen and rejected".into(),
+            ));
+        }
+        if reference.len() != cache.len() {
+            return Err(Error::Settings(format!(
+                "the reference knows {} answers, but there are {}",
+                reference.len(),
+                cache.len()
+            )));
+        }
+        self.reference = Some(reference);
+        Ok(self)
+    }
+
     /// What rows held so far.
     pub fn stats(&self) -> PackingStats {
         self.stats
@@ -110,7 +135,7 @@ impl SampleStream {
     }
 
     /// Samples, a choice counting as one.
-    fn units(&self) -> usize {
+    pub fn units(&self) -> usize {
         self.documents.len() / self.group
     }
 
@@ -140,16 +165,6 @@ impl SampleStream {
         })
     }
 
-    fn sample(&self, number: usize) -> Result<Sample> {
-        let (cache, sequence) = (self.documents.cache(), self.documents.sequence(number));
-        cache.check(sequence)?;
-        let count = self.tokens_of(number);
-        let mut ids = Vec::with_capacity(count + 1);
-        cache.read(sequence, 0..count + 1, &mut ids)?;
-        let target = |token: usize| if cache.counts(sequence, token) { ids[token] } else { IGNORE };
-        Ok(Sample { targets: (1..=count).map(target).collect(), tokens: ids[..count].to_vec() })
-    }
-
     /// Goes to the next usable sample and gives its number; `None` when all epochs are done.
     fn settle(&mut self) -> Option<usize> {
         loop {
@@ -174,6 +189,7 @@ impl SampleStream {
 impl BatchSource for SampleStream {
     fn next(&mut self) -> Result<Option<Batch>> {
         let (mut samples, mut tokens, mut units) = (Vec::new(), 0, 0);
+        let mut reference = Vec::new();
         while let Some(unit) = self.settle() {
             let more: usize = self.numbers(unit).map(|number| self.tokens_of(number)).sum();
             let full = match self.settings.size {
@@ -184,7 +200,9 @@ impl BatchSource for SampleStream {
                 break;
             }
             for number in self.numbers(unit) {
-                samples.push(self.sample(number)?);
+                let sequence = self.documents.sequence(number);
+                samples.push(sample(self.documents.cache(), sequence, self.settings.context)?);
+                reference.extend(self.reference.as_ref().map(|known| known.of(sequence)));
             }
             tokens += more;
             units += 1;
@@ -197,7 +215,8 @@ impl BatchSource for SampleStream {
         let rows = self.settings.packing.rows(&lengths, self.settings.context);
         self.stats += rows.stats(&lengths);
         self.at.step += 1;
-        Ok(Some(lay_out(&samples, &rows, self.settings.pad, self.settings.isolated)))
+        let batch = lay_out(&samples, &rows, self.settings.pad, self.settings.isolated);
+        Ok(Some(Batch { reference, ..batch }))
     }
 
     fn position(&self) -> Position {
@@ -214,6 +233,20 @@ impl BatchSource for SampleStream {
     fn tokens_per_epoch(&self) -> u64 {
         self.tokens
     }
+
+    fn padding(&self) -> u64 {
+        self.stats.padded
+    }
+}
+
+/// A sequence of a cache, cut after `context` tokens.
+pub(super) fn sample(cache: &Cache, sequence: usize, context: usize) -> Result<Sample> {
+    cache.check(sequence)?;
+    let count = cache.length(sequence).saturating_sub(1).min(context);
+    let mut ids = Vec::with_capacity(count + 1);
+    cache.read(sequence, 0..count + 1, &mut ids)?;
+    let target = |token: usize| if cache.counts(sequence, token) { ids[token] } else { IGNORE };
+    Ok(Sample { targets: (1..=count).map(target).collect(), tokens: ids[..count].to_vec() })
 }
 
 #[cfg(test)]
@@ -223,7 +256,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::data::Cache;
 
     /// Samples of these lengths of which the second half counts.
     fn documents(lengths: &[usize], pairs: bool) -> Documents {

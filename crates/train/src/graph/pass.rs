@@ -76,19 +76,30 @@ impl Pass<'_> {
     /// scalar with its way back, and as numbers. If the head's slot is plain, logits exist a chunk of rows at a time.
     ///
     /// # Errors
-    /// If the model has no head.
+    /// If the model has no head, or the loss looks at all logits before it has a gradient.
     pub fn loss(&self, hidden: &Tensor, loss: &mut dyn LogitLoss) -> Result<(Tensor, Loss)> {
+        if loss.looks_first() {
+            return Err(Error::Unsupported(
+                "the general network computes losses in one go, without a look at all logits before"
+                    .to_string(),
+            ));
+        }
         self.head()?.loss(hidden, self.batch, loss)
     }
 
     /// The loss that goes with the head: cross-entropy with the batch's targets, labels or spans.
     ///
     /// # Errors
-    /// If the model has no head.
+    /// If the model has no head, or answers are chosen between.
     pub fn usual_loss(&self, hidden: &Tensor) -> Result<(Tensor, Loss)> {
         if self.head()?.is_span() {
             let (lengths, spans) = (&self.batch.lengths, &self.batch.spans);
             return self.loss(hidden, &mut SpanLoss { lengths, spans });
+        }
+        if !self.batch.reference.is_empty() {
+            return Err(Error::Unsupported(
+                "the general network does not learn from choices between answers".to_string(),
+            ));
         }
         self.loss(hidden, &mut CrossEntropy)
     }

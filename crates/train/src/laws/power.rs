@@ -4,7 +4,7 @@ use super::least_squares;
 use crate::{Error, Result};
 
 /// `y = scale · Π x_i^{exponents_i}`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct PowerLaw {
     /// The factor.
     pub scale: f64,

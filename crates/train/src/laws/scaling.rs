@@ -21,7 +21,7 @@ pub struct Run {
 pub const HUBER_DELTA: f64 = 1e-3;
 
 /// `E + A / N^α + B / D^β`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct ScalingLaw {
     /// The loss that no size removes.
     pub irreducible: f64,
@@ -38,7 +38,7 @@ pub struct ScalingLaw {
 }
 
 /// A compute budget's best use.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Split {
     /// Parameters.
     pub params: f64,

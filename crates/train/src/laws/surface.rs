@@ -6,7 +6,7 @@ use super::least_squares;
 use crate::{Error, Result};
 
 /// One run of a sweep.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Trial {
     /// Learning rate.
     pub rate: f64,
@@ -17,7 +17,7 @@ pub struct Trial {
 }
 
 /// The fitted quadratic.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Surface {
     /// The best learning rate; meaningless unless [`Surface::convex`].
     pub rate: f64,

@@ -1,12 +1,16 @@
 //! Losses on logits. A network hands them over a chunk of rows at a time and takes back gradients in their place.
 
 mod cross_entropy;
+mod log_probability;
+mod preference;
 mod scores;
 mod span;
 
 use ounce_kernels::pool::Pool;
 
 pub use cross_entropy::CrossEntropy;
+pub use log_probability::LogProbabilities;
+pub use preference::{Choices, PreferenceLoss};
 pub use scores::Scores;
 pub use span::SpanLoss;
 
@@ -29,6 +33,12 @@ pub struct Chunk<'a> {
 
 /// A loss on logits.
 pub trait LogitLoss {
+    /// Whether a gradient hangs on the logits of all chunks. They come once without a scale then, before they come with
+    /// one.
+    fn looks_first(&self) -> bool {
+        false
+    }
+
     /// The sum of the rows' losses in nats. With `scale` the logits are replaced by the gradient of that sum times the
     /// scale; without, what they hold afterwards is unspecified.
     fn chunk(&mut self, chunk: Chunk<'_>, scale: Option<f32>) -> f64;

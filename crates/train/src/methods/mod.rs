@@ -3,9 +3,16 @@
 //! What they need (schedules, laws, selection, guards, networks) lies in the other modules; here is how it belongs
 //! together and what it was measured to give. [`METHODS`] lists them for the catalogue.
 
-mod fralbert;
+pub mod codeact;
+pub mod fralbert;
+pub mod geb;
+pub mod minicpm;
+pub mod step_law;
+mod tiny;
+mod workbench;
 
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] = &[fralbert::METHOD];
+pub const METHODS: &[Method] =
+    &[codeact::METHOD, fralbert::METHOD, geb::METHOD, minicpm::METHOD, step_law::METHOD];

@@ -21,6 +21,8 @@ pub(crate) struct Context<'a> {
     pub lengths: &'a [usize],
     /// Cosines and sines of the batch's positions, one set for each kind of rotation.
     pub rotations: &'a [Rotation],
+    /// Weight of the loss that keeps experts evenly used.
+    pub balance: f32,
 }
 
 /// Values that a thread takes at a time in work that is all memory.

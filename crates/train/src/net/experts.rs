@@ -1,7 +1,10 @@
 //! A sparsely activated feed-forward half with its gradients: `out = Σ_e w_e · expert_e(x)` over the chosen experts,
 //! `w = softmax(router(x))`, scaled to sum to one where the model says so.
 //!
-//! Gradients flow through the chosen experts and their weights; which experts are chosen has none.
+//! Gradients flow through the chosen experts and their weights; which experts are chosen has none. What keeps experts
+//! evenly used in training is the loss of the Switch Transformer (arXiv 2101.03961, equation 4) with a weight α: `α E Σ_e
+//! f_e P_e`, with `f_e` the share of all choices that fell on an expert and `P_e` the mean of its probability. It is 1 · α
+//! at least, where all are used alike.
 
 use ounce_kernels::activation::sigmoid;
 use ounce_kernels::matmul::{add_scaled, dot};
@@ -162,7 +165,8 @@ impl Experts {
                 cx.buffers.give(buffer);
             }
         }
-        let dscores = self.backward_choice(&saved.probabilities, dweights, &used);
+        let uneven = self.unevenness(&used, cx.balance);
+        let dscores = self.backward_choice(&saved.probabilities, dweights, &used, &uneven);
         self.router.backward_weights(x, &dscores, cx);
         self.router.backward_input(&dscores, &mut dx, true, cx);
         cx.buffers.give(dscores);
@@ -190,12 +194,25 @@ impl Experts {
         dx
     }
 
+    /// The slope of the balancing loss by each expert's probability, which is the same for all tokens; nothing without one.
+    fn unevenness(&self, used: &[Vec<(usize, f32)>], weight: f32) -> Vec<f32> {
+        if weight == 0.0 {
+            return Vec::new();
+        }
+        let mut shares = vec![0.0; self.spec.count];
+        used.iter().flatten().for_each(|&(expert, _)| shares[expert] += 1.0);
+        let (tokens, count) = (used.len() as f32, self.spec.count as f32);
+        let choices = tokens * self.spec.used as f32;
+        shares.iter().map(|share| weight * count * share / choices / tokens).collect()
+    }
+
     /// From the gradients of the chosen weights to those of the router's scores, `[tokens, experts]` each.
     fn backward_choice(
         &self,
         probabilities: &[f32],
         mut gradients: Vec<f32>,
         used: &[Vec<(usize, f32)>],
+        uneven: &[f32],
     ) -> Vec<f32> {
         let count = self.spec.count;
         let rows = gradients.chunks_exact_mut(count).zip(probabilities.chunks_exact(count));
@@ -206,9 +223,86 @@ impl Experts {
                 let mean: f32 = used.iter().map(|&(expert, weight)| weight * gradient[expert]).sum();
                 used.iter().for_each(|&(expert, _)| gradient[expert] = (gradient[expert] - mean) / sum);
             }
+            gradient.iter_mut().zip(uneven).for_each(|(g, slope)| *g += slope);
             let mean: f32 = gradient.iter().zip(probabilities).map(|(g, p)| g * p).sum();
             gradient.iter_mut().zip(probabilities).for_each(|(g, p)| *g = p * (*g - mean));
         }
         gradients
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ounce_kernels::gemm::Compute;
+    use ounce_kernels::pool::Pool;
+    use ounce_model::Model;
+    use ounce_model::spec::FeedForwardKind;
+
+    use super::super::buffers::Buffers;
+    use super::super::init::normal;
+    use super::*;
+
+    /// `α E Σ f P` written out, with the shares `f` given; rows of `x` and of the router have the model's width.
+    fn balancing_loss(router: &[f32], x: &[f32], shares: &[f64], width: usize) -> f64 {
+        let tokens = x.len() / width;
+        let mut sum = 0.0;
+        for x in x.chunks_exact(width) {
+            let dot =
+                |row: &[f32]| row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
+            let powers: Vec<f64> = router.chunks_exact(width).map(|row| dot(row).exp()).collect();
+            let total: f64 = powers.iter().sum();
+            sum += powers.iter().zip(shares).map(|(power, share)| share * power / total).sum::<f64>();
+        }
+        shares.len() as f64 * sum / tokens as f64
+    }
+
+    #[test]
+    fn the_balancing_loss_has_the_gradient_of_finite_differences() {
+        const WEIGHT: f32 = 0.5;
+        for name in ["mixtral", "qwen2_moe"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models").join(name);
+            let model = Model::open(path).expect("golden");
+            let kind = model.spec.layers[0].feed_forward.as_ref().map(|it| &it.kind);
+            let Some(FeedForwardKind::Experts(spec)) = kind else { panic!("{name} has experts") };
+            let mut from = Builder { weights: &model.weights, params: Vec::new(), trains: &|_| true };
+            let experts = Experts::build(&mut from, "layers.0.feed_forward", spec).expect("golden");
+            let (width, tokens) = (model.spec.hidden_size, 23);
+            let x = normal(1.0, tokens * width, 1, "x");
+            let mut cx = Context {
+                params: &mut from.params,
+                buffers: &mut Buffers::default(),
+                pool: Pool::global(),
+                compute: Compute::F32,
+                lengths: &[tokens],
+                rotations: &[],
+                balance: WEIGHT,
+            };
+            let saved = experts.forward(&x, &mut vec![0.0; x.len()], &mut cx);
+            let mut shares = vec![0.0; spec.count];
+            for share in &saved.shares {
+                shares[share.expert] = share.rows.len() as f64 / (tokens * spec.used) as f64;
+            }
+            // Nothing comes from behind, so all there is comes from balancing.
+            experts.backward(&x, saved, &vec![0.0; x.len()], &mut cx);
+            let router = cx.params.iter().find(|it| it.name.ends_with("router.weight")).expect("a router");
+            let mut weights = router.value.clone();
+            for index in (0..weights.len()).step_by(weights.len() / 40 + 1) {
+                let mut moved = |by: f32| {
+                    let before = std::mem::replace(&mut weights[index], router.value[index] + by);
+                    let loss = balancing_loss(&weights, &x, &shares, width);
+                    weights[index] = before;
+                    loss
+                };
+                let slope = f64::from(WEIGHT) * (moved(1e-2) - moved(-1e-2)) / 2e-2;
+                let ours = f64::from(router.grad[index]);
+                assert!(
+                    (ours - slope).abs() < 1e-4 + 1e-2 * slope.abs(),
+                    "{name} {index}: {ours} for {slope}"
+                );
+            }
+            assert!(router.grad.iter().any(|it| it.abs() > 1e-3), "{name}");
+        }
     }
 }

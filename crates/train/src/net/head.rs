@@ -141,6 +141,9 @@ impl Head {
         };
         let (input, transformed) = self.transform(hidden, cx);
         let mut dinput = scale.map(|_| cx.buffers.take(input.len()));
+        if scale.is_some() && loss.looks_first() {
+            self.chunks(&input, &targets, &rows, None, None, loss, cx);
+        }
         let sum = self.chunks(&input, &targets, &rows, scale, dinput.as_deref_mut(), loss, cx);
         let count = if self.is_span() { batch.counted() } else { rows.len() };
         let total = Loss { sum, count };

@@ -23,12 +23,14 @@ mod rotation;
 
 use std::path::Path;
 
+use bytemuck::cast_slice;
 use ounce_kernels::DType;
 use ounce_kernels::gemm::Compute;
 use ounce_kernels::pool::Pool;
 use ounce_model::formats::{WriteOptions, hf};
 use ounce_model::weights::MemorySource;
 use ounce_model::{Model, Tensor, Weights};
+use sha2::{Digest, Sha256};
 
 use self::buffers::Buffers;
 use self::build::Builder;
@@ -36,7 +38,8 @@ use self::context::Context;
 use self::embedding::Embedding;
 use self::head::Head;
 use self::layer::Layer;
-use crate::loss::{CrossEntropy, LogitLoss, Scores, SpanLoss};
+use crate::data::select::scale_to_one;
+use crate::loss::{Choices, CrossEntropy, LogProbabilities, LogitLoss, PreferenceLoss, Scores, SpanLoss};
 use crate::{Batch, Error, Loss, Param, Result, Trainable};
 
 pub use self::init::Init;
@@ -46,7 +49,7 @@ pub(crate) use self::{
 };
 
 /// How a network is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Options {
     /// How products of linear layers are computed; weights, sums and everything else are f32.
     pub compute: Compute,
@@ -54,6 +57,22 @@ pub struct Options {
     pub checkpointing: bool,
     /// Factor on the gradient that reaches the embedding (GEB: 0.1); none leaves it as it is.
     pub embedding_gradient: Option<f32>,
+    /// How closely choices between answers hold the model to the reference: β of direct preference optimization.
+    pub beta: f64,
+    /// Factor on the loss that keeps experts evenly used; 0 for none.
+    pub balance: f32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            compute: Compute::default(),
+            checkpointing: false,
+            embedding_gradient: None,
+            beta: 0.1,
+            balance: 0.0,
+        }
+    }
 }
 
 /// A network ready to be trained.
@@ -68,6 +87,8 @@ pub struct Net {
     buffers: Buffers,
     options: Options,
     pool: &'static Pool,
+    /// What became of choices since someone asked.
+    choices: Option<Choices>,
 }
 
 impl Net {
@@ -99,7 +120,18 @@ impl Net {
         let head = Head::build(&mut from, spec)?;
         let params = from.params;
         let (buffers, pool) = (Buffers::default(), Pool::global());
-        Ok(Net { model: model.clone(), params, embedding, layers, head, rotations, buffers, options, pool })
+        Ok(Net {
+            model: model.clone(),
+            params,
+            embedding,
+            layers,
+            head,
+            rotations,
+            buffers,
+            options,
+            pool,
+            choices: None,
+        })
     }
 
     /// A network of a model's architecture with new random weights; the model's own are not read.
@@ -157,6 +189,17 @@ impl Net {
     /// # Errors
     /// If the batch does not fit the network, or it has no head.
     pub fn run(&mut self, batch: &Batch, scale: Option<f32>, loss: &mut dyn LogitLoss) -> Result<Loss> {
+        self.pass(batch, scale, loss, &mut |_| {})
+    }
+
+    /// [`Net::run`]; `see` is shown the stream behind the last layer, `[tokens, hidden]`.
+    fn pass(
+        &mut self,
+        batch: &Batch,
+        scale: Option<f32>,
+        loss: &mut dyn LogitLoss,
+        see: &mut dyn FnMut(&[f32]),
+    ) -> Result<Loss> {
         match self.head.as_ref().filter(|_| self.model.spec.classifier.is_some()) {
             Some(head) => batch.check_labels(self.model.spec.vocab_size, head.outputs)?,
             None => batch.check(self.model.spec.vocab_size)?,
@@ -175,6 +218,8 @@ impl Net {
             compute: self.options.compute,
             lengths: &batch.lengths,
             rotations: &self.rotations.values,
+            // As a mean over targets counts, so does this.
+            balance: scale.map_or(0.0, |scale| self.options.balance * scale * batch.counted() as f32),
         };
         let (mut x, embedded) = self.embedding.forward(batch, &mut cx);
         let mut kept = Vec::with_capacity(self.layers.len());
@@ -190,6 +235,7 @@ impl Net {
                 kept.push(Kept::All(Box::new(saved)));
             }
         }
+        see(&x);
         let (total, gradient) = head.run(x, batch, scale, loss, &mut cx);
         let Some(mut d) = gradient else {
             embedded.release(&mut cx);
@@ -212,12 +258,78 @@ impl Net {
 }
 
 impl Net {
-    /// [`Net::run`] with the loss that goes with the head.
+    /// The log-probability, in nats, of each sequence's targets.
+    ///
+    /// # Errors
+    /// As [`Net::run`].
+    pub fn log_probabilities(&mut self, batch: &Batch) -> Result<Vec<f64>> {
+        let mut found = LogProbabilities::new(&batch.lengths);
+        self.run(batch, None, &mut found)?;
+        Ok(found.values().to_vec())
+    }
+
+    /// As [`Net::log_probabilities`], with a vector for the first `counts[i]` tokens of each sequence: the mean of the
+    /// stream behind the last layer, each token's scaled to length one, `[hidden]`.
+    ///
+    /// # Errors
+    /// As [`Net::run`].
+    ///
+    /// # Panics
+    /// If a sequence is shorter than its count.
+    pub fn log_probabilities_and_means(
+        &mut self,
+        batch: &Batch,
+        counts: &[usize],
+    ) -> Result<(Vec<f64>, Vec<Vec<f32>>)> {
+        let (mut found, mut means) = (LogProbabilities::new(&batch.lengths), Vec::new());
+        let hidden = self.model.spec.hidden_size;
+        let mut see = |x: &[f32]| {
+            let mut start = 0;
+            for (&length, &count) in batch.lengths.iter().zip(counts) {
+                assert!(count <= length, "the sequence has so many tokens");
+                let mut mean = vec![0.0f32; hidden];
+                for token in x[start * hidden..(start + count) * hidden].chunks_exact(hidden) {
+                    let mut token = token.to_vec();
+                    scale_to_one(&mut token);
+                    mean.iter_mut().zip(&token).for_each(|(sum, value)| *sum += value / count as f32);
+                }
+                means.push(mean);
+                start += length;
+            }
+        };
+        self.pass(batch, None, &mut found, &mut see)?;
+        Ok((found.values().to_vec(), means))
+    }
+
+    /// A hash of all weights as they are now.
+    ///
+    /// # Errors
+    /// If a weight that stayed in its file can't be read.
+    pub fn fingerprint(&self) -> Result<[u8; 32]> {
+        let mut hash = Sha256::new();
+        for info in self.model.spec.tensors() {
+            hash.update(info.name.as_bytes());
+            match self.params.iter().find(|param| param.name == info.name) {
+                Some(param) => hash.update(cast_slice::<f32, u8>(&param.value)),
+                None => hash.update(&*self.model.weights.get(&info.name)?.data),
+            }
+        }
+        Ok(hash.finalize().into())
+    }
+
+    /// [`Net::run`] with the loss that goes with the batch and the head.
     fn run_usual(&mut self, batch: &Batch, scale: Option<f32>) -> Result<Loss> {
         if self.head.as_ref().is_some_and(Head::is_span) {
             return self.run(batch, scale, &mut SpanLoss { lengths: &batch.lengths, spans: &batch.spans });
         }
-        self.run(batch, scale, &mut CrossEntropy)
+        if batch.reference.is_empty() {
+            return self.run(batch, scale, &mut CrossEntropy);
+        }
+        batch.check(self.model.spec.vocab_size)?;
+        let mut loss = PreferenceLoss::new(&batch.lengths, &batch.reference, self.options.beta);
+        self.run(batch, scale, &mut loss)?;
+        *self.choices.get_or_insert_default() += loss.choices();
+        Ok(Loss { sum: loss.sum(), count: batch.counted() })
     }
 }
 
@@ -242,6 +354,10 @@ impl Trainable for Net {
 
     fn accumulate(&mut self, batch: &Batch, scale: f32) -> Result<Loss> {
         self.run_usual(batch, Some(scale))
+    }
+
+    fn take_choices(&mut self) -> Option<Choices> {
+        self.choices.take()
     }
 
     fn scores(&mut self, batch: &Batch) -> Result<Vec<f32>> {

@@ -12,6 +12,7 @@ pub use options::{Kind, Options};
 pub use state::{Slot, SlotMut, SlotType};
 
 use ounce_kernels::optimizer::muon;
+use ounce_kernels::pool::Pool;
 
 use options::Group;
 use state::State;
@@ -25,6 +26,7 @@ pub struct Optimizer {
     groups: Vec<Group>,
     states: Vec<State>,
     steps: u64,
+    pool: &'static Pool,
     scratch: Scratch,
 }
 
@@ -54,7 +56,18 @@ impl Optimizer {
         let groups: Vec<Group> = params.iter().map(|param| options.group(param)).collect();
         let states =
             params.iter().zip(&groups).map(|(param, group)| State::new(&options, group, param)).collect();
-        Ok(Optimizer { options, groups, states, steps: 0, scratch: Scratch::default() })
+        let (pool, scratch) = (Pool::global(), Scratch::default());
+        Ok(Optimizer { options, groups, states, steps: 0, pool, scratch })
+    }
+
+    /// The threads to compute on, in place of the whole program's.
+    pub fn set_pool(&mut self, pool: &'static Pool) {
+        self.pool = pool;
+    }
+
+    /// The threads it computes on.
+    pub fn pool(&self) -> &'static Pool {
+        self.pool
     }
 
     /// Steps done.
@@ -82,7 +95,8 @@ impl Optimizer {
         for ((param, state), group) in params.iter_mut().zip(&mut self.states).zip(&self.groups) {
             if param.is_trainable() {
                 let rate = rate * group.rate_factor;
-                state.step(&self.options, group, param, rate, scale, self.steps, &mut self.scratch.0);
+                let scratch = &mut self.scratch.0;
+                state.step(self.pool, &self.options, group, param, rate, scale, self.steps, scratch);
             }
         }
     }

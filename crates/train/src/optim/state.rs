@@ -80,6 +80,7 @@ impl State {
     /// Moves a weight. `step` counts from 1.
     pub(super) fn step(
         &mut self,
+        pool: &Pool,
         options: &Options,
         group: &Group,
         param: &mut Param,
@@ -88,7 +89,6 @@ impl State {
         step: u64,
         scratch: &mut muon::Workspace,
     ) {
-        let pool = Pool::global();
         let Options { beta1, beta2, eps, momentum, .. } = *options;
         let weight_decay = group.decay;
         let shape = (param.shape[0], param.shape.iter().skip(1).product::<usize>());

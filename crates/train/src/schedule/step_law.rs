@@ -9,6 +9,12 @@ use serde::Serialize;
 /// The rate at the end of the runs that the law was fitted on.
 pub const FINAL_RATE: f64 = 1e-5;
 
+/// Factor, exponent of parameters and exponent of tokens of the learning rate.
+pub const RATE: [f64; 3] = [1.79, -0.713, 0.307];
+
+/// Factor and exponent of tokens of the batch, in tokens.
+pub const BATCH: [f64; 2] = [0.58, 0.571];
+
 /// What the law says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Advice {
@@ -22,8 +28,8 @@ pub struct Advice {
 
 /// Learning rate and batch size for `params` parameters without embeddings and `tokens` tokens.
 pub fn step_law(params: f64, tokens: f64) -> Advice {
-    let rate = 1.79 * params.powf(-0.713) * tokens.powf(0.307);
-    let batch_tokens = 0.58 * tokens.powf(0.571);
+    let rate = RATE[0] * params.powf(RATE[1]) * tokens.powf(RATE[2]);
+    let batch_tokens = BATCH[0] * tokens.powf(BATCH[1]);
     let mut warnings = Vec::new();
     if !(60e6..=1e9).contains(&params) {
         warnings.push(format!(

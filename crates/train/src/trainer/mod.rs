@@ -9,13 +9,13 @@ mod report;
 mod run;
 
 pub use log::Log;
-pub use report::{Guarded, Observer, Step, Validation, memory};
+pub use report::{Guarded, Observer, Preferences, Step, Validation, memory};
 
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, Keep, State, Store};
-use crate::data::BatchSource;
 use crate::data::labelled::judge::Metrics;
+use crate::data::{BatchSource, PackingStats};
 use crate::optim::Optimizer;
 use crate::schedule::Schedule;
 use crate::{Error, Result, Trainable};
@@ -72,6 +72,8 @@ pub struct Trainer<'r> {
     log: Log,
     state: State,
     saved: Option<u64>,
+    /// Tokens of all steps since the run was taken up, and the seconds they took.
+    work: (PackingStats, f64),
     judge: Option<Judge<'r>>,
 }
 
@@ -149,6 +151,7 @@ impl<'r> Trainer<'r> {
             log,
             state,
             saved: None,
+            work: Default::default(),
             judge: None,
         };
         match start {
@@ -177,6 +180,16 @@ impl<'r> Trainer<'r> {
     /// Where the run stands.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The learning rates it follows.
+    pub fn schedule(&self) -> Schedule {
+        self.options.schedule
+    }
+
+    /// Tokens of all steps since the run was taken up, padding apart, and the seconds that they took.
+    pub fn work(&self) -> (PackingStats, f64) {
+        self.work
     }
 
     /// The network.

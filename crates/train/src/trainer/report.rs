@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::guard::Verdict;
 use crate::data::labelled::judge::Metrics;
+use crate::loss::Choices;
 use crate::schedule::Stage;
 use crate::{Result, Trainable};
 
@@ -30,10 +31,50 @@ pub struct Step {
     pub seconds: f64,
     /// Targets a second in this step.
     pub tokens_per_second: f64,
+    /// Tokens of samples a second in this step, questions included and padding not.
+    pub useful_tokens_per_second: f64,
+    /// The part of all tokens that was padding, 0 to 1.
+    pub padding: f64,
+    /// The part of choices of which the better answer gained more on the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// Seconds spent training, earlier sessions included.
     pub elapsed: f64,
     /// Resident memory, where the system tells.
     pub memory: Option<u64>,
+}
+
+/// How a network chooses between answers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Preferences {
+    /// Choices.
+    pub pairs: usize,
+    /// The part of which the better answer gained more on the reference than the worse.
+    pub accuracy: f64,
+    /// The part of which the better answer is the likelier one.
+    pub likelier: f64,
+    /// How far the better answer is ahead of the worse on average, with β: what the loss is of.
+    pub margin: f64,
+    /// What better answers gained on the reference on average, in nats.
+    pub better: f64,
+    /// What worse answers gained.
+    pub worse: f64,
+}
+
+impl Preferences {
+    /// Means over choices; none if there were none.
+    pub fn of(choices: Choices) -> Option<Preferences> {
+        let Choices { pairs, right, likelier, margin, better, worse } = choices;
+        let mean = |sum: f64| sum / pairs as f64;
+        (pairs > 0).then(|| Preferences {
+            pairs,
+            accuracy: mean(right as f64),
+            likelier: mean(likelier as f64),
+            margin: mean(margin),
+            better: mean(better),
+            worse: mean(worse),
+        })
+    }
 }
 
 /// A validation.
@@ -45,8 +86,11 @@ pub struct Validation {
     pub loss: f64,
     /// `e` to that.
     pub perplexity: f64,
-    /// Targets.
+    /// Targets, or choices.
     pub tokens: usize,
+    /// How it chooses between answers, where that is learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preferences: Option<Preferences>,
     /// Whether it is the best so far.
     pub best: bool,
     /// Seconds it took.

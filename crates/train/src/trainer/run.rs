@@ -5,17 +5,26 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::guard::Verdict;
-use super::report::{Guarded, Observer, Step, Validation, memory};
+use super::report::{Guarded, Observer, Preferences, Step, Validation, memory};
 use super::{Ended, Trainer};
 use crate::checkpoint::{self, State};
-use crate::data::Position;
 use crate::data::labelled::judge::Metrics;
+use crate::data::{PackingStats, Position};
 use crate::optim::norm::{clip_factor, global_norm};
 use crate::{Batch, Error, Loss, Result, Trainable};
 
+/// What a step was made of and came to.
+struct Learned {
+    loss: Loss,
+    /// The gradient's norm.
+    norm: f64,
+    tokens: PackingStats,
+    accuracy: Option<f64>,
+}
+
 /// What became of the batches of one step.
 enum Drawn {
-    Learned(Loss, f64),
+    Learned(Learned),
     LeftOut,
     Nothing,
 }
@@ -44,7 +53,7 @@ impl Trainer<'_> {
                     break;
                 }
                 Drawn::LeftOut => continue,
-                Drawn::Learned(loss, norm) => self.finish_step(loss, norm, start, observer)?,
+                Drawn::Learned(learned) => self.finish_step(learned, start, observer)?,
             }
         }
         if ended != Ended::Stopped && self.state.validation.is_none() {
@@ -58,7 +67,7 @@ impl Trainer<'_> {
 
     /// Draws micro-batches, judges their gradient and moves the weights.
     fn step(&mut self, observer: &mut dyn Observer) -> Result<Drawn> {
-        let place = self.data.position();
+        let (place, padding) = (self.data.position(), self.data.padding());
         let mut batches: Vec<Batch> = Vec::with_capacity(self.options.accumulation);
         while batches.len() < self.options.accumulation {
             match self.data.next()? {
@@ -66,6 +75,9 @@ impl Trainer<'_> {
                 None => break,
             }
         }
+        let padded = self.data.padding() - padding;
+        let all: usize = batches.iter().map(|batch| batch.tokens.len()).sum();
+        let tokens = PackingStats { useful: all as u64 - padded, padded };
         let counted: usize = batches.iter().map(Batch::counted).sum();
         if batches.is_empty() {
             return Ok(Drawn::Nothing);
@@ -75,18 +87,20 @@ impl Trainer<'_> {
             return Ok(Drawn::LeftOut);
         }
         clear(self.net);
+        self.net.take_choices();
         let mut loss = Loss::default();
         for batch in &batches {
             loss += self.net.accumulate(batch, 1.0 / counted as f32)?;
         }
-        let (mean, norm) = (loss.mean(), global_norm(self.net.params()));
+        let (mean, norm) = (loss.mean(), global_norm(self.optimizer.pool(), self.net.params()));
         self.check_finite(mean, norm, &place)?;
         if self.is_left_out(mean, norm, observer)? {
             return Ok(Drawn::LeftOut);
         }
         let rate = self.options.schedule.rate(self.state.step);
         self.optimizer.step(self.net.params_mut(), rate, clip_factor(norm, self.options.clip));
-        Ok(Drawn::Learned(loss, norm))
+        let choices = self.net.take_choices().and_then(Preferences::of);
+        Ok(Drawn::Learned(Learned { loss, norm, tokens, accuracy: choices.map(|it| it.accuracy) }))
     }
 
     fn check_finite(&self, loss: f64, norm: f64, place: &Position) -> Result<()> {
@@ -158,16 +172,13 @@ impl Trainer<'_> {
     }
 
     /// Counts the step, and does what is due after it.
-    fn finish_step(
-        &mut self,
-        loss: Loss,
-        norm: f64,
-        start: Instant,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
+    fn finish_step(&mut self, learned: Learned, start: Instant, observer: &mut dyn Observer) -> Result<()> {
+        let Learned { loss, norm, tokens, accuracy } = learned;
         let (schedule, options) = (self.options.schedule, &self.options);
         let (rate, stage) = (schedule.rate(self.state.step), schedule.stage(self.state.step));
         let seconds = start.elapsed().as_secs_f64();
+        self.work.0 += tokens;
+        self.work.1 += seconds;
         let state = &mut self.state;
         state.step += 1;
         state.tokens += loss.count as u64;
@@ -185,6 +196,9 @@ impl Trainer<'_> {
             epoch: state.data.epoch,
             seconds,
             tokens_per_second: loss.count as f64 / seconds.max(1e-9),
+            useful_tokens_per_second: tokens.useful as f64 / seconds.max(1e-9),
+            padding: tokens.padding(),
+            accuracy,
             elapsed: state.seconds,
             memory: memory().0,
         };
@@ -217,6 +231,7 @@ impl Trainer<'_> {
         let beginning = source.position();
         let mut loss = Loss::default();
         let mut batches = 0;
+        self.net.take_choices();
         while self.options.validation_batches == 0 || batches < self.options.validation_batches {
             let Some(batch) = source.next()? else { break };
             loss += self.net.loss(&batch)?;
@@ -246,6 +261,7 @@ impl Trainer<'_> {
             loss: mean,
             perplexity: mean.exp(),
             tokens: loss.count,
+            preferences: self.net.take_choices().and_then(Preferences::of),
             best,
             seconds: start.elapsed().as_secs_f64(),
             metrics,

@@ -1,5 +1,7 @@
 //! The golden models and the batch that their gradients are of.
 
+#![allow(dead_code)] // each test file uses a part of this
+
 use std::path::{Path, PathBuf};
 
 use ounce_train::{Batch, IGNORE};

@@ -155,10 +155,6 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    unsafe fn multiply_add_ints(sum: [__m256i; 2], a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
-        both!(half => _mm256_add_epi32(sum[half], _mm256_mullo_epi32(a[half], b[half])))
-    }
-    #[inline(always)]
     unsafe fn subtract_shifted<const BITS: u32>(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
         both!(half => {
             let shifted = _mm256_sll_epi32(b[half], _mm_cvtsi32_si128(BITS as i32));

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::super::int8::MAGIC;
 use super::{Simd, ahead};
 
 /// AVX-512 F, BW, VL, DQ and VNNI.
@@ -70,6 +71,38 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn dots_of<const T: usize>(
+        mut sums: [__m512i; T],
+        weights: &[__m512i],
+        _bits: usize,
+        values: *const i8,
+    ) -> [__m512i; T] {
+        // SAFETY: the same contract.
+        unsafe {
+            if T <= 2 {
+                // Two sums a token: products wait half as long for each other.
+                let (first, second) = weights.split_at(weights.len() / 2);
+                for (t, sum) in sums.iter_mut().enumerate() {
+                    let mut other = Self::splat_int(0);
+                    for (group, (first, second)) in first.iter().zip(second).enumerate() {
+                        let four = values.add(t * 32 + group * 4);
+                        *sum = Self::dot(*sum, *first, four);
+                        other = Self::dot(other, *second, four.add(weights.len() / 2 * 4));
+                    }
+                    *sum = _mm512_add_epi32(*sum, other);
+                }
+                return sums;
+            }
+            for (group, weights) in weights.iter().enumerate() {
+                for (t, sum) in sums.iter_mut().enumerate() {
+                    *sum = Self::dot(*sum, *weights, values.add(t * 32 + group * 4));
+                }
+            }
+            sums
+        }
+    }
+
+    #[inline(always)]
     unsafe fn splat_int(value: i32) -> __m512i {
         intrinsics!(_mm512_set1_epi32(value))
     }
@@ -90,16 +123,26 @@ impl Simd for Avx512 {
         intrinsics!(_mm512_dpwssd_epi32(sum, pairs, _mm512_set1_epi32(two.cast::<i32>().read_unaligned())))
     }
     #[inline(always)]
-    unsafe fn multiply_add_ints(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        intrinsics!(_mm512_add_epi32(sum, _mm512_mullo_epi32(a, b)))
-    }
-    #[inline(always)]
     unsafe fn subtract_shifted<const BITS: u32>(a: __m512i, b: __m512i) -> __m512i {
         intrinsics!(_mm512_sub_epi32(a, _mm512_slli_epi32::<BITS>(b)))
     }
     #[inline(always)]
     unsafe fn to_floats(a: __m512i) -> __m512 {
         intrinsics!(_mm512_cvtepi32_ps(a))
+    }
+    #[inline(always)]
+    unsafe fn start(offset: u8, start: *const i32, _sums: *const i16, _parts: usize) -> __m512i {
+        let none = MAGIC.to_bits() as i32;
+        intrinsics!(_mm512_set1_epi32(if offset == 0 { none } else { *start }))
+    }
+    /// The bits of the sum are those of [`MAGIC`] plus the sum: one instruction in place of a conversion and a product.
+    /// Its result is the same, the nearest f32 to the product.
+    #[inline(always)]
+    unsafe fn scaled(sum: __m512i, scale: *const [f32; 2]) -> __m512 {
+        intrinsics!({
+            let [scale, shift] = *scale;
+            _mm512_fmadd_ps(_mm512_castsi512_ps(sum), _mm512_set1_ps(scale), _mm512_set1_ps(shift))
+        })
     }
 
     #[inline(always)]

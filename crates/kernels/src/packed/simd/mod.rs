@@ -81,6 +81,22 @@ pub(crate) trait Simd: Copy + 'static {
         sum
     }
 
+    /// [`Simd::dots`] for `T` tokens whose values are 32 bytes apart, `values` those of the first. A path with
+    /// registers for the sums of many takes turns with the tokens, so that no product waits for the one before.
+    #[inline(always)]
+    unsafe fn dots_of<const T: usize>(
+        mut sums: [Self::Ints; T],
+        weights: &[Self::Bytes],
+        bits: usize,
+        values: *const i8,
+    ) -> [Self::Ints; T] {
+        for (t, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the same contract.
+            *sum = unsafe { Self::dots(*sum, weights, bits, values.add(t * 32)) };
+        }
+        sums
+    }
+
     /// The same number in all lanes.
     unsafe fn splat_int(value: i32) -> Self::Ints;
     /// Sixteen bytes as numbers 0..=255.
@@ -91,12 +107,37 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn pair(low: Self::Ints, high: Self::Ints) -> Self::Ints;
     /// Adds to each lane the products of its two 16-bit numbers with the two at `two`.
     unsafe fn dot_pair(sum: Self::Ints, pairs: Self::Ints, two: *const i16) -> Self::Ints;
-    /// `sum + a · b`.
-    unsafe fn multiply_add_ints(sum: Self::Ints, a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// `a − (b << BITS)`.
     unsafe fn subtract_shifted<const BITS: u32>(a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// As f32.
     unsafe fn to_floats(a: Self::Ints) -> Self::Floats;
+
+    /// What the sum of products of one of a unit's `parts` with a token begins with, for [`Simd::scaled`]: weights are
+    /// `offset` too large. `start` and `sums` are what the activations hold for the part (see
+    /// [`int8`](super::int8)); a path takes what suits it.
+    #[inline(always)]
+    unsafe fn start(offset: u8, start: *const i32, sums: *const i16, parts: usize) -> Self::Ints {
+        let _ = start;
+        let negative = -i32::from(offset);
+        // SAFETY: the same contract.
+        unsafe {
+            match (offset, parts) {
+                (0, _) => Self::splat_int(0),
+                (_, 1) => {
+                    let offsets = Self::pair(Self::splat_int(negative), Self::splat_int(negative));
+                    Self::dot_pair(Self::splat_int(0), offsets, sums)
+                }
+                _ => Self::splat_int(negative * i32::from(*sums)),
+            }
+        }
+    }
+
+    /// A sum that began with [`Simd::start`], times a token's scale.
+    #[inline(always)]
+    unsafe fn scaled(sum: Self::Ints, scale: *const [f32; 2]) -> Self::Floats {
+        // SAFETY: the same contract.
+        unsafe { Self::multiply(Self::to_floats(sum), Self::splat((*scale)[0])) }
+    }
 
     /// The same number in all lanes.
     unsafe fn splat(value: f32) -> Self::Floats;

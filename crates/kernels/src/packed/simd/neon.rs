@@ -274,10 +274,6 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         })
     }
     #[inline(always)]
-    unsafe fn multiply_add_ints(sum: [int32x4_t; 4], a: [int32x4_t; 4], b: [int32x4_t; 4]) -> [int32x4_t; 4] {
-        each!(quarter => vmlaq_s32(sum[quarter], a[quarter], b[quarter]))
-    }
-    #[inline(always)]
     unsafe fn subtract_shifted<const BITS: u32>(a: [int32x4_t; 4], b: [int32x4_t; 4]) -> [int32x4_t; 4] {
         each!(quarter => vmlsq_s32(a[quarter], b[quarter], vdupq_n_s32(1 << BITS)))
     }

@@ -113,10 +113,6 @@ impl Simd for Scalar {
         })
     }
     #[inline(always)]
-    unsafe fn multiply_add_ints(sum: [i32; 16], a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
-        std::array::from_fn(|lane| sum[lane] + a[lane] * b[lane])
-    }
-    #[inline(always)]
     unsafe fn subtract_shifted<const BITS: u32>(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
         std::array::from_fn(|lane| a[lane] - (b[lane] << BITS))
     }

@@ -289,7 +289,7 @@ fn write_texts(model: &Model, family: &families::Family, planned: &[Planned], fo
     Ok(())
 }
 
-/// A `tokenizer_config.json` for a tokenizer that came without one (from a GGUF or llama2.c file).
+/// A `tokenizer_config.json` for a tokenizer that came without one (from a GGUF or llama2.c file, or for a new model).
 fn tokenizer_config(model: &Model, tokenizer: &crate::tokenizer::Tokenizer) -> Value {
     let special = tokenizer.special();
     let piece = |id: Option<u32>| id.and_then(|id| tokenizer.piece(id));
@@ -302,6 +302,9 @@ fn tokenizer_config(model: &Model, tokenizer: &crate::tokenizer::Tokenizer) -> V
         ("eos_token", special.eos.first().copied()),
         ("pad_token", special.pad),
         ("unk_token", special.unk),
+        ("cls_token", special.cls),
+        ("sep_token", special.sep),
+        ("mask_token", special.mask),
     ];
     for (key, id) in named {
         if let Some(piece) = piece(id) {

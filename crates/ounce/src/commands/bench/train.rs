@@ -2,6 +2,7 @@
 //!
 //! Every turn is a process of its own, so that its peak of memory is its own: ounce starts itself with `--turn`.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -24,7 +25,7 @@ use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
-use crate::{output, units};
+use crate::{output, source, units};
 
 /// The peer: a plain PyTorch program with the same model, weights, data and optimizer.
 const SCRIPT: &str = include_str!("../../../../../tests/compare/train_step.py");
@@ -37,6 +38,8 @@ Examples:
   ounce bench train --layers 12 --hidden 512 --feed-forward 1536 --checkpointing
   ounce bench train --against python=.venv/bin/python     PyTorch in turn: same weights, same data, same optimizer
   ounce bench train --against python=python3 --precision bf16
+  ounce bench train --against program=./candle-train      any program with the flags and the output of the script
+  ounce bench train --data stories.txt --steps 300 --against python=python3    how losses compare on real text
 The first two steps of a turn warm up and are not counted. Every turn is a process of its own.")]
 pub struct Args {
     /// Layers
@@ -75,18 +78,33 @@ pub struct Args {
     /// Keep only the layers' inputs and compute the rest again
     #[arg(long)]
     checkpointing: bool,
-    /// A peer to run in turn: python=PATH of an interpreter that has torch, numpy and safetensors
-    #[arg(long, value_name = "python=PATH", value_parser = interpreter)]
-    against: Option<PathBuf>,
+    /// A peer to run in turn: python=PATH of an interpreter that has torch, numpy and safetensors; or program=PATH
+    #[arg(long, value_name = "KIND=PATH", value_parser = peer)]
+    against: Option<Peer>,
+    /// Text to train on, each part of it once, with the built-in model's tokenizer; random ids if left away
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
     /// Run one turn on a folder made before, and print what was measured
     #[arg(long, value_name = "FOLDER", hide = true)]
     turn: Option<PathBuf>,
 }
 
-fn interpreter(text: &str) -> Result<PathBuf, String> {
+/// What runs in turn with ounce.
+#[derive(Debug, Clone)]
+enum Peer {
+    /// An interpreter for the script in the program.
+    Python(PathBuf),
+    /// A program that takes the script's options and prints what it prints.
+    Program(PathBuf),
+}
+
+fn peer(text: &str) -> Result<Peer, String> {
     match text.split_once('=') {
-        Some(("python", path)) if !path.is_empty() => Ok(path.into()),
-        _ => Err(format!("{text} should read python=PATH, with the interpreter that has torch")),
+        Some(("python", path)) if !path.is_empty() => Ok(Peer::Python(path.into())),
+        Some(("program", path)) if !path.is_empty() => Ok(Peer::Program(path.into())),
+        _ => Err(format!(
+            "{text} should read python=PATH, with an interpreter that has torch, or program=PATH"
+        )),
     }
 }
 
@@ -149,6 +167,8 @@ struct Comparison {
     memory_ratio: f64,
     /// The greatest relative difference of the losses of a step.
     loss_difference: f64,
+    /// Ours over the peer's, of the mean loss in the last tenth of the steps.
+    last_loss_ratio: f64,
 }
 
 /// What is printed with `--json`.
@@ -191,10 +211,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         bar.set((ours.len() + theirs.len()) as u64, works as u64);
         watch.check()?;
         ours.push(own_turn(&args, folder.path())?);
-        if let Some(python) = &args.against {
+        if let Some(peer) = &args.against {
             bar.set((ours.len() + theirs.len()) as u64, works as u64);
             watch.check()?;
-            theirs.push(peer_turn(&args, python, folder.path())?);
+            theirs.push(peer_turn(&args, peer, folder.path())?);
         }
     }
     drop(bar);
@@ -226,8 +246,15 @@ fn compare(ours: &[Turn], theirs: &[Turn], tokens: usize) -> Comparison {
         ratios: pairs.map(|(own, peer)| own / peer).collect(),
         memory_ratio: own.peak_bytes as f64 / peer.peak_bytes as f64,
         loss_difference: losses.map(|(own, peer)| (own / peer - 1.0).abs()).fold(0.0, f64::max),
+        last_loss_ratio: last_loss(&own.losses) / last_loss(&peer.losses),
         peer,
     }
+}
+
+/// The mean of the last tenth.
+fn last_loss(losses: &[f64]) -> f64 {
+    let last = &losses[losses.len() - losses.len().div_ceil(10)..];
+    last.iter().sum::<f64>() / last.len() as f64
 }
 
 /// The model that both tools begin with, and its data, in a folder.
@@ -262,12 +289,40 @@ fn prepare(args: &Args, folder: &Path) -> anyhow::Result<Net> {
     };
     let net = Net::random(&model, Options::default(), Init::default(), 1)?;
     net.save(&folder.join("model"))?;
-    let mut random = StdRng::seed_from_u64(1);
     let count = args.steps * args.batch * (args.context + 1);
-    let ids = (0..count).flat_map(|_| random.random_range(0..args.vocab as u32).to_le_bytes());
-    std::fs::write(folder.join("tokens.bin"), ids.collect::<Vec<u8>>())?;
+    let ids = ids(args, count)?;
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    std::fs::write(folder.join("tokens.bin"), bytes)?;
     std::fs::write(folder.join("peer.py"), SCRIPT)?;
     Ok(net)
+}
+
+/// The ids that both tools train on.
+fn ids(args: &Args, count: usize) -> anyhow::Result<Vec<u32>> {
+    let Some(path) = &args.data else {
+        let mut random = StdRng::seed_from_u64(1);
+        return Ok((0..count).map(|_| random.random_range(0..args.vocab as u32)).collect());
+    };
+    let model = source::open(source::BUILT_IN)?;
+    let tokenizer = source::tokenizer(&model)?;
+    if args.vocab < tokenizer.id_limit() as usize {
+        bail!("--data needs --vocab {} or more, the tokenizer's ids", tokenizer.id_limit());
+    }
+    // A token of the built-in vocabulary has four bytes on average; no more is read than could be needed.
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).with_context(|| format!("{} can't be read", path.display()))?;
+    file.take(16 * count as u64).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut ids = tokenizer.encode(&text, false)?;
+    if ids.len() < count {
+        bail!(
+            "{} has {} tokens, {count} are needed; ask for fewer steps or name a longer text",
+            path.display(),
+            ids.len()
+        );
+    }
+    ids.truncate(count);
+    Ok(ids)
 }
 
 /// One turn of ounce in this process.
@@ -317,9 +372,13 @@ fn own_turn(args: &Args, folder: &Path) -> anyhow::Result<Turn> {
     measured(&mut command, "ounce")
 }
 
-fn peer_turn(args: &Args, python: &Path, folder: &Path) -> anyhow::Result<Turn> {
-    let mut command = Command::new(python);
-    command.arg(folder.join("peer.py")).arg("--folder").arg(folder.join("model"));
+fn peer_turn(args: &Args, peer: &Peer, folder: &Path) -> anyhow::Result<Turn> {
+    let (Peer::Python(path) | Peer::Program(path)) = peer;
+    let mut command = Command::new(path);
+    if let Peer::Python(_) = peer {
+        command.arg(folder.join("peer.py"));
+    }
+    command.arg("--folder").arg(folder.join("model"));
     command.arg("--tokens").arg(folder.join("tokens.bin"));
     for (flag, value) in [("--batch", args.batch), ("--context", args.context), ("--steps", args.steps)] {
         command.args([flag, &value.to_string()]);
@@ -328,7 +387,7 @@ fn peer_turn(args: &Args, python: &Path, folder: &Path) -> anyhow::Result<Turn> 
     if args.precision == "bf16" {
         command.arg("--bf16");
     }
-    measured(&mut command, &python.display().to_string())
+    measured(&mut command, &path.display().to_string())
 }
 
 fn measured(command: &mut Command, name: &str) -> anyhow::Result<Turn> {
@@ -378,8 +437,11 @@ fn print(report: &Report) -> anyhow::Result<()> {
             .iter()
             .fold((f64::INFINITY, 0.0f64), |(least, greatest), &it| (least.min(it), greatest.max(it)));
         output::line(format!(
-            "ratio {:.2} of the best steps ({least:.2}–{greatest:.2} of the turns' medians), memory {:.2}, losses differ by {:.1e} at most",
-            against.best_ratio, against.memory_ratio, against.loss_difference
+            "ratio {:.2} of the best steps ({least:.2}–{greatest:.2} of the turns' medians), memory {:.2}, losses differ by {:.1e} at most, by {:.2} % in the last tenth of the steps",
+            against.best_ratio,
+            against.memory_ratio,
+            against.loss_difference,
+            100.0 * (against.last_loss_ratio - 1.0)
         ))?;
     }
     Ok(())

@@ -132,6 +132,7 @@ pub(super) fn parts(
         train,
         validation,
         judge,
+        context: setup::context(config, model),
         tokens_per_step: per_step * average,
         lengths: (per_step, sequences),
         usual_rate: (!config.model.from.is_empty()).then_some(TUNING_RATE),

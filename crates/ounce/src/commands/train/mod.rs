@@ -1,7 +1,8 @@
 //! `ounce train`: a run from its file to a model's folder.
 
+mod batches;
 mod labelled;
-mod setup;
+pub(super) mod setup;
 mod watcher;
 
 use std::path::{Path, PathBuf};
@@ -74,6 +75,8 @@ struct Forecast {
     tokens_per_step: u64,
     tokens_per_epoch: u64,
     peak_learning_rate: f64,
+    /// What Step Law says for these parameters and tokens.
+    step_law: Suggestion,
     weight_bytes: u64,
     gradient_bytes: u64,
     optimizer_bytes: u64,
@@ -84,6 +87,18 @@ struct Forecast {
     seconds: f64,
 }
 
+/// Learning rate and batch by Step Law.
+#[derive(Debug, Serialize)]
+struct Suggestion {
+    learning_rate: f64,
+    /// As the law says.
+    batch_tokens: f64,
+    /// In whole sequences.
+    sequences: usize,
+    /// Why it may not hold here.
+    warnings: Vec<String>,
+}
+
 /// How a run went.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -91,6 +106,10 @@ struct Report {
     steps: u64,
     tokens: u64,
     seconds: f64,
+    /// Tokens of samples a second since the run was taken up, questions included and padding not.
+    useful_tokens_per_second: f64,
+    /// The part of all tokens that was padding, 0 to 1.
+    padding: f64,
     loss: Option<f64>,
     validation: Option<Validation>,
     best_validation: Option<f64>,
@@ -122,6 +141,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         if globals.json {
             output::json(&forecast)?
         } else {
+            if config.optimizer.lr != 0.0 {
+                forecast.step_law.warnings.iter().for_each(|warning| output::note(warning));
+            }
             print_forecast(&forecast)?
         }
         return Ok(Outcome::Done);
@@ -132,7 +154,12 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         (None, false) => Start::Fresh,
     };
     let Run { mut net, mut train, mut validation, judge, optimizer, schedule, .. } = run;
-    let classifies = net.skeleton().spec.classifier.is_some();
+    let spec = &net.skeleton().spec;
+    let next = match (spec.classifier.is_some(), spec.causal) {
+        (true, _) => "classify",
+        (false, true) => "run",
+        (false, false) => "logits",
+    };
     let options = setup::trainer_options(&config, schedule);
     // Cut to what a trait object's lifetime allows.
     let validation: Option<&mut dyn BatchSource> = match &mut validation {
@@ -157,7 +184,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         Ended::Stopped => None,
     };
     let charts = draw(&folder)?;
-    let state = trainer.state();
+    let (state, (tokens, seconds)) = (trainer.state(), trainer.work());
     let report = Report {
         ended: match ended {
             Ended::Finished => "finished",
@@ -167,6 +194,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         steps: state.step,
         tokens: state.tokens,
         seconds: state.seconds,
+        useful_tokens_per_second: tokens.useful as f64 / seconds.max(1e-9),
+        padding: tokens.padding(),
         loss: watcher.last.map(|step| step.loss),
         validation: watcher.validations.last().copied(),
         best_validation: state.best.map(|(loss, _)| loss),
@@ -180,7 +209,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if globals.json {
         output::json(&report)?
     } else {
-        print(&report, classifies)?
+        print(&report, next)?
     }
     match ended {
         Ended::Stopped => Err(Interrupted.into()),
@@ -253,6 +282,7 @@ fn forecast(config: &Config, run: &mut Run) -> anyhow::Result<Forecast> {
         tokens_per_step: run.tokens_per_step,
         tokens_per_epoch: run.train.tokens_per_epoch(),
         peak_learning_rate: run.schedule.peak,
+        step_law: suggestion(run),
         weight_bytes: net.params().iter().map(|param| 4 * param.value.len() as u64).sum(),
         gradient_bytes: 4 * trained,
         optimizer_bytes,
@@ -263,10 +293,21 @@ fn forecast(config: &Config, run: &mut Run) -> anyhow::Result<Forecast> {
     })
 }
 
+fn suggestion(run: &Run) -> Suggestion {
+    let advice = &run.advice;
+    Suggestion {
+        learning_rate: advice.rate,
+        batch_tokens: advice.batch_tokens,
+        sequences: advice.round_batch(run.context) / run.context,
+        warnings: advice.warnings.clone(),
+    }
+}
+
 fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
     let Forecast { weight_bytes, gradient_bytes, optimizer_bytes, buffer_bytes, .. } = *forecast;
     let total = weight_bytes + gradient_bytes + optimizer_bytes + buffer_bytes;
     let bytes = units::bytes;
+    let law = &forecast.step_law;
     let lines = [
         (
             "parameters",
@@ -287,6 +328,16 @@ fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
             ),
         ),
         ("learning rate", format!("{:.2e} at most", forecast.peak_learning_rate)),
+        (
+            "Step Law",
+            format!(
+                "learning rate {:.2e}, {:.0} tokens a step ({} sequences){}",
+                law.learning_rate,
+                law.batch_tokens,
+                law.sequences,
+                if law.warnings.is_empty() { "" } else { "; outside of the range it was fitted on" }
+            ),
+        ),
         (
             "memory",
             format!(
@@ -311,14 +362,20 @@ fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
     lines.iter().try_for_each(|(name, value)| output::line(format!("{name:<14} {value}")))
 }
 
-fn print(report: &Report, classifies: bool) -> anyhow::Result<()> {
+fn print(report: &Report, next: &str) -> anyhow::Result<()> {
     let time = units::seconds(std::time::Duration::from_secs_f64(report.seconds));
-    let rate = report.tokens as f64 / report.seconds.max(1e-9);
+    let preferences = report.validation.and_then(|validation| validation.preferences);
+    let unit = if preferences.is_some() { "choices" } else { "tokens" };
+    let padding = match report.padding {
+        0.0 => String::new(),
+        share => format!(", {:.1} % of all rows padding", 100.0 * share),
+    };
     output::line(format!(
-        "{}: {} steps, {} tokens in {time} ({rate:.0} tokens/s)",
+        "{}: {} steps, {} {unit} in {time} ({:.0} useful tokens/s{padding})",
         report.ended,
         report.steps,
-        units::count(report.tokens)
+        units::count(report.tokens),
+        report.useful_tokens_per_second,
     ))?;
     if let Some(validation) = &report.validation {
         output::line(format!("validation {}", watcher::said(validation)))?;
@@ -330,12 +387,9 @@ fn print(report: &Report, classifies: bool) -> anyhow::Result<()> {
         output::line(format!("loss curve in {}", chart.display()))?;
     }
     match &report.model {
-        Some(model) => output::line(format!(
-            "model in {}; try ounce {} {}",
-            model.display(),
-            if classifies { "classify" } else { "run" },
-            quoted(model)
-        )),
+        Some(model) => {
+            output::line(format!("model in {}; try ounce {next} {}", model.display(), quoted(model)))
+        }
         None => output::line(format!(
             "checkpoint in {}; --resume goes on",
             report.output.join("checkpoints").display()

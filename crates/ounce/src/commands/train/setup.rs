@@ -8,25 +8,22 @@ use anyhow::{Context, bail};
 use ounce_kernels::gemm::Compute;
 use ounce_model::Model;
 use ounce_model::tokenizer::Tokenizer;
-use ounce_train::config::{Config, Objective, Precision};
+use ounce_train::config::{Config, Precision};
 use ounce_train::data::labelled::judge::Judge;
-use ounce_train::data::masked::MaskSettings;
-use ounce_train::data::samples::{BatchSize, SampleSettings};
-use ounce_train::data::{
-    BatchSource, Cache, Documents, Encoder, LanguageStream, Limits, Recipe, StreamSettings,
-    masked::MaskedStream, packing::Packing, samples::SampleStream,
-};
+use ounce_train::data::{BatchSource, Cache, Documents, Encoder, Limits, Recipe};
 use ounce_train::net::{Net, Options};
 use ounce_train::optim::Optimizer;
-use ounce_train::schedule::{Schedule, step_law::step_law};
+use ounce_train::schedule::Schedule;
+use ounce_train::schedule::step_law::{Advice, step_law};
 use ounce_train::{Trainable, trainer};
 
+use super::batches::{Batches, is_masked};
 use super::labelled;
 use crate::progress::{Progress, Unit};
 use crate::source;
 
 /// Everything that a run needs.
-pub(super) struct Run {
+pub(in crate::commands) struct Run {
     pub net: Net,
     pub train: Box<dyn BatchSource>,
     pub validation: Option<Box<dyn BatchSource>>,
@@ -36,13 +33,17 @@ pub(super) struct Run {
     pub schedule: Schedule,
     /// Targets of a step, about.
     pub tokens_per_step: u64,
+    /// Tokens of a sequence at most.
+    pub context: usize,
+    /// What Step Law says of rate and batch.
+    pub advice: Advice,
     /// What the user should know.
     pub notes: Vec<String>,
 }
 
 /// A checkpoint that a run begins with, as far as its length depends on it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Begun {
+pub(in crate::commands) struct Begun {
     /// Steps done.
     pub step: u64,
     /// Steps in all that the checkpoint's run was to have; none for a branch, which has a length of its own.
@@ -50,14 +51,15 @@ pub(super) struct Begun {
 }
 
 /// Prepares a run.
-pub(super) fn prepare(config: &Config, begun: Option<Begun>) -> anyhow::Result<Run> {
+pub(in crate::commands) fn prepare(config: &Config, begun: Option<Begun>) -> anyhow::Result<Run> {
     let mut notes = Vec::new();
     let model = base(config)?;
     let parts = match labelled::task(config, &model)? {
         Some(task) => labelled::parts(config, &model, task, &mut notes)?,
         None => parts(config, &model)?,
     };
-    let Parts { mut net, mut train, validation, judge, tokens_per_step, lengths, usual_rate } = parts;
+    let Parts { mut net, mut train, validation, judge, context, tokens_per_step, lengths, usual_rate } =
+        parts;
     let total = match steps(config, tokens_per_step, lengths)? {
         Some(total) => total,
         // An interrupted run keeps the length it was given when it began.
@@ -75,17 +77,16 @@ pub(super) fn prepare(config: &Config, begun: Option<Begun>) -> anyhow::Result<R
         },
     };
     let spec = &net.skeleton().spec;
+    let advice = step_law(inner_parameters(&net) as f64, (total * tokens_per_step) as f64);
     let peak = match (config.optimizer.lr, usual_rate) {
         (0.0, Some(rate)) => {
             notes.push(format!("learning rate {rate:.2e}, as usual for labels; optimizer.lr sets another"));
             rate
         }
         (0.0, None) => {
-            let params = spec.parameters().saturating_sub(embedding_parameters(&net));
-            let law = step_law(params as f64, (total * tokens_per_step) as f64);
-            notes.extend(law.warnings);
-            notes.push(format!("learning rate {:.2e} by Step Law; optimizer.lr sets another", law.rate));
-            law.rate
+            notes.extend(advice.warnings.iter().cloned());
+            notes.push(format!("learning rate {:.2e} by Step Law; optimizer.lr sets another", advice.rate));
+            advice.rate
         }
         (rate, _) => rate,
     };
@@ -95,7 +96,7 @@ pub(super) fn prepare(config: &Config, begun: Option<Begun>) -> anyhow::Result<R
     }
     let optimizer = Optimizer::new(options, net.params())?;
     let schedule = config.schedule.schedule(peak, total)?;
-    Ok(Run { net, train, validation, judge, optimizer, schedule, tokens_per_step, notes })
+    Ok(Run { net, train, validation, judge, optimizer, schedule, tokens_per_step, context, advice, notes })
 }
 
 /// What is trained and on what.
@@ -104,6 +105,8 @@ pub(super) struct Parts {
     pub train: Box<dyn BatchSource>,
     pub validation: Option<Box<dyn BatchSource>>,
     pub judge: Option<Judge>,
+    /// Tokens of a sequence at most.
+    pub context: usize,
     /// Tokens of a step, about.
     pub tokens_per_step: u64,
     /// What a step has and what an epoch has, in the same unit.
@@ -114,28 +117,33 @@ pub(super) struct Parts {
 
 /// A language model or an encoder on text.
 fn parts(config: &Config, model: &Model) -> anyhow::Result<Parts> {
-    let net = network(config, model)?;
+    let mut net = network(config, model)?;
     let tokenizer = source::tokenizer(net.skeleton())?.clone();
-    let context = match config.data.context {
-        0 => net.skeleton().spec.context_length,
-        context => context,
-    };
+    let context = context(config, model);
     let (train, validation) = documents(config, net.skeleton(), &tokenizer, context)?;
-    let source = |documents: Documents, epochs: Option<u64>, shuffle: bool| {
-        batches(config, net.skeleton(), &tokenizer, context, documents, epochs, shuffle)
-    };
-    let train = source(train, None, config.data.shuffle)?;
-    let validation = validation.map(|documents| source(documents, Some(1), false)).transpose()?;
-    let tokens_per_step = (config.train.batch * context * config.train.accumulation) as u64;
+    let batches = Batches { config, tokenizer: &tokenizer, context };
+    let (train, per_batch) = batches.of(train, &mut net, None, config.data.shuffle)?;
+    let validation = validation.map(|documents| batches.of(documents, &mut net, Some(1), false));
+    let validation = validation.transpose()?.map(|(source, _)| source);
+    let tokens_per_step = (per_batch * config.train.accumulation) as u64;
     let lengths = (tokens_per_step, train.tokens_per_epoch());
-    Ok(Parts { net, train, validation, judge: None, tokens_per_step, lengths, usual_rate: None })
+    Ok(Parts { net, train, validation, judge: None, context, tokens_per_step, lengths, usual_rate: None })
 }
 
-/// Parameters of tables and head, which scaling laws leave out.
-fn embedding_parameters(net: &Net) -> u64 {
+/// Tokens of a sequence at most.
+pub(super) fn context(config: &Config, model: &Model) -> usize {
+    match config.data.context {
+        0 => model.spec.context_length,
+        context => context,
+    }
+}
+
+/// Parameters without tables and head, as scaling laws count them.
+pub(in crate::commands) fn inner_parameters(net: &Net) -> u64 {
     use ounce_train::ParamKind::{Embedding, Head};
     let outside = net.params().iter().filter(|param| matches!(param.kind, Embedding | Head));
-    outside.map(|param| param.value.len() as u64).sum()
+    let outside = outside.map(|param| param.value.len() as u64).sum();
+    net.skeleton().spec.parameters().saturating_sub(outside)
 }
 
 /// The model that is trained: new, without weights, or one to go on from.
@@ -171,6 +179,8 @@ pub(super) fn network(config: &Config, model: &Model) -> anyhow::Result<Net> {
         },
         checkpointing: config.train.checkpointing,
         embedding_gradient: config.model.embedding_gradient(),
+        beta: config.train.beta,
+        balance: config.train.balance as f32,
     };
     if config.model.from.is_empty() {
         return Ok(Net::random(model, options, config.model.initial(), config.train.seed)?);
@@ -250,72 +260,6 @@ fn documents(
     Ok((train, Some(held)))
 }
 
-fn is_masked(config: &Config, model: &Model) -> anyhow::Result<bool> {
-    match (config.data.objective, model.spec.causal) {
-        (Objective::Masked, true) => bail!("data.objective masked is for encoders; this model is a decoder"),
-        (Objective::Language | Objective::Answers, false) => {
-            bail!(
-                "this model is an encoder, which learns hidden tokens; set data.objective to masked or auto"
-            )
-        }
-        (Objective::Masked | Objective::Auto, false) => Ok(true),
-        _ => Ok(false),
-    }
-}
-
-fn batches(
-    config: &Config,
-    model: &Model,
-    tokenizer: &Tokenizer,
-    context: usize,
-    documents: Documents,
-    epochs: Option<u64>,
-    shuffle: bool,
-) -> anyhow::Result<Box<dyn BatchSource>> {
-    let (sequences, seed) = (config.train.batch, config.train.seed);
-    if is_masked(config, model)? {
-        let special = tokenizer.special();
-        let need = |id: Option<u32>, what: &str| {
-            id.with_context(|| format!("the tokenizer has no {what} token, which masked training needs"))
-        };
-        let never = (0..tokenizer.id_limit()).filter(|&id| tokenizer.is_special(id)).collect();
-        let settings = MaskSettings {
-            context,
-            sequences,
-            seed,
-            epochs,
-            rate: config.data.mask,
-            longest_run: 1,
-            mask: need(special.mask, "mask")?,
-            cls: need(special.cls.or(special.bos), "cls")?,
-            sep: need(special.sep.or(special.eos.first().copied()), "sep")?,
-            never,
-            order: None,
-        };
-        return Ok(Box::new(MaskedStream::new(documents, settings)?));
-    }
-    let answers = documents.cache().header().has_loss;
-    if config.data.objective == Objective::Answers && !answers {
-        bail!("the data has no answers to learn; set data.objective to language");
-    }
-    if answers && config.data.objective != Objective::Language {
-        let settings = SampleSettings {
-            context,
-            size: BatchSize::Tokens(sequences * context),
-            seed,
-            shuffle,
-            epochs,
-            packing: Packing::default(),
-            isolated: true,
-            pad: tokenizer.special().pad.unwrap_or(0),
-        };
-        return Ok(Box::new(SampleStream::new(documents, settings)?));
-    }
-    let layout = config.data.layout;
-    let settings = StreamSettings { context, sequences, seed, shuffle, epochs, layout };
-    Ok(Box::new(LanguageStream::new(documents, settings)?))
-}
-
 /// Steps of the run; none if they follow from its minutes.
 fn steps(config: &Config, tokens_per_step: u64, lengths: (u64, u64)) -> anyhow::Result<Option<u64>> {
     let (per_step, per_epoch) = lengths;
@@ -337,7 +281,7 @@ fn steps(config: &Config, tokens_per_step: u64, lengths: (u64, u64)) -> anyhow::
 }
 
 /// How long a step takes: the better of two micro-batches, from which nothing is learned.
-pub(super) fn seconds_per_step(
+pub(in crate::commands) fn seconds_per_step(
     net: &mut Net,
     source: &mut dyn BatchSource,
     accumulation: usize,
@@ -357,7 +301,7 @@ pub(super) fn seconds_per_step(
 }
 
 /// The loop's settings.
-pub(super) fn trainer_options(config: &Config, schedule: Schedule) -> trainer::Options {
+pub(in crate::commands) fn trainer_options(config: &Config, schedule: Schedule) -> trainer::Options {
     let guard = trainer::guard::Options {
         deviations: config.guard.deviations,
         cap: config.guard.cap,

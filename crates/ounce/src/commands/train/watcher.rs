@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ounce_engine::{Engine, Generation, Mode, Sampler, Sampling};
 use ounce_model::Model;
-use ounce_train::trainer::{Guarded, Observer, Step, Validation, guard::Verdict};
+use ounce_train::trainer::{Guarded, Observer, Preferences, Step, Validation, guard::Verdict};
 use ounce_train::{Error, Trainable};
 
 use crate::interrupt::Watch;
@@ -60,7 +60,12 @@ impl Observer for Watcher {
         let loss = self.loss.map_or(step.loss, |loss| 0.95 * loss + 0.05 * step.loss);
         self.loss = Some(loss);
         let memory = step.memory.map_or(String::new(), |bytes| format!(" · {}", units::bytes(bytes)));
-        self.bar.say(&format!("loss {loss:.4} · {:.0} tokens/s{memory}", step.tokens_per_second));
+        let padding = match step.padding {
+            0.0 => String::new(),
+            share => format!(" · {:.0} % padding", 100.0 * share),
+        };
+        let speed = step.useful_tokens_per_second;
+        self.bar.say(&format!("loss {loss:.4} · {speed:.0} tokens/s{padding}{memory}"));
         self.bar.set(step.step, self.total);
         self.last = Some(*step);
         Ok(())
@@ -99,12 +104,22 @@ impl Observer for Watcher {
     }
 }
 
-/// A validation in words: loss, and perplexity or what a classifier is judged by.
+/// How well a network chooses between answers.
+fn in_words(preferences: &Preferences) -> String {
+    let Preferences { pairs, accuracy, margin, better, worse, .. } = preferences;
+    format!(
+        "{:.1} % of {pairs} choices right, margin {margin:.3}; better answers {better:+.2} nats, worse {worse:+.2}",
+        100.0 * accuracy
+    )
+}
+
+/// A validation in words: loss, and perplexity, how it chooses between answers, or what a classifier is judged by.
 pub(super) fn said(validation: &Validation) -> String {
-    let Validation { loss, perplexity, metrics, .. } = validation;
-    match metrics.to_string() {
-        none if none.is_empty() => format!("loss {loss:.4}, perplexity {perplexity:.3}"),
-        metrics => format!("loss {loss:.4}, {metrics}"),
+    let Validation { loss, perplexity, preferences, metrics, .. } = validation;
+    match (preferences, metrics.to_string()) {
+        (Some(preferences), _) => format!("loss {loss:.4}, {}", in_words(preferences)),
+        (None, none) if none.is_empty() => format!("loss {loss:.4}, perplexity {perplexity:.3}"),
+        (None, metrics) => format!("loss {loss:.4}, {metrics}"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ounce_eval::answers::Articles;
+use ounce_kernels::pool::Pool;
 use ounce_model::Model;
 use ounce_model::tokenizer::Tokenizer;
 use rand::{RngExt, SeedableRng};
@@ -255,7 +256,7 @@ fn learn(net: &mut Net, steps: usize, peak: f64, next: &mut dyn FnMut() -> Resul
         net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
         let rising = (step + 1) as f64 / warmup as f64;
         let falling = (steps - step) as f64 / (steps - warmup).max(1) as f64;
-        let factor = clip_factor(global_norm(net.params()), Some(1.0));
+        let factor = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
         optimizer.step(net.params_mut(), peak * rising.min(falling).min(1.0), factor);
     }
     Ok(())

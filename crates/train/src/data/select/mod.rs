@@ -3,7 +3,9 @@
 //! The model itself tells how hard an example is: `IFD = PPL(answer | question) / PPL(answer)`, with
 //! `PPL = exp(mean loss over the answer's tokens)`. From 1 on, the question is no help, so question and answer do not
 //! belong together, and the example is dropped. The others are grouped by what their questions mean, and of each group
-//! the hardest are kept.
+//! the hardest are kept. [`judge`] measures both with the model.
+
+mod judge;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -11,6 +13,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
+
+pub(crate) use judge::scale_to_one;
+pub use judge::{Judgement, centre, judge};
 
 /// What is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

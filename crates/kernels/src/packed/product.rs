@@ -1,0 +1,243 @@
+//! The product of a panel whose codes have scales, and perhaps minima, for 16 or 32 values:
+//! `w = s · (c − o) + m`, where s and m belong to a *part* of a unit (all of it, or half of it).
+//!
+//! With int8 activations `x = a · v` a part adds `(a · Σ (c − o) · v) · s + (a · Σ v) · m`: the first sum is exact in
+//! integers, the second one comes with the activations. Codes are multiplied as they are stored; what the offset adds
+//! too much is taken off where the sum begins, which comes with the activations as well.
+
+use super::dispatch::{Product, Tile};
+use super::panel::Blocks;
+use super::planes::{self, UNIT};
+use super::simd::Simd;
+use super::{Form, Int8, PANEL, TILE};
+
+/// What a code stands for.
+#[derive(Clone, Copy)]
+pub(super) enum Codes {
+    /// Itself.
+    Unsigned,
+    /// Itself less a number.
+    Less(u8),
+    /// A signed byte.
+    Signed,
+    /// An entry of a table.
+    Table(&'static [i8; 16]),
+}
+
+impl Codes {
+    /// What is added to the numbers that codes stand for when they are multiplied as unsigned bytes; `flipped` says
+    /// whether signed ones are.
+    const fn offset(self, flipped: bool) -> u8 {
+        match self {
+            Codes::Unsigned => 0,
+            Codes::Less(offset) => offset,
+            Codes::Signed | Codes::Table(_) => {
+                if flipped {
+                    128
+                } else {
+                    0
+                }
+            }
+        }
+    }
+}
+
+/// A format as its kernel sees it.
+pub(super) trait Format: 'static {
+    const BITS: usize;
+    const CODES: Codes;
+    /// Units of a block, and parts of a unit: 1 or 2.
+    const UNITS: usize;
+    const PARTS: usize;
+    const MINIMA: bool;
+    /// Bytes of what belongs to a block besides its codes.
+    const EXTRAS: usize;
+
+    /// The scales of a unit's part.
+    ///
+    /// # Safety
+    /// As [`Simd`]'s functions; a block's extras can be read.
+    unsafe fn scales<S: Simd>(extras: *const u8, unit: usize, part: usize) -> S::Floats;
+
+    /// The minima of a unit's part, if the format has them.
+    ///
+    /// # Safety
+    /// As [`Format::scales`].
+    unsafe fn minima<S: Simd>(extras: *const u8, unit: usize, part: usize) -> S::Floats;
+
+    /// Bits of the weights that are multiplied; 8 if they are signed.
+    const WEIGHT_BITS: usize =
+        if matches!(Self::CODES, Codes::Signed | Codes::Table(_)) { 8 } else { Self::BITS };
+    const UNIT_BYTES: usize = planes::unit_bytes(Self::BITS);
+    const BLOCKS: Blocks = Blocks { codes: Self::UNITS * Self::UNIT_BYTES, extras: Self::EXTRAS };
+    const GROUP: usize = Self::BLOCKS.group();
+    const FORM: Form = Form::Int8(Int8 {
+        block: UNIT * Self::UNITS,
+        offset: Self::CODES.offset(true),
+        part: UNIT / Self::PARTS,
+    });
+}
+
+/// The product of a format.
+pub(super) struct Units<F>(std::marker::PhantomData<F>);
+
+impl<F: Format> Product for Units<F> {
+    const TAKEN_APART: bool = true;
+
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
+        // SAFETY: the same contract.
+        unsafe { multiply::<S, F, T, false>(panel, tile, 1, sums) }
+    }
+
+    #[inline(always)]
+    unsafe fn octets<S: Simd>(panel: &[u8], tile: Tile<'_>, octets: usize, sums: &mut [[f32; PANEL]]) {
+        // SAFETY: the same contract.
+        unsafe { multiply::<S, F, TILE, true>(panel, tile, octets, sums) }
+    }
+}
+
+/// Sums of `T` tokens, which registers hold, or of `MANY` octets of them, which memory holds: then each unit of weights
+/// is taken apart once for all of them.
+///
+/// # Safety
+/// As [`Product::sums`].
+#[inline(always)]
+unsafe fn multiply<S: Simd, F: Format, const T: usize, const MANY: bool>(
+    panel: &[u8],
+    tile: Tile<'_>,
+    octets: usize,
+    sums: &mut [[f32; PANEL]],
+) {
+    let blocks = tile.x.columns() / (UNIT * F::UNITS);
+    let x = tile.x.ints_at(tile.first());
+    let offset = F::CODES.offset(S::FLIPPED);
+    assert!(sums.len() >= octets * T, "a sum for every token");
+    let out = sums.as_mut_ptr().cast::<f32>();
+    // SAFETY: all offsets stay inside the panel and the tokens' activations (`blocks` blocks each), and `out` has the
+    // sums of all tokens, just checked.
+    unsafe {
+        let mut total = [S::splat(0.0); T];
+        if MANY {
+            out.write_bytes(0, octets * T * PANEL);
+        }
+        let mut codes = panel.as_ptr();
+        let mut block = 0;
+        while block < blocks {
+            let count = F::GROUP.min(blocks - block);
+            let mut extras = codes.add(count * F::BLOCKS.codes);
+            for _ in 0..count {
+                for line in 0..F::EXTRAS.div_ceil(64) {
+                    S::prefetch(extras.add(line * 64));
+                }
+                for index in 0..F::UNITS {
+                    for line in 0..F::UNIT_BYTES / 64 {
+                        S::prefetch(codes.add(line * 64));
+                    }
+                    let weights = weights::<S, F>(codes);
+                    codes = codes.add(F::UNIT_BYTES);
+                    let scales =
+                        [F::scales::<S>(extras, index, 0), F::scales::<S>(extras, index, F::PARTS - 1)];
+                    let minima =
+                        [F::minima::<S>(extras, index, 0), F::minima::<S>(extras, index, F::PARTS - 1)];
+                    for octet in 0..if MANY { octets } else { 1 } {
+                        let slot = octet * x.octet + (block * F::UNITS + index) * x.width;
+                        let x_scales = x.scales.add(octet * x.octet_scales + block * x.width);
+                        for part in 0..F::PARTS {
+                            let groups = 8 / F::PARTS;
+                            let mut dots = [S::splat_int(0); T];
+                            for t in 0..T {
+                                let slot = slot + t;
+                                dots[t] = S::start(
+                                    offset,
+                                    x.starts.add(slot * F::PARTS + part),
+                                    x.sums.add(slot * 2 + part),
+                                    F::PARTS,
+                                );
+                            }
+                            let dots = S::dots_of(
+                                dots,
+                                &weights[part * groups..(part + 1) * groups],
+                                F::WEIGHT_BITS,
+                                x.values.add(slot * UNIT + part * groups * 4),
+                            );
+                            for t in 0..T {
+                                let out = out.add((octet * T + t) * PANEL);
+                                let mut sum = if MANY { S::floats(out.cast()) } else { total[t] };
+                                sum = S::multiply_add(S::scaled(dots[t], x_scales.add(t)), scales[part], sum);
+                                if F::MINIMA {
+                                    let weighted = S::splat(*x.weighted.add((slot + t) * F::PARTS + part));
+                                    sum = S::multiply_add(minima[part], weighted, sum);
+                                }
+                                if MANY {
+                                    S::store(sum, out);
+                                } else {
+                                    total[t] = sum;
+                                }
+                            }
+                        }
+                    }
+                }
+                extras = extras.add(F::EXTRAS);
+                block += 1;
+            }
+            codes = extras;
+        }
+        if !MANY {
+            for t in 0..T {
+                S::store(total[t], out.add(t * PANEL));
+            }
+        }
+    }
+}
+
+/// The weights of a unit as the products take them.
+///
+/// # Safety
+/// As [`planes::get`].
+#[inline(always)]
+unsafe fn weights<S: Simd, F: Format>(unit: *const u8) -> [S::Bytes; 8] {
+    // SAFETY: the same contract.
+    unsafe {
+        let mut codes = match F::BITS {
+            8 => planes::get::<S, 8>(unit),
+            6 => planes::get::<S, 6>(unit),
+            5 => planes::get::<S, 5>(unit),
+            3 => planes::get::<S, 3>(unit),
+            2 => planes::get::<S, 2>(unit),
+            _ => planes::get::<S, 4>(unit),
+        };
+        if let Codes::Table(table) = F::CODES {
+            for codes in &mut codes {
+                *codes = S::lookup(table, *codes);
+            }
+        }
+        if matches!(F::CODES, Codes::Signed | Codes::Table(_)) { signed::<S>(codes) } else { codes }
+    }
+}
+
+/// [`Simd::signed`] of every group.
+///
+/// # Safety
+/// As [`Simd`]'s functions.
+#[inline(always)]
+pub(super) unsafe fn signed<S: Simd>(mut weights: [S::Bytes; 8]) -> [S::Bytes; 8] {
+    for weights in &mut weights {
+        // SAFETY: the same contract.
+        *weights = unsafe { S::signed(*weights) };
+    }
+    weights
+}
+
+/// Sixteen bytes whose low halves are codes 0..16 and high halves 16..32.
+#[inline(always)]
+pub(super) fn nibbles(bytes: &[u8]) -> [u8; UNIT] {
+    let bytes: &[u8; 16] = bytes[..16].try_into().expect("sixteen bytes");
+    let mut codes = [0; UNIT];
+    let (low, high) = codes.split_at_mut(16);
+    for j in 0..16 {
+        low[j] = bytes[j] & 15;
+        high[j] = bytes[j] >> 4;
+    }
+    codes
+}
