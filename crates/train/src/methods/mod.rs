@@ -4,7 +4,6 @@
 //! together and what it was measured to give. [`METHODS`] lists them for the catalogue.
 
 pub mod codeact;
-pub mod fralbert;
 pub mod geb;
 pub mod minicpm;
 pub mod step_law;
@@ -14,5 +13,4 @@ mod workbench;
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] =
-    &[codeact::METHOD, fralbert::METHOD, geb::METHOD, minicpm::METHOD, step_law::METHOD];
+pub const METHODS: &[Method] = &[codeact::METHOD, geb::METHOD, minicpm::METHOD, step_law::METHOD];
