@@ -133,6 +133,11 @@ mod x86 {
     use super::super::simd::{Avx2, Avx512};
     use super::*;
 
+    fn octets_now() -> usize {
+        static N: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+        *N.get_or_init(|| std::env::var("OUNCE_OCTETS").ok().and_then(|s| s.parse().ok()).unwrap_or(1))
+    }
+
     /// Up to eight tokens at once: as many sums as 32 registers hold beside a unit of weights; numbers between powers of
     /// two multiply more than there are, since reading the weights is what costs. Of more, whole octets together.
     pub(super) fn avx512<P: Product>(
@@ -154,7 +159,8 @@ mod x86 {
                     2 => avx512_tokens::<P, 2>(panel, tile, sums),
                     3 | 4 => avx512_tokens::<P, 4>(panel, tile, sums),
                     5..16 => avx512_tokens::<P, TILE>(panel, tile, sums),
-                    _ => avx512_octets::<P>(panel, tile, left / TILE, sums),
+                    _ if octets_now() == 1 => avx512_tokens::<P, TILE>(panel, tile, sums),
+                    _ => avx512_octets::<P>(panel, tile, (left / TILE).min(octets_now()), sums),
                 }
             };
         }

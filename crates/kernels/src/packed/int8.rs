@@ -19,7 +19,7 @@ const SUMS: usize = UNIT / SUM_BLOCK;
 pub(super) const OCTET: usize = 8;
 
 /// Fewer values than this are prepared sooner than threads are woken for them.
-const SHARED_FROM: usize = 1 << 14;
+const SHARED_FROM: usize = 1 << 13;
 
 /// `1.5 · 2^23`: an integer below 2^22 added to the bits of this f32 is added to its value. A sum of products that begins
 /// with these bits is an f32 without a conversion, this much too large.
@@ -159,7 +159,7 @@ fn quantize(x: &[f32], form: Int8, at: At, out: &Out<'_>) {
     {
         use crate::isa::Isa;
         if Isa::current().vectors() == Isa::Avx512 {
-            // SAFETY: the processor has AVX-512 F, BW, VL and DQ when this path is chosen.
+            // SAFETY: the processor has AVX-512 F, BW, VL, DQ and VNNI when this path is chosen.
             return unsafe { quantize_avx512(x, form, at, out) };
         }
         if Isa::current().vectors() == Isa::Avx2 {
@@ -171,9 +171,40 @@ fn quantize(x: &[f32], form: Int8, at: At, out: &Out<'_>) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn quantize_avx512(x: &[f32], form: Int8, at: At, out: &Out<'_>) {
-    quantize_blocks(x, form, at, out);
+    use std::arch::x86_64::*;
+    let magic = _mm512_set1_ps(MAGIC);
+    let mut slot = at.slot;
+    for (block, x) in x.chunks_exact(form.block).enumerate() {
+        let mut greatest = _mm512_setzero_ps();
+        for x in x.as_chunks::<SUM_BLOCK>().0 {
+            // SAFETY: sixteen values are there.
+            let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
+            greatest = _mm512_max_ps(_mm512_abs_ps(x), greatest);
+        }
+        let greatest = _mm512_reduce_max_ps(greatest);
+        let (scale, inverse) = scale_of(greatest, block, at, out);
+        let inverse = _mm512_set1_ps(inverse);
+        for x in x.as_chunks::<UNIT>().0 {
+            let halves = [0, 1].map(|half| {
+                // SAFETY: 32 values are there.
+                let x = unsafe { _mm512_loadu_ps(x.as_ptr().add(half * SUM_BLOCK)) };
+                let whole = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(x, inverse), magic));
+                _mm512_cvtepi32_epi8(_mm512_sub_epi32(whole, _mm512_castps_si512(magic)))
+            });
+            let values = _mm256_set_m128i(halves[1], halves[0]);
+            let fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), values);
+            let pairs = _mm256_hadd_epi32(fours, fours);
+            let sums = _mm256_hadd_epi32(pairs, pairs);
+            let sums = [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)];
+            let mut bytes = [0i8; UNIT];
+            // SAFETY: 32 bytes are there.
+            unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), values) };
+            keep(&bytes, sums, scale, slot, form, out);
+            slot += at.width;
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -184,7 +215,6 @@ fn quantize_avx2(x: &[f32], form: Int8, at: At, out: &Out<'_>) {
 
 #[inline(always)]
 fn quantize_blocks(x: &[f32], form: Int8, at: At, out: &Out<'_>) {
-    let (offset, parts) = (i32::from(form.offset), UNIT / form.part);
     let mut slot = at.slot;
     for (block, x) in x.chunks_exact(form.block).enumerate() {
         let mut greatest = [0.0f32; SUM_BLOCK];
@@ -194,33 +224,39 @@ fn quantize_blocks(x: &[f32], form: Int8, at: At, out: &Out<'_>) {
             }
         }
         let greatest = greatest.iter().copied().fold(0.0, f32::max);
-        let scale = rounded(greatest / 127.0);
-        let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
-        // SAFETY: a token's scales are written by the thread that has the token.
-        unsafe { out.scales.write(at.scale + block * at.width, &[[scale, -MAGIC * scale]]) };
+        let (scale, inverse) = scale_of(greatest, block, at, out);
         for x in x.as_chunks::<UNIT>().0 {
-            let mut values = [0i8; UNIT];
-            let mut sums = [0i32; SUMS];
-            for (half, sum) in sums.iter_mut().enumerate() {
-                for lane in half * SUM_BLOCK..(half + 1) * SUM_BLOCK {
-                    // Adding and taking away 1.5 · 2^23 rounds to nearest even in one vector instruction each.
-                    let whole = (x[lane] * inverse + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32;
-                    values[lane] = whole as i8;
-                    *sum += whole;
-                }
-            }
-            let all = sums[0] + sums[1];
-            let of_parts = if parts == 1 { [all, all] } else { sums };
-            let starts = of_parts.map(|sum| MAGIC.to_bits() as i32 - offset * sum);
-            let weighted = of_parts.map(|sum| scale * sum as f32);
-            // SAFETY: a token's slots are written by the thread that has the token.
-            unsafe {
-                out.values.write(slot * UNIT, &values);
-                out.sums.write(slot * SUMS, &sums.map(|sum| sum as i16));
-                out.starts.write(slot * parts, &starts[..parts]);
-                out.weighted.write(slot * parts, &weighted[..parts]);
-            }
+            // Adding and taking away 1.5 · 2^23 rounds to nearest even in one vector instruction each.
+            let whole = x.map(|x| (x * inverse + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32);
+            let sum = |half: usize| whole[half * SUM_BLOCK..(half + 1) * SUM_BLOCK].iter().sum();
+            keep(&whole.map(|whole| whole as i8), [sum(0), sum(1)], scale, slot, form, out);
             slot += at.width;
+        }
+    }
+}
+
+/// The scale of a block, which it keeps, and what brings values to whole numbers.
+#[inline(always)]
+fn scale_of(greatest: f32, block: usize, at: At, out: &Out<'_>) -> (f32, f32) {
+    let scale = rounded(greatest / 127.0);
+    // SAFETY: a token's scales are written by the thread that has the token.
+    unsafe { out.scales.write(at.scale + block * at.width, &[[scale, -MAGIC * scale]]) };
+    (scale, if greatest > 0.0 { 127.0 / greatest } else { 0.0 })
+}
+
+/// Keeps a unit of a token.
+#[inline(always)]
+fn keep(values: &[i8; UNIT], sums: [i32; SUMS], scale: f32, slot: usize, form: Int8, out: &Out<'_>) {
+    let (offset, parts) = (i32::from(form.offset), UNIT / form.part);
+    let all = sums[0] + sums[1];
+    let of_parts = if parts == 1 { [all, all] } else { sums };
+    // SAFETY: a token's slots are written by the thread that has the token.
+    unsafe {
+        out.values.write(slot * UNIT, values);
+        out.sums.write(slot * SUMS, &sums.map(|sum| sum as i16));
+        for (part, &sum) in of_parts[..parts].iter().enumerate() {
+            out.starts.write(slot * parts + part, &[MAGIC.to_bits() as i32 - offset * sum]);
+            out.weighted.write(slot * parts + part, &[scale * sum as f32]);
         }
     }
 }

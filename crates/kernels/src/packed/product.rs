@@ -143,35 +143,37 @@ unsafe fn multiply<S: Simd, F: Format, const T: usize, const MANY: bool>(
                     for octet in 0..if MANY { octets } else { 1 } {
                         let slot = octet * x.octet + (block * F::UNITS + index) * x.width;
                         let x_scales = x.scales.add(octet * x.octet_scales + block * x.width);
-                        for t in 0..T {
-                            let out = out.add((octet * T + t) * PANEL);
-                            let mut sum = if MANY { S::floats(out.cast()) } else { total[t] };
-                            let slot = slot + t;
-                            let values = x.values.add(slot * UNIT);
-                            for part in 0..F::PARTS {
-                                let groups = 8 / F::PARTS;
-                                let start = S::start(
+                        for part in 0..F::PARTS {
+                            let groups = 8 / F::PARTS;
+                            let mut dots = [S::splat_int(0); T];
+                            for t in 0..T {
+                                let slot = slot + t;
+                                dots[t] = S::start(
                                     offset,
                                     x.starts.add(slot * F::PARTS + part),
                                     x.sums.add(slot * 2 + part),
                                     F::PARTS,
                                 );
-                                let dot = S::dots(
-                                    start,
-                                    &weights[part * groups..(part + 1) * groups],
-                                    F::WEIGHT_BITS,
-                                    values.add(part * groups * 4),
-                                );
-                                sum = S::multiply_add(S::scaled(dot, x_scales.add(t)), scales[part], sum);
+                            }
+                            let dots = S::dots_of(
+                                dots,
+                                &weights[part * groups..(part + 1) * groups],
+                                F::WEIGHT_BITS,
+                                x.values.add(slot * UNIT + part * groups * 4),
+                            );
+                            for t in 0..T {
+                                let out = out.add((octet * T + t) * PANEL);
+                                let mut sum = if MANY { S::floats(out.cast()) } else { total[t] };
+                                sum = S::multiply_add(S::scaled(dots[t], x_scales.add(t)), scales[part], sum);
                                 if F::MINIMA {
-                                    let weighted = S::splat(*x.weighted.add(slot * F::PARTS + part));
+                                    let weighted = S::splat(*x.weighted.add((slot + t) * F::PARTS + part));
                                     sum = S::multiply_add(minima[part], weighted, sum);
                                 }
-                            }
-                            if MANY {
-                                S::store(sum, out);
-                            } else {
-                                total[t] = sum;
+                                if MANY {
+                                    S::store(sum, out);
+                                } else {
+                                    total[t] = sum;
+                                }
                             }
                         }
                     }

@@ -247,3 +247,20 @@ fn a_damaged_scale_is_found_where_it_is() {
     let error = PackedMatrix::pack(DType::Q8_0, &bytes, 40, 64).unwrap_err();
     assert_eq!(error, QuantError::Scale { dtype: DType::Q8_0, offset: 34 * 55 });
 }
+
+#[test]
+fn all_that_was_packed_is_reported() {
+    let (rows, columns) = (5000, 1024);
+    let bytes = vec![0; DType::Q8_0.bytes_for(rows * columns).unwrap()];
+    let ranges = std::sync::Mutex::new(Vec::new());
+    let note = |range: Range<usize>| ranges.lock().unwrap().push(range);
+    PackedMatrix::pack_and(DType::Q8_0, &bytes, rows, columns, note).unwrap();
+    let mut ranges = ranges.into_inner().unwrap();
+    ranges.sort_by_key(|range| range.start);
+    assert!(ranges.len() > 1 && ranges[0].start == 0);
+    let end = ranges.iter().fold(0, |end, range| {
+        assert!(range.start <= end, "nothing is left out before {range:?}");
+        end.max(range.end)
+    });
+    assert_eq!(end, bytes.len());
+}

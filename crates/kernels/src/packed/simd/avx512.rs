@@ -71,6 +71,38 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn dots_of<const T: usize>(
+        mut sums: [__m512i; T],
+        weights: &[__m512i],
+        _bits: usize,
+        values: *const i8,
+    ) -> [__m512i; T] {
+        // SAFETY: the same contract.
+        unsafe {
+            if T <= 2 {
+                // Two sums a token: products wait half as long for each other.
+                let (first, second) = weights.split_at(weights.len() / 2);
+                for (t, sum) in sums.iter_mut().enumerate() {
+                    let mut other = Self::splat_int(0);
+                    for (group, (first, second)) in first.iter().zip(second).enumerate() {
+                        let four = values.add(t * 32 + group * 4);
+                        *sum = Self::dot(*sum, *first, four);
+                        other = Self::dot(other, *second, four.add(weights.len() / 2 * 4));
+                    }
+                    *sum = _mm512_add_epi32(*sum, other);
+                }
+                return sums;
+            }
+            for (group, weights) in weights.iter().enumerate() {
+                for (t, sum) in sums.iter_mut().enumerate() {
+                    *sum = Self::dot(*sum, *weights, values.add(t * 32 + group * 4));
+                }
+            }
+            sums
+        }
+    }
+
+    #[inline(always)]
     unsafe fn splat_int(value: i32) -> __m512i {
         intrinsics!(_mm512_set1_epi32(value))
     }

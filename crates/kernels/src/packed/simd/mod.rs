@@ -81,6 +81,22 @@ pub(crate) trait Simd: Copy + 'static {
         sum
     }
 
+    /// [`Simd::dots`] for `T` tokens whose values are 32 bytes apart, `values` those of the first. A path with
+    /// registers for the sums of many takes turns with the tokens, so that no product waits for the one before.
+    #[inline(always)]
+    unsafe fn dots_of<const T: usize>(
+        mut sums: [Self::Ints; T],
+        weights: &[Self::Bytes],
+        bits: usize,
+        values: *const i8,
+    ) -> [Self::Ints; T] {
+        for (t, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the same contract.
+            *sum = unsafe { Self::dots(*sum, weights, bits, values.add(t * 32)) };
+        }
+        sums
+    }
+
     /// The same number in all lanes.
     unsafe fn splat_int(value: i32) -> Self::Ints;
     /// Sixteen bytes as numbers 0..=255.
