@@ -146,9 +146,9 @@ unsafe fn multiply<S: Simd, F: Format, const T: usize, const MANY: bool>(
                         for part in 0..F::PARTS {
                             let groups = 8 / F::PARTS;
                             let mut dots = [S::splat_int(0); T];
-                            for t in 0..T {
+                            for (t, dot) in dots.iter_mut().enumerate() {
                                 let slot = slot + t;
-                                dots[t] = S::start(
+                                *dot = S::start(
                                     offset,
                                     x.starts.add(slot * F::PARTS + part),
                                     x.sums.add(slot * 2 + part),
@@ -184,8 +184,8 @@ unsafe fn multiply<S: Simd, F: Format, const T: usize, const MANY: bool>(
             codes = extras;
         }
         if !MANY {
-            for t in 0..T {
-                S::store(total[t], out.add(t * PANEL));
+            for (t, total) in total.into_iter().enumerate() {
+                S::store(total, out.add(t * PANEL));
             }
         }
     }
