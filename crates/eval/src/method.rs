@@ -175,6 +175,10 @@ pub enum Text {
 pub enum Fixture {
     /// The small language model that is part of the program; it was trained on [`Text::Train`].
     Builtin,
+    /// The same with a twelfth of the weights, for experiments that need many runs.
+    Tiny,
+    /// A small encoder of the same text, trained to find hidden words.
+    Encoder,
 }
 
 /// What a demonstration measured.

@@ -3,7 +3,6 @@
 use crate::{builtin, stories};
 use ounce_eval::method::{Cost, DemonstrationError, Evidence, Fixture, Lab, Method, Text};
 use ounce_model::Model;
-use ounce_model::formats::hf;
 use std::time::Instant;
 
 /// The usual [`Lab`]: generated text, and progress handed to a function.
@@ -52,7 +51,9 @@ impl<F: Fn(&str, f64)> Lab for Workbench<F> {
 
     fn model(&self, fixture: Fixture) -> ounce_model::Result<Model> {
         match fixture {
-            Fixture::Builtin => hf::open_embedded(builtin::ORIGIN, builtin::FILES),
+            Fixture::Builtin => builtin::LANGUAGE.open(),
+            Fixture::Tiny => builtin::TINY.open(),
+            Fixture::Encoder => builtin::ENCODER.open(),
         }
     }
 

@@ -7,7 +7,7 @@ use ounce_model::formats::{WriteOptions, gguf_model, hf};
 /// The token that begins its texts is named in `tokenizer_config.json` only.
 #[test]
 fn the_token_that_begins_texts_is_known_and_converted() {
-    let model = hf::open_embedded(builtin::ORIGIN, builtin::FILES).expect("opens");
+    let model = builtin::LANGUAGE.open().expect("opens");
     let scratch = tempfile::tempdir().expect("a folder");
     let (file, folder) = (scratch.path().join("model.gguf"), scratch.path().join("folder"));
     gguf_model::write_model(&model, &file, &WriteOptions::default(), &mut |_, _| Ok(())).expect("writes");

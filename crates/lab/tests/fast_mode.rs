@@ -11,7 +11,7 @@ use ounce_kernels::attention::KvType;
 use ounce_kernels::softmax::log_sum_exp;
 use ounce_lab::{builtin, stories};
 use ounce_model::Model;
-use ounce_model::formats::{WriteOptions, gguf_model, hf};
+use ounce_model::formats::{WriteOptions, gguf_model};
 
 /// About 2,000 tokens.
 const BYTES: usize = 8_000;
@@ -20,7 +20,7 @@ const BYTES: usize = 8_000;
 fn converted(dtype: DType) -> (tempfile::TempDir, Model) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.gguf");
-    let built_in = hf::open_embedded(builtin::ORIGIN, builtin::FILES).expect("opens");
+    let built_in = builtin::LANGUAGE.open().expect("opens");
     let options = WriteOptions { dtype: Some(dtype), ..WriteOptions::default() };
     gguf_model::write_model(&built_in, &path, &options, &mut |_, _| Ok(())).expect("writes");
     let model = Model::open(&path).expect("opens");

@@ -3,32 +3,31 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use ounce_lab::builtin;
+use ounce_lab::builtin::{self, Embedded};
 use ounce_model::Model;
-use ounce_model::formats::hf;
 use ounce_model::hub::{Cache, HubModel};
 
 use crate::suggest;
 
 /// The reference of the model that is part of the program.
-pub const BUILT_IN: &str = "builtin";
+pub const BUILT_IN: &str = builtin::LANGUAGE.reference;
 
 /// How MODEL is explained in help texts.
 pub const MODEL_HELP: &str =
     "Folder, .gguf file, llama2.c .bin, org/name[@revision][:QUANT] pulled before, or `builtin`";
 
 /// Where a reference leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Place {
-    /// The model that is part of the program.
-    BuiltIn,
+    /// A model that is part of the program.
+    BuiltIn(&'static Embedded),
     /// A folder or file.
     Path(PathBuf),
 }
 
 /// Whether a text is meant as a model and not as a prompt.
 pub fn is_reference(text: &str) -> bool {
-    is_built_in(text)
+    built_in(text).is_some()
         || Path::new(text).exists()
         || (!text.contains(char::is_whitespace) && (is_path_like(text) || HubModel::parse(text).is_some()))
 }
@@ -39,8 +38,8 @@ pub fn is_reference(text: &str) -> bool {
 /// If there is no such file, or the hub's model was never pulled.
 pub fn locate(reference: &str) -> anyhow::Result<Place> {
     let path = Path::new(reference);
-    if is_built_in(reference) {
-        return Ok(Place::BuiltIn);
+    if let Some(model) = built_in(reference) {
+        return Ok(Place::BuiltIn(model));
     }
     if path.exists() {
         return Ok(Place::Path(path.to_path_buf()));
@@ -51,7 +50,8 @@ pub fn locate(reference: &str) -> anyhow::Result<Place> {
         None => {
             let names = neighbours(path);
             let repos = cache.repos();
-            let all = names.iter().map(String::as_str).chain(repos.iter().map(String::as_str));
+            let all = names.iter().chain(&repos).map(String::as_str);
+            let all = all.chain(builtin::ALL.iter().map(|model| model.reference));
             let near = suggest::question(&suggest::close(reference, all));
             bail!("{reference}: there is no such file or folder{near}")
         }
@@ -64,7 +64,7 @@ pub fn locate(reference: &str) -> anyhow::Result<Place> {
 /// As [`locate`], and if the model's files are damaged or not supported.
 pub fn open(reference: &str) -> anyhow::Result<Model> {
     let model = match locate(reference)? {
-        Place::BuiltIn => hf::open_embedded(&format!("<{}>", builtin::NAME), builtin::FILES)?,
+        Place::BuiltIn(model) => model.open()?,
         Place::Path(path) => Model::open(path)?,
     };
     tracing::info!(path = %model.origin.path.display(), family = %model.spec.family, "opened");
@@ -84,8 +84,8 @@ pub fn tokenizer(model: &Model) -> anyhow::Result<&ounce_model::tokenizer::Token
     })
 }
 
-fn is_built_in(text: &str) -> bool {
-    text == BUILT_IN || text == builtin::NAME
+fn built_in(text: &str) -> Option<&'static Embedded> {
+    builtin::ALL.into_iter().find(|model| text == model.reference || text == model.name)
 }
 
 fn is_path_like(text: &str) -> bool {

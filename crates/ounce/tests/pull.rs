@@ -15,7 +15,7 @@ fn files() -> Vec<HubFile> {
         large: name.ends_with("safetensors") || name.ends_with("gguf"),
         content: content.to_vec(),
     };
-    let builtin = ounce_lab::builtin::FILES.iter().filter(|(name, _)| *name != "README.md");
+    let builtin = ounce_lab::builtin::LANGUAGE.files.iter().filter(|(name, _)| *name != "README.md");
     let mut files: Vec<HubFile> = builtin.map(|(name, content)| file(name, content)).collect();
     files.push(file("1_Pooling/config.json", b"{}"));
     files.push(file("pytorch_model.bin", b"not needed"));

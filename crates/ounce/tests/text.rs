@@ -26,7 +26,7 @@ fn a_single_argument_that_is_no_model_is_a_prompt_for_the_built_in_one() {
     let desk = Desk::new();
     let ran = desk.run(&["run", "Once upon a time", "-n", "12", "--seed", "3"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(ran.stderr.contains("built-in ounce-tiny") && ran.stderr.contains("seed 3"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("built-in ounce-tales") && ran.stderr.contains("seed 3"), "{}", ran.stderr);
     assert!(ran.stdout.len() > 12 && ran.stdout.ends_with('\n'), "{:?}", ran.stdout);
     assert_eq!(ran.stdout, desk.ok(&["run", "builtin", "Once upon a time", "-n", "12", "--seed", "3"]));
     assert_eq!(
@@ -45,7 +45,7 @@ fn seeds_and_the_models_defaults_are_reported() {
     let report = desk.json(&["run", "builtin", "Once", "-n", "2"]);
     let again = report["sampling"]["seed"].as_u64().expect("a seed").to_string();
     assert_eq!(report["text"], desk.json(&["run", "builtin", "Once", "-n", "2", "--seed", &again])["text"]);
-    let generation = ounce_lab::builtin::file("generation_config.json").expect("part of the model");
+    let generation = ounce_lab::builtin::LANGUAGE.file("generation_config.json").expect("part of the model");
     let generation: serde_json::Value = serde_json::from_slice(generation).expect("JSON");
     if let Some(temperature) = generation.get("temperature").and_then(serde_json::Value::as_f64) {
         assert!((report["sampling"]["temperature"].as_f64().expect("a number") - temperature).abs() < 1e-6);

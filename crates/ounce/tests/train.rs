@@ -236,3 +236,90 @@ fn answers_are_learned_in_rows_and_padding_is_told() {
     desk.write("bad.toml", "[data]\npacking = \"tight\"\n");
     assert!(desk.fails(&["train", "bad.toml"]).contains("first-fit"));
 }
+
+#[test]
+fn a_loss_that_is_no_number_names_step_and_batch_and_keeps_the_last_checkpoint() {
+    let desk = desk();
+    desk.ok(&["train", "run.toml", "--steps", "16"]);
+    let before = std::fs::read(desk.path("run/checkpoints/step-16/model.safetensors")).expect("weights");
+    // The rate takes all weights beyond f32 in one step.
+    let wild = ["--set", "optimizer.lr=1e30", "--set", "optimizer.clip=0", "--set", "schedule.kind=constant"];
+    let ran = desk.run(&[&["train", "run.toml", "--resume", "--steps", "40"], &wild[..]].concat());
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    for part in ["step 18", "batch", "checkpoint of step 16"] {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+    let after = std::fs::read(desk.path("run/checkpoints/step-16/model.safetensors")).expect("weights");
+    assert!(before == after && !desk.path("run/checkpoints/step-24").exists());
+}
+
+/// The limit on a file's size stands for a disk that is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_older_checkpoint_and_the_run_goes_on_later() {
+    let desk = desk();
+    desk.ok(&["train", "run.toml", "--steps", "16", "--output", "whole"]);
+    desk.ok(&["train", "run.toml", "--steps", "8", "--set", "schedule.kind=constant"]);
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_ounce")]);
+    limited.args(["train", "run.toml", "--steps", "16", "--resume", "--set", "schedule.kind=constant"]);
+    let ran = limited.current_dir(desk.path(".")).output().expect("started");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.code() == Some(2) && said.contains("step-16"), "{said}");
+    let names = std::fs::read_dir(desk.path("run/checkpoints")).expect("checkpoints").flatten();
+    let names: Vec<String> = names.map(|it| it.file_name().to_string_lossy().into_owned()).collect();
+    assert_eq!(names, ["step-8"]);
+    let report =
+        desk.json(&["train", "run.toml", "--steps", "16", "--resume", "--set", "schedule.kind=constant"]);
+    assert_eq!(report["steps"].as_u64(), Some(16));
+}
+
+#[test]
+fn a_tokenizer_with_ids_that_the_model_does_not_know_is_refused() {
+    let desk = desk();
+    let narrow = ["train", "run.toml", "--output", "narrow", "--steps", "2", "--set", "tokenizer.from=small"];
+    desk.ok(&["tokenizer", "train", "text.txt", "-o", "small", "--vocab", "300"]);
+    desk.ok(&narrow);
+    let ran = desk.run(&[
+        "train",
+        "run.toml",
+        "--set",
+        "model.from=narrow/model",
+        "--set",
+        "tokenizer.from=large",
+        "--output",
+        "wide",
+    ]);
+    assert_eq!(ran.code, 2);
+    desk.ok(&["convert", "builtin", "large"]);
+    let ran = desk.run(&[
+        "train",
+        "run.toml",
+        "--set",
+        "model.from=narrow/model",
+        "--set",
+        "tokenizer.from=large",
+        "--output",
+        "wide",
+    ]);
+    assert!(ran.code == 2 && ran.stderr.contains("vocabulary"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("panicked") && ran.stderr.trim().lines().count() == 1, "{}", ran.stderr);
+}
+
+#[test]
+fn an_encoder_learns_hidden_words_and_its_folder_names_all_special_tokens() {
+    let desk = desk();
+    let special = "[PAD],[UNK],[CLS],[SEP],[MASK]";
+    desk.ok(&["tokenizer", "train", "text.txt", "-o", "pieces", "--vocab", "300", "--special", special]);
+    let set =
+        ["--set", "model.preset=bert", "--set", "tokenizer.from=pieces", "--set", "data.objective=masked"];
+    let report = desk.json(&[&["train", "run.toml", "--steps", "300"], &set[..]].concat());
+    let loss = report["validation"]["loss"].as_f64().expect("a loss");
+    // A uniform guess is at 5.7 nats.
+    assert!(loss < 3.5, "{loss}");
+    let read = |name: &str| std::fs::read(desk.path(&format!("run/model/{name}"))).expect(name);
+    let config: serde_json::Value = serde_json::from_slice(&read("tokenizer_config.json")).expect("JSON");
+    let named = ["pad", "unk", "cls", "sep", "mask"].map(|name| config[format!("{name}_token")].as_str());
+    assert_eq!(named.map(|name| name.expect("named")).join(","), special);
+    desk.ok(&["logits", "run/model", "the cat"]);
+}

@@ -127,7 +127,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
             (model.as_str(), prompt.as_deref())
         }
         (prompt, _) => {
-            output::note(&format!("no model is named; using the built-in {}", ounce_lab::builtin::NAME));
+            output::note(&format!(
+                "no model is named; using the built-in {}",
+                ounce_lab::builtin::LANGUAGE.name
+            ));
             (source::BUILT_IN, prompt.as_deref())
         }
     };

@@ -186,7 +186,7 @@ fn sizes(outcomes: &[Outcome], settings: &Settings) -> Vec<Size> {
     keys.sort_unstable();
     keys.dedup();
     let size = |(hidden, tokens): (usize, u64)| {
-        let own = || outcomes.iter().filter(|it| (it.cell.hidden, it.cell.tokens) == (hidden, tokens));
+        let own = || outcomes.iter().filter(move |it| (it.cell.hidden, it.cell.tokens) == (hidden, tokens));
         let trial = |it: &Outcome| {
             let loss = it.loss.filter(|loss| loss.is_finite())?;
             Some(Trial { rate: it.cell.lr, batch: it.cell.batch_tokens as f64, loss })
@@ -306,7 +306,7 @@ fn law(
     let trials: Vec<(usize, Trial)> = known
         .iter()
         .enumerate()
-        .flat_map(|(at, size)| size.runs.iter().filter(|it| near(size, it)).map(move |it| (at, *it)))
+        .flat_map(|(at, size)| size.runs.iter().filter(move |it| near(size, it)).map(move |it| (at, *it)))
         .collect();
     let again = |sample: &[(usize, Trial)]| {
         let of_size = |(at, size): (usize, &&Size)| {

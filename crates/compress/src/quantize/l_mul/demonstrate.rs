@@ -46,8 +46,8 @@ pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError>
     measure_errors(lab.seed(), &mut evidence);
 
     let model = lab
-        .model(Fixture::Builtin)
-        .map_err(DemonstrationError::step(METHOD, "opening the built-in model"))?;
+        .model(Fixture::Tiny)
+        .map_err(DemonstrationError::step(METHOD, "opening the tiny built-in model"))?;
     let exact = measure_perplexity(lab, &model, &mut evidence)?;
     measure_energy(&model, &mut evidence);
 

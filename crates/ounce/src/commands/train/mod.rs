@@ -154,7 +154,12 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         (None, false) => Start::Fresh,
     };
     let Run { mut net, mut train, mut validation, judge, optimizer, schedule, .. } = run;
-    let classifies = net.skeleton().spec.classifier.is_some();
+    let spec = &net.skeleton().spec;
+    let next = match (spec.classifier.is_some(), spec.causal) {
+        (true, _) => "classify",
+        (false, true) => "run",
+        (false, false) => "logits",
+    };
     let options = setup::trainer_options(&config, schedule);
     // Cut to what a trait object's lifetime allows.
     let validation: Option<&mut dyn BatchSource> = match &mut validation {
@@ -204,7 +209,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if globals.json {
         output::json(&report)?
     } else {
-        print(&report, classifies)?
+        print(&report, next)?
     }
     match ended {
         Ended::Stopped => Err(Interrupted.into()),
@@ -357,7 +362,7 @@ fn print_forecast(forecast: &Forecast) -> anyhow::Result<()> {
     lines.iter().try_for_each(|(name, value)| output::line(format!("{name:<14} {value}")))
 }
 
-fn print(report: &Report, classifies: bool) -> anyhow::Result<()> {
+fn print(report: &Report, next: &str) -> anyhow::Result<()> {
     let time = units::seconds(std::time::Duration::from_secs_f64(report.seconds));
     let preferences = report.validation.and_then(|validation| validation.preferences);
     let unit = if preferences.is_some() { "choices" } else { "tokens" };
@@ -382,12 +387,9 @@ fn print(report: &Report, classifies: bool) -> anyhow::Result<()> {
         output::line(format!("loss curve in {}", chart.display()))?;
     }
     match &report.model {
-        Some(model) => output::line(format!(
-            "model in {}; try ounce {} {}",
-            model.display(),
-            if classifies { "classify" } else { "run" },
-            quoted(model)
-        )),
+        Some(model) => {
+            output::line(format!("model in {}; try ounce {next} {}", model.display(), quoted(model)))
+        }
         None => output::line(format!(
             "checkpoint in {}; --resume goes on",
             report.output.join("checkpoints").display()

@@ -30,7 +30,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub fn full() -> Plan {
-        Plan { steps: 1000, batch: 512, width: 64, rate: 0.01 }
+        Plan { steps: 1000, batch: 512, width: 64, rate: 0.0025 }
     }
 
     /// Letters that the longest run sees.

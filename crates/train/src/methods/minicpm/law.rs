@@ -30,7 +30,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub fn full() -> Plan {
-        Plan { widths: vec![32, 64, 96], unit: 100, batch: 512, rate: 0.01 }
+        Plan { widths: vec![32, 64, 96], unit: 100, batch: 512, rate: 0.0025 }
     }
 
     /// Letters that the longest run sees.

@@ -28,8 +28,8 @@ impl Plan {
     pub fn full() -> Plan {
         Plan {
             widths: vec![32, 64, 128],
-            scaled: (0..5).map(|i| 0.0025 * 2f64.powi(i)).collect(),
-            plain: (0..5).map(|i| 0.002 * 2f64.powi(i)).collect(),
+            scaled: (0..6).map(|i| 0.0003125 * 2f64.powi(i)).collect(),
+            plain: (0..6).map(|i| 0.00025 * 2f64.powi(i)).collect(),
             tokens: 64_000,
             batch: 256,
         }
@@ -98,7 +98,7 @@ fn sweep(letters: &Letters, plan: &Plan, way: &Way<'_>, told: &dyn Fn(usize, f64
     let mut results = Results::open(folder.path(), &serde_json::Value::Null)?;
     let prepare = |cell: &Cell, pool: &'static Pool| -> Result<Job> {
         let total = cell.steps();
-        let schedule = wsd(cell.lr, total, total / 10, total / 20 + 1);
+        let schedule = wsd(cell.lr, total, total / 10, total / 10 + 1);
         let job =
             letters.job(&letters.shape(way.preset, cell.hidden), plan.batch as usize, schedule, pool)?;
         Ok(Job { validation: None, ..job })
