@@ -15,10 +15,12 @@ fn golden(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder)
 }
 
+/// All golden models but those whose layers share weights, which GGUF can't say.
 fn models() -> Vec<PathBuf> {
     let mut models: Vec<PathBuf> = std::fs::read_dir(golden("models"))
         .expect("golden models")
         .map(|entry| entry.expect("entry").path())
+        .filter(|path| !name_of(path).starts_with("albert"))
         .collect();
     models.sort();
     assert!(models.len() >= 40, "the golden models are there: {}", models.len());

@@ -26,8 +26,8 @@ macro_rules! folder {
     };
 }
 
-/// The language model that runs where none is named.
-pub const LANGUAGE: Embedded = Embedded {
+/// The language model that runs where none is named. A static, not a constant: constants are copied to where they are used.
+pub static LANGUAGE: Embedded = Embedded {
     name: "ounce-tales",
     reference: "builtin",
     what: "a language model of children's tales",
@@ -35,7 +35,7 @@ pub const LANGUAGE: Embedded = Embedded {
 };
 
 /// The same with a twelfth of the weights: for tests and for experiments that need many runs.
-pub const TINY: Embedded = Embedded {
+pub static TINY: Embedded = Embedded {
     name: "ounce-tales-tiny",
     reference: "builtin-tiny",
     what: "the same, tiny",
@@ -43,7 +43,7 @@ pub const TINY: Embedded = Embedded {
 };
 
 /// An encoder that finds hidden words of the same tales.
-pub const ENCODER: Embedded = Embedded {
+pub static ENCODER: Embedded = Embedded {
     name: "ounce-tales-encoder",
     reference: "builtin-encoder",
     what: "an encoder of the same tales",
@@ -51,7 +51,7 @@ pub const ENCODER: Embedded = Embedded {
 };
 
 /// All of them, the one that runs where none is named first.
-pub const ALL: [&Embedded; 3] = [&LANGUAGE, &TINY, &ENCODER];
+pub static ALL: [&Embedded; 3] = [&LANGUAGE, &TINY, &ENCODER];
 
 impl Embedded {
     /// The content of one of its files.

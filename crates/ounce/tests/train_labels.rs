@@ -38,10 +38,20 @@ fn texts_are_labelled_with_weights_shared_and_stored_once() {
     assert!(shown.contains("1 of 2 layers have no weights of their own"), "{shown}");
     // Trained further, it keeps its labels and refuses others.
     let more = ["train", "run.toml", "--set", "model.from=run/model", "--set", "data.objective=auto"];
-    let report = desk.json(&[&more[..], &["--steps", "2", "--output", "more"]].concat());
+    let report =
+        desk.json(&[&more[..], &["--steps", "2", "--set", "schedule.warmup=0", "--output", "more"]].concat());
     assert!(number(&report, "accuracy") > 0.9, "{report}");
     desk.write("other.csv", "text,label\na,perhaps\nb,no\n");
-    let other = ["--steps", "2", "--output", "other", "--set", "data.train=[\"other.csv\"]"];
+    let other = [
+        "--steps",
+        "2",
+        "--set",
+        "schedule.warmup=0",
+        "--output",
+        "other",
+        "--set",
+        "data.train=[\"other.csv\"]",
+    ];
     let ran = desk.run(&[&more[..], &other].concat());
     assert!(ran.code == 2 && ran.stderr.contains("has the label \"perhaps\""), "{}", ran.stderr);
     // A folder is written, a GGUF is not.

@@ -35,20 +35,6 @@ pub(super) trait Product {
     /// As [`Simd`]'s functions; the panel holds all blocks of the activations' columns in the format's layout, and the
     /// activations are in the format's form.
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]);
-
-    /// Writes the sums of several octets of tokens.
-    ///
-    /// # Safety
-    /// As [`Product::sums`].
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // other paths have too few registers
-    #[inline(always)]
-    unsafe fn octets<S: Simd>(panel: &[u8], tile: Tile<'_>, octets: usize, sums: &mut [[f32; PANEL]]) {
-        for octet in 0..octets {
-            let tile = Tile { first: tile.first + octet * TILE, ..tile };
-            // SAFETY: the same contract.
-            unsafe { Self::sums::<S, TILE>(panel, tile, &mut sums[octet * TILE..]) };
-        }
-    }
 }
 
 /// The kernel of a path.
@@ -133,13 +119,8 @@ mod x86 {
     use super::super::simd::{Avx2, Avx512};
     use super::*;
 
-    fn octets_now() -> usize {
-        static N: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-        *N.get_or_init(|| std::env::var("OUNCE_OCTETS").ok().and_then(|s| s.parse().ok()).unwrap_or(1))
-    }
-
     /// Up to eight tokens at once: as many sums as 32 registers hold beside a unit of weights; numbers between powers of
-    /// two multiply more than there are, since reading the weights is what costs. Of more, whole octets together.
+    /// two multiply more than there are, since reading the weights is what costs.
     pub(super) fn avx512<P: Product>(
         panel: &[u8],
         x: &Activations,
@@ -158,9 +139,7 @@ mod x86 {
                     1 => avx512_tokens::<P, 1>(panel, tile, sums),
                     2 => avx512_tokens::<P, 2>(panel, tile, sums),
                     3 | 4 => avx512_tokens::<P, 4>(panel, tile, sums),
-                    5..16 => avx512_tokens::<P, TILE>(panel, tile, sums),
-                    _ if octets_now() == 1 => avx512_tokens::<P, TILE>(panel, tile, sums),
-                    _ => avx512_octets::<P>(panel, tile, (left / TILE).min(octets_now()), sums),
+                    _ => avx512_tokens::<P, TILE>(panel, tile, sums),
                 }
             };
         }
@@ -175,18 +154,6 @@ mod x86 {
         // SAFETY: the same contract.
         unsafe { P::sums::<Avx512, T>(panel, tile, sums) }
         T
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn avx512_octets<P: Product>(
-        panel: &[u8],
-        tile: Tile<'_>,
-        octets: usize,
-        sums: &mut [[f32; PANEL]],
-    ) -> usize {
-        // SAFETY: the same contract.
-        unsafe { P::octets::<Avx512>(panel, tile, octets, sums) }
-        octets * TILE
     }
 
     path!(avx2, avx2_sums, Avx2, "avx2,fma,f16c", 2);

@@ -62,9 +62,9 @@ impl<const SIZE: usize> Product for Columns<SIZE> {
                 let at = panel.as_ptr().add(column * PANEL * SIZE);
                 S::prefetch(at);
                 let weights = if SIZE == 4 { S::floats(at) } else { S::halves(at) };
-                for t in 0..T {
-                    total[t] =
-                        S::multiply_add(weights, S::splat(*x.values.add(column * x.width + t)), total[t]);
+                let values = x.values.add(column * x.width);
+                for (t, total) in total.iter_mut().enumerate() {
+                    *total = S::multiply_add(weights, S::splat(*values.add(t)), *total);
                 }
             }
             for t in 0..T {
@@ -90,10 +90,10 @@ impl Product for Pairs {
                 let at = panel.as_ptr().add(pair * PANEL * 4);
                 S::prefetch(at);
                 let (first, second) = S::bf16_pairs(at);
-                for t in 0..T {
-                    let value = |i: usize| S::splat(*x.values.add((pair * 2 + i) * x.width + t));
-                    total[t] = S::multiply_add(second, value(1), total[t]);
-                    total[t] = S::multiply_add(first, value(0), total[t]);
+                let values = x.values.add(pair * 2 * x.width);
+                for (t, total) in total.iter_mut().enumerate() {
+                    *total = S::multiply_add(second, S::splat(*values.add(x.width + t)), *total);
+                    *total = S::multiply_add(first, S::splat(*values.add(t)), *total);
                 }
             }
             for t in 0..T {

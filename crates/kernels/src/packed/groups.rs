@@ -125,11 +125,11 @@ impl<const BITS: usize, const GROUP: usize> Product for Grouped<BITS, GROUP> {
                     }
                     let weights = planes::get::<S, BITS>(at);
                     let weights = if BITS == 8 { signed::<S>(weights) } else { weights };
-                    for t in 0..T {
-                        let slot = (group * (GROUP / UNIT) + unit) * x.width + t;
-                        let start = S::dot_pair(dot[t], offsets, x.sums.add(slot * 2));
-                        dot[t] = S::dots(start, &weights, BITS, x.values.add(slot * UNIT));
+                    let slot = (group * (GROUP / UNIT) + unit) * x.width;
+                    for (t, dot) in dot.iter_mut().enumerate() {
+                        *dot = S::dot_pair(*dot, offsets, x.sums.add((slot + t) * 2));
                     }
+                    dot = S::dots_of(dot, &weights, BITS, x.values.add(slot * UNIT));
                 }
                 let scale = S::halves(extras);
                 for t in 0..T {

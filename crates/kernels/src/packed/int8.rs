@@ -66,10 +66,6 @@ pub(super) struct IntsAt {
     pub scales: *const [f32; 2],
     /// Slots from one unit to the next, scales from one block to the next.
     pub width: usize,
-    /// Slots from one octet to the next.
-    pub octet: usize,
-    /// Scales from one octet to the next.
-    pub octet_scales: usize,
 }
 
 impl Ints {
@@ -120,8 +116,6 @@ impl Ints {
             weighted: self.weighted[slot * self.parts..].as_ptr(),
             scales: self.scales[scale..].as_ptr(),
             width: self.width,
-            octet: self.units * self.width,
-            octet_scales: self.blocks * self.width,
         }
     }
 
@@ -187,13 +181,15 @@ fn quantize_avx512(x: &[f32], form: Int8, at: At, out: &Out<'_>) {
         let (scale, inverse) = scale_of(greatest, block, at, out);
         let inverse = _mm512_set1_ps(inverse);
         for x in x.as_chunks::<UNIT>().0 {
-            let halves = [0, 1].map(|half| {
-                // SAFETY: 32 values are there.
-                let x = unsafe { _mm512_loadu_ps(x.as_ptr().add(half * SUM_BLOCK)) };
-                let whole = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(x, inverse), magic));
-                _mm512_cvtepi32_epi8(_mm512_sub_epi32(whole, _mm512_castps_si512(magic)))
-            });
-            let values = _mm256_set_m128i(halves[1], halves[0]);
+            let (low, high) = x.split_at(SUM_BLOCK);
+            // SAFETY: sixteen values are in each half.
+            let (low, high) = unsafe { (_mm512_loadu_ps(low.as_ptr()), _mm512_loadu_ps(high.as_ptr())) };
+            let low = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(low, inverse), magic));
+            let high = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(high, inverse), magic));
+            let zero = _mm512_castps_si512(magic);
+            let low = _mm512_cvtepi32_epi8(_mm512_sub_epi32(low, zero));
+            let high = _mm512_cvtepi32_epi8(_mm512_sub_epi32(high, zero));
+            let values = _mm256_set_m128i(high, low);
             let fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), values);
             let pairs = _mm256_hadd_epi32(fours, fours);
             let sums = _mm256_hadd_epi32(pairs, pairs);

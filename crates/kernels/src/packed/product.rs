@@ -9,7 +9,7 @@ use super::dispatch::{Product, Tile};
 use super::panel::Blocks;
 use super::planes::{self, UNIT};
 use super::simd::Simd;
-use super::{Form, Int8, PANEL, TILE};
+use super::{Form, Int8, PANEL};
 
 /// What a code stands for.
 #[derive(Clone, Copy)]
@@ -86,74 +86,36 @@ impl<F: Format> Product for Units<F> {
 
     #[inline(always)]
     unsafe fn sums<S: Simd, const T: usize>(panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; PANEL]]) {
-        // SAFETY: the same contract.
-        unsafe { multiply::<S, F, T, false>(panel, tile, 1, sums) }
-    }
-
-    #[inline(always)]
-    unsafe fn octets<S: Simd>(panel: &[u8], tile: Tile<'_>, octets: usize, sums: &mut [[f32; PANEL]]) {
-        // SAFETY: the same contract.
-        unsafe { multiply::<S, F, TILE, true>(panel, tile, octets, sums) }
-    }
-}
-
-/// Sums of `T` tokens, which registers hold, or of `MANY` octets of them, which memory holds: then each unit of weights
-/// is taken apart once for all of them.
-///
-/// # Safety
-/// As [`Product::sums`].
-#[inline(always)]
-unsafe fn multiply<S: Simd, F: Format, const T: usize, const MANY: bool>(
-    panel: &[u8],
-    tile: Tile<'_>,
-    octets: usize,
-    sums: &mut [[f32; PANEL]],
-) {
-    let blocks = tile.x.columns() / (UNIT * F::UNITS);
-    let x = tile.x.ints_at(tile.first());
-    let offset = F::CODES.offset(S::FLIPPED);
-    assert!(sums.len() >= octets * T, "a sum for every token");
-    let out = sums.as_mut_ptr().cast::<f32>();
-    // SAFETY: all offsets stay inside the panel and the tokens' activations (`blocks` blocks each), and `out` has the
-    // sums of all tokens, just checked.
-    unsafe {
-        let mut total = [S::splat(0.0); T];
-        if MANY {
-            out.write_bytes(0, octets * T * PANEL);
-        }
-        let mut codes = panel.as_ptr();
-        let mut block = 0;
-        while block < blocks {
-            let count = F::GROUP.min(blocks - block);
-            let mut extras = codes.add(count * F::BLOCKS.codes);
-            for _ in 0..count {
-                for line in 0..F::EXTRAS.div_ceil(64) {
-                    S::prefetch(extras.add(line * 64));
-                }
-                for index in 0..F::UNITS {
-                    for line in 0..F::UNIT_BYTES / 64 {
-                        S::prefetch(codes.add(line * 64));
+        let blocks = tile.x.columns() / (UNIT * F::UNITS);
+        let x = tile.x.ints_at(tile.first());
+        let offset = F::CODES.offset(S::FLIPPED);
+        // SAFETY: all offsets stay inside the panel and the tokens' activations (`blocks` blocks each).
+        unsafe {
+            let mut total = [S::splat(0.0); T];
+            let mut codes = panel.as_ptr();
+            let mut block = 0;
+            while block < blocks {
+                let count = F::GROUP.min(blocks - block);
+                let mut extras = codes.add(count * F::BLOCKS.codes);
+                for _ in 0..count {
+                    for line in 0..F::EXTRAS.div_ceil(64) {
+                        S::prefetch(extras.add(line * 64));
                     }
-                    let weights = weights::<S, F>(codes);
-                    codes = codes.add(F::UNIT_BYTES);
-                    let scales =
-                        [F::scales::<S>(extras, index, 0), F::scales::<S>(extras, index, F::PARTS - 1)];
-                    let minima =
-                        [F::minima::<S>(extras, index, 0), F::minima::<S>(extras, index, F::PARTS - 1)];
-                    for octet in 0..if MANY { octets } else { 1 } {
-                        let slot = octet * x.octet + (block * F::UNITS + index) * x.width;
-                        let x_scales = x.scales.add(octet * x.octet_scales + block * x.width);
+                    let x_scales = x.scales.add(block * x.width);
+                    for index in 0..F::UNITS {
+                        for line in 0..F::UNIT_BYTES / 64 {
+                            S::prefetch(codes.add(line * 64));
+                        }
+                        let weights = weights::<S, F>(codes);
+                        codes = codes.add(F::UNIT_BYTES);
+                        let slot = (block * F::UNITS + index) * x.width;
                         for part in 0..F::PARTS {
                             let groups = 8 / F::PARTS;
                             let mut dots = [S::splat_int(0); T];
-                            for t in 0..T {
+                            for (t, dot) in dots.iter_mut().enumerate() {
                                 let slot = slot + t;
-                                dots[t] = S::start(
-                                    offset,
-                                    x.starts.add(slot * F::PARTS + part),
-                                    x.sums.add(slot * 2 + part),
-                                    F::PARTS,
-                                );
+                                let start = x.starts.add(slot * F::PARTS + part);
+                                *dot = S::start(offset, start, x.sums.add(slot * 2 + part), F::PARTS);
                             }
                             let dots = S::dots_of(
                                 dots,
@@ -161,31 +123,27 @@ unsafe fn multiply<S: Simd, F: Format, const T: usize, const MANY: bool>(
                                 F::WEIGHT_BITS,
                                 x.values.add(slot * UNIT + part * groups * 4),
                             );
+                            let scale = F::scales::<S>(extras, index, part);
                             for t in 0..T {
-                                let out = out.add((octet * T + t) * PANEL);
-                                let mut sum = if MANY { S::floats(out.cast()) } else { total[t] };
-                                sum = S::multiply_add(S::scaled(dots[t], x_scales.add(t)), scales[part], sum);
-                                if F::MINIMA {
+                                let dot = S::scaled(dots[t], x_scales.add(t));
+                                total[t] = S::multiply_add(dot, scale, total[t]);
+                            }
+                            if F::MINIMA {
+                                let minimum = F::minima::<S>(extras, index, part);
+                                for (t, total) in total.iter_mut().enumerate() {
                                     let weighted = S::splat(*x.weighted.add((slot + t) * F::PARTS + part));
-                                    sum = S::multiply_add(minima[part], weighted, sum);
-                                }
-                                if MANY {
-                                    S::store(sum, out);
-                                } else {
-                                    total[t] = sum;
+                                    *total = S::multiply_add(minimum, weighted, *total);
                                 }
                             }
                         }
                     }
+                    extras = extras.add(F::EXTRAS);
+                    block += 1;
                 }
-                extras = extras.add(F::EXTRAS);
-                block += 1;
+                codes = extras;
             }
-            codes = extras;
-        }
-        if !MANY {
             for t in 0..T {
-                S::store(total[t], out.add(t * PANEL));
+                S::store(total[t], sums[t].as_mut_ptr());
             }
         }
     }
