@@ -147,11 +147,13 @@ fn push(batch: &mut [Part<'_>], index: usize, width: usize, keys: &[f32], values
         (keys, values) = (more_keys, more_values);
         (own_keys, own_values)
     };
+    /// A sequence's cache, and the keys and values that it gets.
+    type New<'n> = (&'n mut LayerCache, &'n [f32], &'n [f32]);
     let news = batch.iter_mut().map(|part| {
         let (keys, values) = take(part.span.count * width);
         (&mut part.cache.layers[index], keys, values)
     });
-    let mut news: SmallVec<[(&mut LayerCache, &[f32], &[f32]); 16]> = news.collect();
+    let mut news: SmallVec<[New<'_>; 16]> = news.collect();
     let pool = if news.len() > 1 { Pool::global() } else { Pool::single() };
     pool.split_chunks(&mut news, 1, |_, news| {
         for (cache, keys, values) in news {

@@ -14,7 +14,7 @@ impl Blocks {
     /// Blocks of a group: as few as fill whole cache lines.
     pub(super) const fn group(self) -> usize {
         let mut count = 1;
-        while self.extras * count % 64 != 0 {
+        while !(self.extras * count).is_multiple_of(64) {
             count *= 2;
         }
         count
