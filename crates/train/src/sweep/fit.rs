@@ -90,12 +90,14 @@ impl Size {
 
     /// Whether the best learning rate is known.
     pub fn knows_rate(&self) -> bool {
-        self.minimum.is_some() || !self.edges.iter().any(|edge| edge.is_rate())
+        let fitted = self.minimum.is_some() && values(&self.runs, |it| it.rate).len() >= 3;
+        fitted || !self.edges.iter().any(|edge| edge.is_rate())
     }
 
     /// Whether the best batch is known.
     pub fn knows_batch(&self) -> bool {
-        self.minimum.is_some() || self.edges.iter().all(|edge| edge.is_rate())
+        let fitted = self.minimum.is_some() && values(&self.runs, |it| it.batch).len() >= 3;
+        fitted || self.edges.iter().all(|edge| edge.is_rate())
     }
 }
 
@@ -341,8 +343,8 @@ mod tests {
     use super::super::Cell;
     use super::*;
 
-    const RATE: [f64; 3] = [4.0, -0.5, 0.2];
-    const BATCH: [f64; 2] = [0.9, 0.6];
+    const RATE: [f64; 3] = [0.8, -0.5, 0.2];
+    const BATCH: [f64; 2] = [0.6, 0.6];
 
     /// What a sweep would give if the laws held exactly.
     fn outcomes(rates: i32, noise: f64) -> Vec<Outcome> {
@@ -421,7 +423,11 @@ mod tests {
         assert!(small.edges.contains(&Edge::HighestRate) && !small.knows_rate(), "{small:?}");
         // Where all larger ones diverged, the largest that did not is no edge.
         let mut diverged = two.clone();
-        let more = two.iter().map(|it| Outcome { cell: Cell { lr: 0.04, ..it.cell }, loss: None, ..*it });
+        let more = two.iter().filter(|it| it.cell.lr > 0.015).map(|it| Outcome {
+            cell: Cell { lr: 0.04, ..it.cell },
+            loss: None,
+            ..*it
+        });
         diverged.extend(more.collect::<Vec<_>>());
         let laws = fit(&diverged, &Settings { samples: 10, ..Settings::default() });
         assert!(laws.sizes.iter().all(|it| !it.edges.contains(&Edge::HighestRate) && it.diverged == 4));
