@@ -4,7 +4,7 @@
 //! be learned ([`encode`]), and these a file that is mapped into memory ([`cache`]), built once. Sources of batches read it:
 //!
 //! - [`stream`]: text for language models, in any order of documents.
-//! - [`samples`]: questions with answers, and choices between two answers; [`packing`] lays them out, [`reference`] keeps
+//! - [`samples`]: questions with answers, and choices between two answers; [`packing`] lays them out, [`mod@reference`] keeps
 //!   what a model thought of answers before it learned to choose.
 //! - [`masked`]: text with hidden tokens, for encoders.
 //! - [`labelled`]: texts, words and questions with what is right, for classifiers; kept in memory, without a cache.

@@ -6,7 +6,7 @@
 //! - **Settings for all widths** (section 3): the embedding's output times 12, residual branches times `1.4 / √layers`,
 //!   matrices drawn with `0.1 / √(d / 256)`, their learning rate and the logits divided by `d / 256`. One learning rate,
 //!   0.01, then holds for all widths `d`. [`Preset::Minicpm`](crate::config::Preset::Minicpm) sets them.
-//! - **Warm-up, stable, decay** (section 4): [`Shape::Wsd`](crate::schedule::Shape::Wsd) stays at the highest rate, and
+//! - **Warm-up, stable, decay** (section 4): [`Shape::Wsd`] stays at the highest rate, and
 //!   falls in the last tenth. Any checkpoint of the stable part can be branched into a decay of its own.
 //! - **Laws from few runs** (section 4.5): branches give the loss at many numbers of tokens for the price of one run a
 //!   model size, `O(m)` rather than `O(m²)`; [`ScalingLaw`](crate::laws::scaling::ScalingLaw) is fitted to them.
