@@ -93,7 +93,7 @@ fn questions_are_read_from_squads_file_and_from_lines() {
     let questions = read::questions(&[path]).unwrap();
     assert_eq!(questions.len(), 2);
     // Characters are counted, not bytes.
-    assert_eq!(questions[0].answers, [("Paris".to_string(), 15)]);
+    assert_eq!(questions[0].answers, [("Paris".to_string(), 16)]);
     assert!(questions[1].answers.is_empty());
     let lines = [
         r#"{"question": "q", "context": "a b c", "answers": {"text": ["b"], "answer_start": [2]}}"#,
