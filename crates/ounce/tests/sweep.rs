@@ -4,15 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::Desk;
-
-/// Text with something to learn: sentences of a small grammar, one document a paragraph.
-fn corpus() -> String {
-    let (who, what, place) =
-        (["the cat", "a dog", "the bird"], ["sat", "slept", "sang"], ["here", "there", "at home"]);
-    let sentence = |n: usize| format!("{} {} {}.\n", who[n % 3], what[n / 3 % 3], place[n * 7 % 5 % 3]);
-    (0..400).map(|n| format!("{}{}\n", sentence(n), sentence(n * n + 1))).collect()
-}
+use common::{Desk, corpus};
 
 const RUN: &str = r#"
 [model]
@@ -35,7 +27,7 @@ const GRID: [&str; 6] = ["sweep", "run.toml", "--lr", "0.002,0.008,0.032", "--ba
 
 fn desk() -> Desk {
     let desk = Desk::new();
-    desk.write("text.txt", corpus());
+    desk.write("text.txt", corpus(400));
     desk.write("run.toml", RUN);
     desk
 }

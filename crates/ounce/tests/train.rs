@@ -4,15 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::Desk;
-
-/// Text with something to learn: sentences of a small grammar, one document a paragraph.
-fn corpus() -> String {
-    let (who, what, place) =
-        (["the cat", "a dog", "the bird"], ["sat", "slept", "sang"], ["here", "there", "at home"]);
-    let sentence = |n: usize| format!("{} {} {}.\n", who[n % 3], what[n / 3 % 3], place[n * 7 % 5 % 3]);
-    (0..120).map(|n| format!("{}{}\n", sentence(n), sentence(n * n + 1))).collect()
-}
+use common::{Desk, corpus};
 
 const RUN: &str = r#"
 [model]
@@ -37,7 +29,7 @@ checkpoint_every = 8
 
 fn desk() -> Desk {
     let desk = Desk::new();
-    desk.write("text.txt", corpus());
+    desk.write("text.txt", corpus(120));
     desk.write("run.toml", RUN);
     desk
 }
@@ -227,7 +219,7 @@ fn answers_are_learned_in_rows_and_padding_is_told() {
     };
     let [none, dynamic, padded, fixed] = ["none", "dynamic", "padded", "fixed"].map(padding);
     assert!(none == 0.0 && dynamic > 0.0 && dynamic < padded && padded < fixed, "{dynamic} {padded} {fixed}");
-    desk.write("text.txt", corpus());
+    desk.write("text.txt", corpus(120));
     let text = ["train", "run.toml", "--output", "x", "--set", "data.train=[\"text.txt\"]"];
     let more =
         ["--set", "data.packing=fixed", "--set", "data.objective=language", "--set", "data.separator="];

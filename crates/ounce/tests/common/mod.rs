@@ -113,3 +113,11 @@ pub fn read_npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let values = bytes[end..].chunks_exact(4).map(|it| f32::from_le_bytes([it[0], it[1], it[2], it[3]]));
     (shape.collect(), values.collect())
 }
+
+/// Text with something to learn: sentences of a small grammar, one document a paragraph.
+pub fn corpus(documents: usize) -> String {
+    let (who, what, place) =
+        (["the cat", "a dog", "the bird"], ["sat", "slept", "sang"], ["here", "there", "at home"]);
+    let sentence = |n: usize| format!("{} {} {}.\n", who[n % 3], what[n / 3 % 3], place[n * 7 % 5 % 3]);
+    (0..documents).map(|n| format!("{}{}\n", sentence(n), sentence(n * n + 1))).collect()
+}
