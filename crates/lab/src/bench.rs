@@ -64,10 +64,7 @@ impl<F: Fn(&str, f64)> Lab for Workbench<F> {
 
 /// The process's largest resident memory so far, where the system keeps it in `/proc`.
 pub fn peak_resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    kibibytes.checked_mul(1024)
+    ounce_train::trainer::memory().1
 }
 
 #[cfg(test)]

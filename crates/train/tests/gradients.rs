@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{batch, golden, header};
+use common::{batch, families, golden, header};
 use ounce_model::Model;
 use ounce_train::Trainable;
 use ounce_train::net::{Net, Options};
@@ -48,41 +48,7 @@ fn compare(name: &str, options: Options) {
     }
 }
 
-macro_rules! families {
-    ($($name:ident),* $(,)?) => {$(
-        #[test]
-        fn $name() {
-            compare(stringify!($name), Options::default());
-        }
-    )*};
-}
-
-families!(
-    llama,
-    llama_tied,
-    llama_bias,
-    llama_rope_dynamic,
-    gemma2,
-    gemma3,
-    qwen2_window,
-    qwen3,
-    phi3,
-    gpt2,
-    gpt_neox,
-    gpt_neox_sequential,
-    smollm3,
-    granite,
-    olmo2,
-    stablelm,
-    stablelm_parallel,
-    mixtral,
-    qwen2_moe,
-    qwen3_moe,
-    bert_mlm,
-    roberta_mlm,
-    distilbert_mlm,
-    albert_mlm,
-);
+families!(|name| compare(name, Options::default()));
 
 #[test]
 fn checkpointing_gives_the_same_gradients_to_the_bit() {

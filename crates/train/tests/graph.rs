@@ -6,7 +6,7 @@
 mod common;
 
 use candle_core::Tensor;
-use common::{batch, golden};
+use common::{batch, families, golden};
 use ounce_kernels::DType;
 use ounce_model::{Model, Weights, weights::MemorySource};
 use ounce_train::graph::{GraphNet, Hook, Linear, NoHook, Pass, Slot, Weight};
@@ -60,41 +60,7 @@ fn compare(name: &str) {
     assert_same_gradients(name, graph.params(), net.params());
 }
 
-macro_rules! families {
-    ($($name:ident),* $(,)?) => {$(
-        #[test]
-        fn $name() {
-            compare(stringify!($name));
-        }
-    )*};
-}
-
-families!(
-    llama,
-    llama_tied,
-    llama_bias,
-    llama_rope_dynamic,
-    gemma2,
-    gemma3,
-    qwen2_window,
-    qwen3,
-    phi3,
-    gpt2,
-    gpt_neox,
-    gpt_neox_sequential,
-    smollm3,
-    granite,
-    olmo2,
-    stablelm,
-    stablelm_parallel,
-    mixtral,
-    qwen2_moe,
-    qwen3_moe,
-    bert_mlm,
-    roberta_mlm,
-    distilbert_mlm,
-    albert_mlm,
-);
+families!(compare);
 
 #[test]
 fn the_embedding_gradient_is_scaled_as_in_the_other_network() {

@@ -15,7 +15,7 @@ use crate::optim::{self, Optimizer};
 use crate::schedule::Schedule;
 use crate::sweep::Job;
 use crate::trainer::{self, Ended, Observer, Start, Step, Trainer};
-use crate::{Error, ParamKind, Result, Trainable};
+use crate::{Error, Result, Trainable};
 
 /// Tokens of a sequence.
 pub(super) const CONTEXT: usize = 32;
@@ -89,7 +89,7 @@ impl Letters {
         let mut optimizer = Optimizer::new(settings, net.params())?;
         optimizer.set_pool(pool);
         Ok(Job {
-            params: parameters(&net),
+            params: net.inner_parameters(),
             net: Box::new(net),
             data: Box::new(self.train(batch / CONTEXT)?),
             validation: Some(Box::new(self.held_out()?)),
@@ -115,12 +115,6 @@ impl Letters {
 /// Runs of a sweep at a time, each on one thread.
 pub(super) fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2))
-}
-
-/// Parameters without embedding and head.
-fn parameters(net: &Net) -> u64 {
-    let inside = |kind: ParamKind| !matches!(kind, ParamKind::Embedding | ParamKind::Head);
-    net.params().iter().filter(|param| inside(param.kind)).map(|param| param.value.len() as u64).sum()
 }
 
 /// What came of [`train`].

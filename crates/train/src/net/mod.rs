@@ -40,7 +40,7 @@ use self::head::Head;
 use self::layer::Layer;
 use crate::data::select::scale_to_one;
 use crate::loss::{Choices, CrossEntropy, LogProbabilities, LogitLoss, PreferenceLoss, Scores, SpanLoss};
-use crate::{Batch, Error, Loss, Param, Result, Trainable};
+use crate::{Batch, Error, Loss, Param, ParamKind, Result, Trainable};
 
 pub use self::init::Init;
 pub use self::rotation::Rotation;
@@ -149,6 +149,14 @@ impl Net {
     /// The architecture, tokenizer and settings; its weights are those the network began with, or none.
     pub fn skeleton(&self) -> &Model {
         &self.model
+    }
+
+    /// Parameters without tables and head, as scaling laws count them.
+    pub fn inner_parameters(&self) -> u64 {
+        let outside =
+            self.params().iter().filter(|it| matches!(it.kind, ParamKind::Embedding | ParamKind::Head));
+        let outside = outside.map(|param| param.value.len() as u64).sum();
+        self.model.spec.parameters().saturating_sub(outside)
     }
 
     /// The threads to compute on, in place of the whole program's.

@@ -44,3 +44,44 @@ pub fn batch(name: &str, masked: bool) -> Batch {
     }
     batch
 }
+
+/// A test for each golden model whose gradients are known, one a family: `families!(compare)` calls `compare` with its name.
+#[allow(unused_macros)]
+macro_rules! families {
+    ($compare:expr) => {
+        families!(@tests $compare;
+            llama,
+            llama_tied,
+            llama_bias,
+            llama_rope_dynamic,
+            gemma2,
+            gemma3,
+            qwen2_window,
+            qwen3,
+            phi3,
+            gpt2,
+            gpt_neox,
+            gpt_neox_sequential,
+            smollm3,
+            granite,
+            olmo2,
+            stablelm,
+            stablelm_parallel,
+            mixtral,
+            qwen2_moe,
+            qwen3_moe,
+            bert_mlm,
+            roberta_mlm,
+            distilbert_mlm,
+            albert_mlm,
+        );
+    };
+    (@tests $compare:expr; $($name:ident),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            ($compare)(stringify!($name));
+        }
+    )*};
+}
+#[allow(unused_imports)]
+pub(crate) use families;

@@ -16,7 +16,7 @@ use ounce_model::weights::MemorySource;
 use ounce_model::{Config, Weights, families};
 use ounce_train::net::{Init, Net, Options, forecast};
 use ounce_train::optim::{Optimizer, Options as OptimizerOptions};
-use ounce_train::{Batch, Trainable};
+use ounce_train::{Batch, Trainable, trainer};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -346,17 +346,8 @@ fn turn(args: &Args, folder: &Path) -> anyhow::Result<Turn> {
         seconds.push(start.elapsed().as_secs_f64());
         losses.push(loss.mean());
     }
-    Ok(Turn { name: "ounce".to_string(), seconds, losses, peak_bytes: peak_bytes()? })
-}
-
-/// The most memory that this process has had.
-fn peak_bytes() -> anyhow::Result<u64> {
-    let status =
-        std::fs::read_to_string("/proc/self/status").context("peak memory is known on Linux only")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    let kib: u64 =
-        line.trim().trim_end_matches(" kB").parse().context("/proc/self/status has no peak memory")?;
-    Ok(kib << 10)
+    let peak_bytes = trainer::memory().1.context("peak memory is known on Linux only")?;
+    Ok(Turn { name: "ounce".to_string(), seconds, losses, peak_bytes })
 }
 
 fn own_turn(args: &Args, folder: &Path) -> anyhow::Result<Turn> {

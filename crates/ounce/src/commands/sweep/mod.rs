@@ -264,7 +264,7 @@ fn job(config: &Config, pool: &'static Pool) -> anyhow::Result<Job> {
     let Run { mut net, train, validation, mut optimizer, schedule, .. } = setup::prepare(config, None)?;
     net.set_pool(pool);
     optimizer.set_pool(pool);
-    let params = setup::inner_parameters(&net);
+    let params = net.inner_parameters();
     let options = setup::trainer_options(config, schedule);
     Ok(Job { net: Box::new(net), data: train, validation, optimizer, options, params })
 }
@@ -309,7 +309,7 @@ fn forecast(args: &Args, cells: &[Cell], configs: &[Config]) -> anyhow::Result<F
                 epoch = run.train.tokens_per_epoch();
                 let step =
                     setup::seconds_per_step(&mut run.net, run.train.as_mut(), config.train.accumulation)?;
-                let found = (step, setup::inner_parameters(&run.net));
+                let found = (step, run.net.inner_parameters());
                 known.push((key, found));
                 found
             }

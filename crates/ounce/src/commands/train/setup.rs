@@ -77,7 +77,7 @@ pub(in crate::commands) fn prepare(config: &Config, begun: Option<Begun>) -> any
         },
     };
     let spec = &net.skeleton().spec;
-    let advice = step_law(inner_parameters(&net) as f64, (total * tokens_per_step) as f64);
+    let advice = step_law(net.inner_parameters() as f64, (total * tokens_per_step) as f64);
     let peak = match (config.optimizer.lr, usual_rate) {
         (0.0, Some(rate)) => {
             notes.push(format!("learning rate {rate:.2e}, as usual for labels; optimizer.lr sets another"));
@@ -136,14 +136,6 @@ pub(super) fn context(config: &Config, model: &Model) -> usize {
         0 => model.spec.context_length,
         context => context,
     }
-}
-
-/// Parameters without tables and head, as scaling laws count them.
-pub(in crate::commands) fn inner_parameters(net: &Net) -> u64 {
-    use ounce_train::ParamKind::{Embedding, Head};
-    let outside = net.params().iter().filter(|param| matches!(param.kind, Embedding | Head));
-    let outside = outside.map(|param| param.value.len() as u64).sum();
-    net.skeleton().spec.parameters().saturating_sub(outside)
 }
 
 /// The model that is trained: new, without weights, or one to go on from.
