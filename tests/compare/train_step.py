@@ -91,6 +91,7 @@ def main():
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--warmup", type=int, default=0, help="steps in which the learning rate rises from zero")
     parser.add_argument("--bf16", action="store_true", help="autocast to bf16")
     o = parser.parse_args()
     torch.set_num_threads(o.threads)
@@ -105,6 +106,7 @@ def main():
     seconds, losses = [], []
     for step in range(o.steps):
         rows = torch.from_numpy(data[step % len(data)])
+        optimizer.param_groups[0]["lr"] = o.lr * min((step + 1) / max(o.warmup, 1), 1)
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=o.bf16):
             logits = net(rows[:, :-1])

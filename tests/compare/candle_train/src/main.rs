@@ -144,10 +144,13 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let bytes = std::fs::read(option("--tokens").ok_or("--tokens FILE is missing")?)?;
     let ids: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|it| u32::from_le_bytes(*it)).collect();
     let vars: Vec<Var> = map.all_vars();
-    let params = ParamsAdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0 };
+    let rate = option("--lr").map_or(Ok(1e-3), |it| it.parse::<f64>())?;
+    let warmup = option("--warmup").map_or(Ok(0), |it| it.parse::<usize>())?.max(1);
+    let params = ParamsAdamW { lr: rate, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0 };
     let mut optimizer = AdamW::new(vars, params)?;
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
-    for rows in ids.chunks_exact(batch * (context + 1)).cycle().take(steps) {
+    for (step, rows) in ids.chunks_exact(batch * (context + 1)).cycle().take(steps).enumerate() {
+        optimizer.set_learning_rate(rate * ((step + 1) as f64 / warmup as f64).min(1.0));
         let rows = Tensor::from_slice(rows, (batch, context + 1), &Device::Cpu)?;
         let start = Instant::now();
         let logits = net.forward(&rows.narrow(1, 0, context)?.contiguous()?)?;

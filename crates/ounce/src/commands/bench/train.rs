@@ -39,7 +39,8 @@ Examples:
   ounce bench train --against python=.venv/bin/python     PyTorch in turn: same weights, same data, same optimizer
   ounce bench train --against python=python3 --precision bf16
   ounce bench train --against program=./candle-train      any program with the flags and the output of the script
-  ounce bench train --data stories.txt --steps 300 --against python=python3    how losses compare on real text
+  ounce bench train --data stories.txt --steps 300 --warmup 100 --against python=python3
+  how losses compare on real text
 The first two steps of a turn warm up and are not counted. Every turn is a process of its own.")]
 pub struct Args {
     /// Layers
@@ -84,6 +85,12 @@ pub struct Args {
     /// Text to train on, each part of it once, with the built-in model's tokenizer; random ids if left away
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// Learning rate of AdamW
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3)]
+    lr: f64,
+    /// Steps in which the rate rises from zero; without them two runs that differ in rounding alone part by some percent
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warmup: usize,
     /// Run one turn on a folder made before, and print what was measured
     #[arg(long, value_name = "FOLDER", hide = true)]
     turn: Option<PathBuf>,
@@ -194,6 +201,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if let Some(folder) = &args.turn {
         output::json(&turn(&args, folder)?)?;
         return Ok(Outcome::Done);
+    }
+    if !(args.lr.is_finite() && args.lr > 0.0) {
+        bail!("--lr {} is no learning rate; 0.001 is usual", args.lr);
     }
     if args.steps <= Turn::WARM_UP || args.turns == 0 || args.batch == 0 || args.context == 0 {
         bail!("a turn needs {} steps or more, and batch, context and turns 1 or more", Turn::WARM_UP + 1);
@@ -337,11 +347,12 @@ fn turn(args: &Args, folder: &Path) -> anyhow::Result<Turn> {
     let bytes = std::fs::read(folder.join("tokens.bin"))?;
     let ids: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|it| u32::from_le_bytes(*it)).collect();
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
-    for rows in ids.chunks_exact(args.batch * (args.context + 1)) {
+    for (step, rows) in ids.chunks_exact(args.batch * (args.context + 1)).enumerate() {
         let batch = Batch::next_token(rows.chunks_exact(args.context + 1));
         let start = Instant::now();
         let loss = net.accumulate(&batch, 1.0 / batch.counted() as f32)?;
-        optimizer.step(net.params_mut(), 1e-3, 1.0);
+        let rise = ((step + 1) as f64 / args.warmup.max(1) as f64).min(1.0);
+        optimizer.step(net.params_mut(), args.lr * rise, 1.0);
         net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
         seconds.push(start.elapsed().as_secs_f64());
         losses.push(loss.mean());
@@ -357,6 +368,7 @@ fn own_turn(args: &Args, folder: &Path) -> anyhow::Result<Turn> {
         .arg(folder);
     command.args(["--batch", &args.batch.to_string(), "--context", &args.context.to_string()]);
     command.args(["--precision", &args.precision]);
+    command.args(["--lr", &args.lr.to_string(), "--warmup", &args.warmup.to_string()]);
     if args.checkpointing {
         command.arg("--checkpointing");
     }
@@ -375,6 +387,7 @@ fn peer_turn(args: &Args, peer: &Peer, folder: &Path) -> anyhow::Result<Turn> {
         command.args([flag, &value.to_string()]);
     }
     command.args(["--threads", &Pool::global().threads().to_string()]);
+    command.args(["--lr", &args.lr.to_string(), "--warmup", &args.warmup.to_string()]);
     if args.precision == "bf16" {
         command.arg("--bf16");
     }
