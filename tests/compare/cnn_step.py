@@ -6,13 +6,11 @@ Prints one line of JSON: seconds of each step, losses, and the most memory in us
 """
 
 import argparse
-import json
-import resource
-import time
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from train_step import timed_steps
 
 
 def main():
@@ -28,17 +26,7 @@ def main():
                         convolution(64, 128), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     pictures, labels = torch.randn(o.batch, 3, 32, 32), torch.arange(o.batch) % 10
-    seconds, losses = [], []
-    for _ in range(o.steps):
-        start = time.perf_counter()
-        loss = F.cross_entropy(net(pictures), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        seconds.append(time.perf_counter() - start)
-        losses.append(loss.item())
-    print(json.dumps({"name": f"PyTorch {torch.__version__}", "seconds": seconds, "losses": losses,
-                      "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    timed_steps(optimizer, range(o.steps), lambda _: F.cross_entropy(net(pictures), labels))
 
 
 if __name__ == "__main__":

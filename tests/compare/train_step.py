@@ -82,6 +82,21 @@ class Llama(nn.Module):
         return self.lm_head(self.model["norm"](x))
 
 
+def timed_steps(optimizer, batches, loss_of):
+    """A step for each batch, of which `loss_of` gives the loss; prints their seconds, losses and the memory."""
+    seconds, losses = [], []
+    for batch in batches:
+        start = time.perf_counter()
+        loss = loss_of(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        seconds.append(time.perf_counter() - start)
+        losses.append(loss.item())
+    print(json.dumps({"name": f"PyTorch {torch.__version__}", "seconds": seconds, "losses": losses,
+                      "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", required=True)
@@ -103,21 +118,18 @@ def main():
     del tensors
     data = np.fromfile(o.tokens, dtype="<u4").astype(np.int64).reshape(-1, o.batch, o.context + 1)
     optimizer = torch.optim.AdamW(net.parameters(), lr=o.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, fused=True)
-    seconds, losses = [], []
-    for step in range(o.steps):
-        rows = torch.from_numpy(data[step % len(data)])
-        optimizer.param_groups[0]["lr"] = o.lr * min((step + 1) / max(o.warmup, 1), 1)
-        start = time.perf_counter()
+
+    def batches():
+        for step in range(o.steps):
+            optimizer.param_groups[0]["lr"] = o.lr * min((step + 1) / max(o.warmup, 1), 1)
+            yield torch.from_numpy(data[step % len(data)])
+
+    def loss_of(rows):
         with torch.autocast("cpu", torch.bfloat16, enabled=o.bf16):
             logits = net(rows[:, :-1])
-            loss = F.cross_entropy(logits.float().reshape(-1, logits.shape[-1]), rows[:, 1:].reshape(-1))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        seconds.append(time.perf_counter() - start)
-        losses.append(loss.item())
-    print(json.dumps({"name": f"PyTorch {torch.__version__}", "seconds": seconds, "losses": losses,
-                      "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+            return F.cross_entropy(logits.float().reshape(-1, logits.shape[-1]), rows[:, 1:].reshape(-1))
+
+    timed_steps(optimizer, batches(), loss_of)
 
 
 if __name__ == "__main__":

@@ -160,10 +160,5 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         seconds.push(start.elapsed().as_secs_f64());
         losses.push(loss.to_scalar::<f32>()?);
     }
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no peak memory")?;
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse()?;
-    let report = serde_json::json!({"name": "candle 0.11", "seconds": seconds, "losses": losses, "peak_bytes": kib << 10});
-    println!("{report}");
-    Ok(())
+    candle_train::report(&seconds, &losses)
 }

@@ -16,6 +16,7 @@ use ounce_model::weights::MemorySource;
 use ounce_model::{Config, Weights, families};
 use ounce_train::net::{Init, Net, Options, forecast};
 use ounce_train::optim::{Optimizer, Options as OptimizerOptions};
+use ounce_train::schedule::{Schedule, Shape};
 use ounce_train::{Batch, Trainable, trainer};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -347,12 +348,13 @@ fn turn(args: &Args, folder: &Path) -> anyhow::Result<Turn> {
     let bytes = std::fs::read(folder.join("tokens.bin"))?;
     let ids: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|it| u32::from_le_bytes(*it)).collect();
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
-    for (step, rows) in ids.chunks_exact(args.batch * (args.context + 1)).enumerate() {
+    let total = args.steps as u64;
+    let schedule = Schedule { peak: args.lr, warmup: args.warmup as u64, total, shape: Shape::Constant };
+    for (step, rows) in (0..).zip(ids.chunks_exact(args.batch * (args.context + 1))) {
         let batch = Batch::next_token(rows.chunks_exact(args.context + 1));
         let start = Instant::now();
         let loss = net.accumulate(&batch, 1.0 / batch.counted() as f32)?;
-        let rise = ((step + 1) as f64 / args.warmup.max(1) as f64).min(1.0);
-        optimizer.step(net.params_mut(), args.lr * rise, 1.0);
+        optimizer.step(net.params_mut(), schedule.rate(step), 1.0);
         net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
         seconds.push(start.elapsed().as_secs_f64());
         losses.push(loss.mean());

@@ -2,17 +2,19 @@
 //! which vision work would be built.
 //!
 //! ```text
-//! cargo run --release --bin cnn -- --batch 64 --steps 12 --threads 2
+//! cargo run --release --bin cnn -- --batch 64 --steps 12
 //! ```
 //!
 //! Three 3 × 3 convolutions of 32, 64 and 128 channels with ReLU on 3 × 32 × 32, the first two with 2 × 2 max pooling, the mean
-//! over places, a linear layer to 10 labels: `tests/compare/cnn_step.py` is the same in PyTorch. Prints one line of JSON.
+//! over places, a linear layer to 10 labels: `tests/compare/cnn_step.py` is the same in PyTorch. Prints one line of
+//! JSON. RAYON_NUM_THREADS sets the threads.
 
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{
-    AdamW, Conv2d, Conv2dConfig, Linear, Module, Optimizer, ParamsAdamW, VarBuilder, VarMap, conv2d, linear, loss,
+    AdamW, Conv2d, Conv2dConfig, Linear, Module, Optimizer, ParamsAdamW, VarBuilder, VarMap, conv2d, linear,
+    loss,
 };
 
 struct Cnn {
@@ -63,12 +65,5 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         seconds.push(start.elapsed().as_secs_f64());
         losses.push(loss.to_scalar::<f32>()?);
     }
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no peak memory")?;
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse()?;
-    println!(
-        "{}",
-        serde_json::json!({"name": "candle", "seconds": seconds, "losses": losses, "peak_bytes": kib << 10})
-    );
-    Ok(())
+    candle_train::report(&seconds, &losses)
 }
