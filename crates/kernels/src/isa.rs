@@ -22,7 +22,7 @@ pub enum Isa {
     Avx2,
     /// 512-bit AVX-512 (F, BW, VL, DQ) with VNNI's integer products.
     Avx512,
-    /// AVX-512, and AMX's tiles for products of bf16.
+    /// AVX-512, and AMX's tiles for products of bf16, and of int8 with many tokens.
     Amx,
 }
 
@@ -39,7 +39,7 @@ impl Isa {
         }
     }
 
-    /// The path for work that has no kernel of its own on this one: all but products of bf16.
+    /// The path for work that has no kernel of its own on this one: all but products on AMX's tiles.
     pub fn vectors(self) -> Isa {
         match self {
             Isa::Amx => Isa::Avx512,

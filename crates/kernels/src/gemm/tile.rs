@@ -193,6 +193,7 @@ pub(super) fn kernel(isa: Isa, rows: usize, vectors: usize) -> Kernel {
 macro_rules! by_rows {
     ($kernel:ident, $vectors:literal: $($rows:literal)*) => { [$($kernel::<$rows, $vectors>),*] };
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use by_rows;
 
 unsafe fn plain<const R: usize, const V: usize>(job: Job) {

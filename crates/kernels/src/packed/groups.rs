@@ -12,7 +12,9 @@ use super::panel::Blocks;
 use super::planes::{self, UNIT};
 use super::product::signed;
 use super::simd::Simd;
-use super::{Form, Int8, Layout, PANEL};
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{Parted, Unit};
+use super::{Form, Int8, Layout, PANEL, Tiles};
 
 /// Codes of a matrix in groups, `[rows, columns]`, with a scale and a zero point for each group of a row.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +71,13 @@ const fn layout_of<const BITS: usize, const GROUP: usize>() -> Layout {
         // Codes come apart from scales and zero points: see `pack`.
         pack: |_, _, _| {},
         kernel: dispatch::kernel::<Grouped<BITS, GROUP>>,
-        tiles: None,
+        tiles: tiles::<BITS, GROUP>(),
     }
+}
+
+/// Whether a code of up to four bits less its zero point fits a signed byte everywhere, as tiles want it.
+pub(super) fn differences_fit(matrix: &Groups<'_>) -> bool {
+    matrix.zeros.iter().all(|&zero| zero <= 128)
 }
 
 /// Packs the rows from `first` on into a panel.
@@ -92,6 +99,14 @@ pub(super) fn pack(matrix: &Groups<'_>, first: usize, out: &mut [u8]) {
             extras[ZEROS_AT + row] = matrix.zeros[at];
         }
     }
+}
+
+/// The kernel of AMX's tiles. Codes of eight bits less their zero points do not fit a byte.
+const fn tiles<const BITS: usize, const GROUP: usize>() -> Option<Tiles> {
+    #[cfg(target_arch = "x86_64")]
+    return if BITS < 8 { Some(super::tiles::kernel::<Grouped<BITS, GROUP>>()) } else { None };
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 /// The product of a format.
@@ -140,6 +155,46 @@ impl<const BITS: usize, const GROUP: usize> Product for Grouped<BITS, GROUP> {
             }
             for t in 0..T {
                 S::store(total[t], sums[t].as_mut_ptr());
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<const BITS: usize, const GROUP: usize> Parted for Grouped<BITS, GROUP> {
+    const BLOCK: usize = GROUP / UNIT;
+    const PARTS: usize = 1;
+    const RUN: usize = GROUP / UNIT;
+    const MINIMA: bool = false;
+    const SCALES_FIRST: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn take_apart(panel: &[u8], columns: usize, first: usize, count: usize, to: *mut Unit) {
+        use super::simd::Avx512;
+        use std::arch::x86_64::{_mm512_mullo_epi32, _mm512_set1_epi32, _mm512_sub_epi8};
+        let (groups, sizes, unit_bytes) =
+            (columns / GROUP, const { blocks(BITS, GROUP) }, planes::unit_bytes(BITS));
+        // SAFETY: the units lie in the panel, and `to` has room for them.
+        unsafe {
+            for index in 0..count {
+                let (group, unit) = ((first + index) / Self::RUN, (first + index) % Self::RUN);
+                let (codes, extras) = sizes.places(group, groups);
+                let codes = panel.as_ptr().add(codes + unit * unit_bytes);
+                let extras = panel.as_ptr().add(extras);
+                for line in 0..unit_bytes / 64 {
+                    Avx512::prefetch(codes.add(line * 64));
+                }
+                // A row's zero point in each of its four bytes.
+                let zeros = Avx512::widen_unsigned(extras.add(ZEROS_AT));
+                let zeros = _mm512_mullo_epi32(zeros, _mm512_set1_epi32(0x0101_0101));
+                let mut weights = planes::get::<Avx512, BITS>(codes);
+                weights.iter_mut().for_each(|weights| *weights = _mm512_sub_epi8(*weights, zeros));
+                let to = to.add(index);
+                (&raw mut (*to).codes).write(weights);
+                if unit == 0 {
+                    (&raw mut (*to).scales[0]).write(Avx512::halves(extras));
+                }
             }
         }
     }

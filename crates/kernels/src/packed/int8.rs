@@ -8,6 +8,7 @@
 //! with an offset or a minimum, and what sums of products begin with.
 
 use super::planes::UNIT;
+use crate::isa::Isa;
 use crate::pool::{Pool, SharedOut};
 
 /// Values whose sum is kept.
@@ -17,6 +18,11 @@ const SUMS: usize = UNIT / SUM_BLOCK;
 
 /// Tokens of an octet, at most.
 pub(super) const OCTET: usize = 8;
+
+/// Tokens that lie side by side: on AMX those of a tile, two octets.
+fn side_by_side() -> usize {
+    if Isa::current() == Isa::Amx { 2 * OCTET } else { OCTET }
+}
 
 /// Fewer values than this are prepared sooner than threads are woken for them.
 const SHARED_FROM: usize = 1 << 13;
@@ -73,7 +79,7 @@ impl Ints {
     pub(super) fn fill(&mut self, x: &[f32], columns: usize, form: Int8, pool: &Pool) {
         assert!(columns.is_multiple_of(form.block) && form.block.is_multiple_of(UNIT), "whole blocks");
         let tokens = x.len() / columns;
-        let width = tokens.next_power_of_two().min(OCTET);
+        let width = tokens.next_power_of_two().min(side_by_side());
         (self.width, self.units, self.blocks) = (width, columns / UNIT, columns / form.block);
         self.parts = UNIT / form.part;
         let padded = tokens.next_multiple_of(width);
@@ -151,7 +157,6 @@ struct At {
 fn quantize(x: &[f32], form: Int8, at: At, out: &Out<'_>) {
     #[cfg(target_arch = "x86_64")]
     {
-        use crate::isa::Isa;
         if Isa::current().vectors() == Isa::Avx512 {
             // SAFETY: the processor has AVX-512 F, BW, VL, DQ and VNNI when this path is chosen.
             return unsafe { quantize_avx512(x, form, at, out) };

@@ -65,7 +65,7 @@ pub(crate) const PANEL: usize = 16;
 /// Tokens that a kernel multiplies with a panel at once, at most: their sums fit the registers.
 pub(crate) const TILE: usize = 8;
 
-/// Columns that AMX's kernel of bf16 takes at a time.
+/// Columns that AMX's kernels take at a time.
 const TILE_COLUMNS: usize = 32;
 
 /// Bytes of stored weights that are reported as packed together.
@@ -78,6 +78,8 @@ const TOKEN_BLOCK: usize = 64;
 #[derive(Debug)]
 pub struct PackedMatrix {
     layout: &'static Layout,
+    /// The kernel of AMX's tiles, if there is one for the format, the row length and the codes.
+    tiles: Option<Tiles>,
     rows: usize,
     columns: usize,
     panel_bytes: usize,
@@ -165,7 +167,10 @@ impl PackedMatrix {
         if matrix.scales.iter().any(|scale| !scale.is_finite()) {
             return Err(QuantError::Groups("a scale is not finite"));
         }
-        PackedMatrix::new(layout, rows, columns, |panel, out| groups::pack(matrix, panel * PANEL, out))
+        let mut packed =
+            PackedMatrix::new(layout, rows, columns, |panel, out| groups::pack(matrix, panel * PANEL, out))?;
+        packed.tiles = packed.tiles.filter(|_| groups::differences_fit(matrix));
+        Ok(packed)
     }
 
     /// Packs panel by panel. Rows that a last panel lacks stay zero: scale 0 makes their sums 0.
@@ -180,7 +185,8 @@ impl PackedMatrix {
         let mut data =
             Buffer::zeroed(bytes).map_err(|error| QuantError::Memory { bytes, reason: error.to_string() })?;
         Pool::global().split_chunks(data.as_mut_slice(), panel_bytes, pack);
-        Ok(PackedMatrix { layout, rows, columns, panel_bytes, data })
+        let tiles = layout.tiles.filter(|_| columns.is_multiple_of(TILE_COLUMNS));
+        Ok(PackedMatrix { layout, tiles, rows, columns, panel_bytes, data })
     }
 
     /// Rows: the length of a product.
@@ -258,17 +264,11 @@ impl PackedMatrix {
         assert_eq!(out.len(), x.tokens() * self.rows, "one sum for every token and row");
     }
 
-    /// The kernel of AMX's tiles, if there is one for the format and the row length. It is used for a single token too:
-    /// other kernels round differently, and a token's sums should not depend on its company.
-    fn tiles(&self, isa: Isa) -> Option<Kernel> {
-        let tiles = self.layout.tiles.filter(|_| isa == Isa::Amx)?;
-        self.columns.is_multiple_of(tiles.columns).then_some(tiles.kernel)
-    }
-
     /// One thread's panels.
     fn multiply_panels(&self, part: Range<usize>, isa: Isa, x: &Activations, out: &SharedOut<'_>) {
         let mut sums = [[0.0; PANEL]; TOKEN_BLOCK];
-        let kernel = self.tiles(isa).unwrap_or_else(|| (self.layout.kernel)(isa));
+        let tiles = self.tiles.filter(|tiles| isa == Isa::Amx && x.tokens() >= tiles.from);
+        let kernel = tiles.map_or_else(|| (self.layout.kernel)(isa), |tiles| tiles.kernel);
         for block in (0..x.tokens()).step_by(TOKEN_BLOCK) {
             let block_end = (block + TOKEN_BLOCK).min(x.tokens());
             for panel in part.clone() {
@@ -306,8 +306,9 @@ struct Layout {
 #[derive(Debug, Clone, Copy)]
 struct Tiles {
     kernel: Kernel,
-    /// Columns that it takes at a time.
-    columns: usize,
+    /// Tokens from which on it is used. All of them, where other kernels round differently: a token's sums should not
+    /// depend on its company.
+    from: usize,
 }
 
 fn layout(dtype: DType) -> Option<&'static Layout> {

@@ -9,7 +9,9 @@ use super::dispatch::{Product, Tile};
 use super::panel::Blocks;
 use super::planes::{self, UNIT};
 use super::simd::Simd;
-use super::{Form, Int8, PANEL};
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{Parted, Unit};
+use super::{Form, Int8, PANEL, Tiles};
 
 /// What a code stands for.
 #[derive(Clone, Copy)]
@@ -76,6 +78,14 @@ pub(super) trait Format: 'static {
         offset: Self::CODES.offset(true),
         part: UNIT / Self::PARTS,
     });
+}
+
+/// The kernel of AMX's tiles for a format.
+pub(super) const fn tiles<F: Format>() -> Option<Tiles> {
+    #[cfg(target_arch = "x86_64")]
+    return Some(super::tiles::kernel::<Units<F>>());
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 /// The product of a format.
@@ -149,12 +159,68 @@ impl<F: Format> Product for Units<F> {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl<F: Format> Parted for Units<F> {
+    const BLOCK: usize = F::UNITS;
+    const PARTS: usize = F::PARTS;
+    const RUN: usize = 1;
+    const MINIMA: bool = F::MINIMA;
+    const SCALES_FIRST: bool = false;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn take_apart(panel: &[u8], columns: usize, first: usize, count: usize, to: *mut Unit) {
+        use super::simd::Avx512;
+        use std::arch::x86_64::{_mm512_set1_epi8, _mm512_sub_epi8};
+        let blocks = columns / (UNIT * F::UNITS);
+        // SAFETY: the units lie in the panel, and `to` has room for them.
+        unsafe {
+            for index in 0..count {
+                let (block, unit) = ((first + index) / F::UNITS, (first + index) % F::UNITS);
+                let (codes, extras) = F::BLOCKS.places(block, blocks);
+                let codes = panel.as_ptr().add(codes + unit * F::UNIT_BYTES);
+                let extras = panel.as_ptr().add(extras);
+                for line in 0..F::UNIT_BYTES / 64 {
+                    Avx512::prefetch(codes.add(line * 64));
+                }
+                let mut weights = codes_of::<Avx512, F>(codes);
+                if let Codes::Less(offset) = F::CODES {
+                    let offset = _mm512_set1_epi8(offset as i8);
+                    weights.iter_mut().for_each(|weights| *weights = _mm512_sub_epi8(*weights, offset));
+                }
+                let to = to.add(index);
+                (&raw mut (*to).codes).write(weights);
+                for part in 0..F::PARTS {
+                    let scale = F::scales::<Avx512>(extras, unit, part);
+                    (&raw mut (*to).scales[part]).write(scale);
+                    if F::MINIMA {
+                        (&raw mut (*to).minima[part]).write(F::minima::<Avx512>(extras, unit, part));
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// The weights of a unit as the products take them.
 ///
 /// # Safety
 /// As [`planes::get`].
 #[inline(always)]
 unsafe fn weights<S: Simd, F: Format>(unit: *const u8) -> [S::Bytes; 8] {
+    // SAFETY: the same contract.
+    unsafe {
+        let codes = codes_of::<S, F>(unit);
+        if matches!(F::CODES, Codes::Signed | Codes::Table(_)) { signed::<S>(codes) } else { codes }
+    }
+}
+
+/// The codes of a unit; of a table, its entries.
+///
+/// # Safety
+/// As [`planes::get`].
+#[inline(always)]
+unsafe fn codes_of<S: Simd, F: Format>(unit: *const u8) -> [S::Bytes; 8] {
     // SAFETY: the same contract.
     unsafe {
         let mut codes = match F::BITS {
@@ -170,7 +236,7 @@ unsafe fn weights<S: Simd, F: Format>(unit: *const u8) -> [S::Bytes; 8] {
                 *codes = S::lookup(table, *codes);
             }
         }
-        if matches!(F::CODES, Codes::Signed | Codes::Table(_)) { signed::<S>(codes) } else { codes }
+        codes
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::dispatch;
 use super::planes::{self, UNIT};
-use super::product::{Codes, Format, Units, nibbles};
+use super::product::{self, Codes, Format, Units, nibbles};
 use super::simd::Simd;
 use super::{Layout, PANEL};
 use crate::quant::tables;
@@ -76,7 +76,7 @@ const fn layout<F: Scaled>() -> Layout {
         form: One::<F>::FORM,
         pack: pack::<F>,
         kernel: dispatch::kernel::<Units<One<F>>>,
-        tiles: None,
+        tiles: product::tiles::<One<F>>(),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::dispatch;
 use super::planes::{self, UNIT};
-use super::product::{Codes, Format, Units, nibbles};
+use super::product::{self, Codes, Format, Units, nibbles};
 use super::simd::Simd;
 use super::{Layout, PANEL};
 use crate::quant::tables;
@@ -89,7 +89,7 @@ const fn layout<F: Super>() -> Layout {
         form: Eight::<F>::FORM,
         pack: pack::<F>,
         kernel: dispatch::kernel::<Units<Eight<F>>>,
-        tiles: None,
+        tiles: product::tiles::<Eight<F>>(),
     }
 }
 

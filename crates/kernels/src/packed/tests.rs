@@ -221,6 +221,45 @@ fn group_formats_give_the_product_of_what_they_stand_for_on_every_path() {
 }
 
 #[test]
+fn tiles_give_the_bits_of_the_kernels_without_them() {
+    if !Isa::Amx.is_available() {
+        println!("skipped: this processor has no AMX");
+        return;
+    }
+    let integers = FORMATS.into_iter().filter(|dtype| dtype.is_block());
+    for (dtype, tokens) in
+        integers.flat_map(|dtype| [5, 7, 8, 9, 16, 17, 67, 81].map(|tokens| (dtype, tokens)))
+    {
+        // Units that fill no whole number of blocks, and panels that are not full.
+        let case = case(dtype, 37, dtype.block_len() * 5, tokens);
+        both_ways(&case.packed, &case.activations, &dtype.to_string());
+    }
+    for (bits, group) in
+        [2, 3, 4, 8].into_iter().flat_map(|bits| [32, 64, 128, 256].map(|group| (bits, group)))
+    {
+        let (rows, columns) = (20, group * 5);
+        let (codes, scales, mut zeros) = in_groups(bits, group, rows, columns);
+        for largest in [zeros[3], 128, 129, 255] {
+            zeros[3] = largest;
+            let matrix = Groups { bits, group, rows, columns, codes: &codes, scales: &scales, zeros: &zeros };
+            let packed = PackedMatrix::pack_groups(&matrix).unwrap();
+            let mut x = Activations::for_every_path();
+            packed.prepare(&noise(11 * columns, 11), &Pool::new(1), &mut x);
+            both_ways(&packed, &x, &format!("{bits} bits, groups of {group}, a zero point of {largest}"));
+        }
+    }
+}
+
+/// Multiplies with and without tiles.
+fn both_ways(packed: &PackedMatrix, x: &Activations, name: &str) {
+    let [mut with, mut without] = [(); 2].map(|()| vec![f32::NAN; x.tokens() * packed.rows()]);
+    packed.multiply_with(Isa::Amx, x, &Pool::new(2), &mut with);
+    packed.multiply_with(Isa::Avx512, x, &Pool::new(2), &mut without);
+    let bits = |sums: &[f32]| sums.iter().map(|sum| sum.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&with), bits(&without), "{name}, {} tokens", x.tokens());
+}
+
+#[test]
 fn groups_that_do_not_hold_together_are_refused() {
     let (codes, scales, zeros) = in_groups(4, 32, 2, 64);
     let good =
