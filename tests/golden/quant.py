@@ -23,7 +23,8 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as Type
 
 OUT = pathlib.Path(__file__).parent / "quant"
 SEED = 20240607
-ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q6_K"]
+ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+           "IQ4_NL", "IQ4_XS", "MXFP4"]
 FLOAT8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 # Offsets of the F16 scales and minimums in a block.
 SCALES = {

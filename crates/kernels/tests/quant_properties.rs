@@ -36,7 +36,11 @@ fn bound(dtype: DType, block: &[f32], x: f32) -> f64 {
         DType::Q5_0 => a / 16.0 * (1.0 + of(-7)) + 16.0 * of(-25),
         DType::Q5_1 => range / 62.0 * (1.0 + of(-5)) + min.abs() * of(-11) + 32.0 * of(-25),
         DType::Q8_0 => a / 254.0 * (1.0 + of(-3)) + 127.0 * of(-25),
-        DType::Q4K => (max.max(0.0) - min.min(0.0)) / 3.0 + 63.0 * 16.0 * of(-25),
+        DType::Q2K => max.max(0.0) - min.min(0.0) + 16.0 * 4.0 * of(-25),
+        DType::Q3K | DType::IQ4XS => a + 32.0 * 128.0 * of(-25),
+        DType::IQ4NL => a / 5.0 + 128.0 * of(-25),
+        DType::MXFP4 => a / 4.0 + of(-127),
+        DType::Q4K | DType::Q5K => (max.max(0.0) - min.min(0.0)) / 3.0 + 63.0 * 32.0 * of(-25),
         DType::Q6K => a / 16.0 + 128.0 * 32.0 * of(-25),
         _ => panic!("no bound for {dtype}"),
     }
@@ -97,7 +101,16 @@ fn normal_weights_keep_their_precision() {
         (state >> 40) as f32 / (1u64 << 24) as f32
     };
     let values: Vec<f32> = (0..64 * 256).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect();
-    for (dtype, at_least, at_most) in [(DType::Q4K, 0.06, 0.08), (DType::Q6K, 0.01, 0.02)] {
+    for (dtype, at_least, at_most) in [
+        (DType::Q2K, 0.25, 0.35),
+        (DType::Q3K, 0.12, 0.2),
+        (DType::Q4K, 0.06, 0.08),
+        (DType::Q5K, 0.03, 0.04),
+        (DType::Q6K, 0.01, 0.02),
+        (DType::IQ4NL, 0.07, 0.09),
+        (DType::IQ4XS, 0.07, 0.09),
+        (DType::MXFP4, 0.1, 0.15),
+    ] {
         let decoded = round_trip(dtype, &values);
         let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x * x)).sum::<f64>();
         let error = squares(&mut values.iter().zip(&decoded).map(|(x, back)| x - back));

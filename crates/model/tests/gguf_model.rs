@@ -268,8 +268,8 @@ fn impossible_targets_are_refused_before_anything_is_written() {
         Ok(size) => panic!("{size} bytes were written"),
         Err(error) => error.to_string(),
     };
-    let message = attempt(&WriteOptions { dtype: Some(DType::Q5K), ..WriteOptions::default() });
-    assert!(message.contains("Q5_K") && message.contains("Q4_K"), "{message}");
+    let message = attempt(&WriteOptions { dtype: Some(DType::F8E4M3), ..WriteOptions::default() });
+    assert!(message.contains("F8_E4M3") && message.contains("Q4_K"), "{message}");
     let message = attempt(&WriteOptions { shard_bytes: Some(1), ..WriteOptions::default() });
     assert!(message.contains("written whole"), "{message}");
     std::fs::write(&path, "mine").expect("a file");

@@ -50,14 +50,20 @@ enum LMulPart {
 }
 
 fn quant(name: &str) -> Result<DType, String> {
-    const TYPES: [DType; 10] = [
+    const TYPES: [DType; 16] = [
         DType::Q8_0,
+        DType::Q6K,
+        DType::Q5K,
         DType::Q5_1,
         DType::Q5_0,
+        DType::Q4K,
         DType::Q4_1,
         DType::Q4_0,
-        DType::Q6K,
-        DType::Q4K,
+        DType::IQ4NL,
+        DType::IQ4XS,
+        DType::MXFP4,
+        DType::Q3K,
+        DType::Q2K,
         DType::BF16,
         DType::F16,
         DType::F32,

@@ -61,6 +61,12 @@ pub(super) fn peak(values: &[f32]) -> f32 {
     values.iter().copied().find(|x| x.abs() == largest && largest > 0.0).unwrap_or(0.0)
 }
 
+/// The largest value, if it is positive; else 0.
+#[inline]
+pub(super) fn top_of(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |top, &x| if x > top { x } else { top })
+}
+
 /// The smallest and the largest value.
 #[inline]
 pub(super) fn extent(values: &[f32]) -> (f32, f32) {

@@ -60,19 +60,46 @@ pub(super) fn fit_symmetric(values: &[f32; 16], codes: &mut [u8; 16]) -> f32 {
     scale
 }
 
-/// Fits `x = scale q - minimum` with 4-bit codes and a minimum that is not negative.
-///
-/// Errors are weighted by the value's magnitude plus the group's root mean square. Writes the codes and returns
-/// `(scale, minimum)`; a group without range gets scale 0 and codes 0.
-pub(super) fn fit_with_minimum(values: &[f32; 32], codes: &mut [u8; 32]) -> (f32, f32) {
-    const TOP: i32 = 15;
+/// How a difference counts in [`fit_with_minimum`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Difference {
+    /// By its size.
+    Absolute,
+    /// By its square.
+    Squared,
+}
+
+/// The search of [`fit_with_minimum`].
+pub(super) struct Search {
+    /// The largest code.
+    pub top: i32,
+    /// By how many codes the first candidate's range is longer than the values'. The others follow in tenths.
+    pub first: f32,
+    /// Candidates after the first.
+    pub steps: u8,
+    pub difference: Difference,
+}
+
+/// Weights of a group: the value's magnitude plus the group's root mean square.
+pub(super) fn weights_with_mean<const N: usize>(values: &[f32; N]) -> [f32; N] {
     let mut squares = 0.0f32;
     for x in values {
         squares += x * x;
     }
-    let root_mean_square = (squares / 32.0).sqrt();
-    let weights = values.map(|x| root_mean_square + x.abs());
+    let root_mean_square = (squares / N as f32).sqrt();
+    values.map(|x| root_mean_square + x.abs())
+}
 
+/// Fits `x = scale q - minimum` with codes up to a largest one and a minimum that is not negative.
+///
+/// Writes the codes and returns `(scale, minimum)`; a group without range gets scale 0 and codes 0.
+pub(super) fn fit_with_minimum<const N: usize>(
+    values: &[f32; N],
+    weights: &[f32; N],
+    search: &Search,
+    codes: &mut [u8; N],
+) -> (f32, f32) {
+    let top = search.top;
     let (mut sum_w, mut sum_x) = (weights[0], weights[0] * values[0]);
     for (w, x) in weights.iter().zip(values).skip(1) {
         sum_w += w;
@@ -85,25 +112,28 @@ pub(super) fn fit_with_minimum(values: &[f32; 32], codes: &mut [u8; 32]) -> (f32
         return (0.0, -min);
     }
 
-    let levels = |inverse: f32, min: f32| values.map(|x| nearest(inverse * (x - min)).clamp(0, TOP) as u8);
-    let error = |levels: &[u8; 32], scale: f32, min: f32| {
+    let levels = |inverse: f32, min: f32| values.map(|x| nearest(inverse * (x - min)).clamp(0, top) as u8);
+    let error = |levels: &[u8; N], scale: f32, min: f32| {
         let mut error = 0.0f32;
-        for ((level, x), w) in levels.iter().zip(values).zip(&weights) {
+        for ((level, x), w) in levels.iter().zip(values).zip(weights) {
             let difference = scale * f32::from(*level) + min - x;
-            error += w * (difference * difference);
+            error += w * match search.difference {
+                Difference::Absolute => difference.abs(),
+                Difference::Squared => difference * difference,
+            };
         }
         error
     };
-    let inverse = TOP as f32 / (max - min);
+    let inverse = top as f32 / (max - min);
     let mut scale = 1.0 / inverse;
     *codes = levels(inverse, min);
     let mut best_error = error(codes, scale, min);
-    for step in 0u8..=20 {
+    for step in 0..=search.steps {
         // `min` is the best fit so far, not the smallest value: each improvement moves the later candidates.
-        let inverse = (-1.0 + 0.1 * f32::from(step) + TOP as f32) / (max - min);
+        let inverse = (search.first + 0.1 * f32::from(step) + top as f32) / (max - min);
         let levels = levels(inverse, min);
         let (mut sum_l, mut sum_ll, mut sum_xl) = (0.0f32, 0.0f32, 0.0f32);
-        for ((level, x), w) in levels.iter().zip(values).zip(&weights) {
+        for ((level, x), w) in levels.iter().zip(values).zip(weights) {
             let l = f32::from(*level);
             sum_l += w * l;
             sum_ll += w * l * l;
@@ -127,6 +157,65 @@ pub(super) fn fit_with_minimum(values: &[f32; 32], codes: &mut [u8; 32]) -> (f32
         }
     }
     (scale, -min)
+}
+
+/// Fits `x = scale (q - 4)` with 3-bit codes, weighting each value's error by its square: from the codes of the scale that
+/// the largest value asks for, one code after another is changed as long as the fit of all becomes better.
+///
+/// Writes the codes and returns the scale. A negligible group gets scale 0 and codes 0.
+pub(super) fn fit_by_descent(values: &[f32; 16], codes: &mut [u8; 16]) -> f32 {
+    const HALF: i32 = 4;
+    const ROUNDS: usize = 5;
+    let peak = super::block::peak(values);
+    if peak.abs() < NEGLIGIBLE {
+        codes.fill(0);
+        return 0.0;
+    }
+    let level = |x: f32| nearest(x).clamp(-HALF, HALF - 1);
+    let inverse = -(HALF as f32) / peak;
+    let mut levels = values.map(|x| level(inverse * x));
+    let (mut xl, mut ll) = (0.0f32, 0.0f32);
+    for (&x, &l) in values.iter().zip(&levels) {
+        let weight = x * x;
+        xl += weight * x * l as f32;
+        ll += weight * l as f32 * l as f32;
+    }
+    for _ in 0..ROUNDS {
+        let mut changed = false;
+        for (&x, l) in values.iter().zip(&mut levels) {
+            let weight = x * x;
+            let mut other_xl = xl - weight * x * *l as f32;
+            if other_xl > 0.0 {
+                let mut other_ll = ll - weight * *l as f32 * *l as f32;
+                let new = level(x * other_ll / other_xl);
+                if new != *l {
+                    other_xl += weight * x * new as f32;
+                    other_ll += weight * new as f32 * new as f32;
+                    if other_ll > 0.0 && other_xl * other_xl * ll > xl * xl * other_ll {
+                        (*l, xl, ll, changed) = (new, other_xl, other_ll, true);
+                    }
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    *codes = levels.map(|l| (l + HALF) as u8);
+    if ll > 0.0 { xl / ll } else { 0.0 }
+}
+
+/// The number in a rising table that is nearest to `x`, the upper one of two.
+pub(super) fn nearest_in(table: &[i8; 16], x: f32) -> u8 {
+    let above = table.partition_point(|&entry| f32::from(entry) <= x);
+    match above {
+        0 => 0,
+        16 => 15,
+        _ => {
+            let (low, high) = (f32::from(table[above - 1]), f32::from(table[above]));
+            (if x - low < high - x { above - 1 } else { above }) as u8
+        }
+    }
 }
 
 #[cfg(test)]

@@ -171,9 +171,9 @@ pub fn can_encode(dtype: DType) -> bool {
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => true,
         DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => true,
-        DType::Q4K | DType::Q6K => true,
-        DType::F64 | DType::Q2K | DType::Q3K | DType::Q5K => false,
-        DType::IQ4NL | DType::IQ4XS | DType::MXFP4 => false,
+        DType::Q2K | DType::Q3K | DType::Q4K | DType::Q5K | DType::Q6K => true,
+        DType::IQ4NL | DType::IQ4XS | DType::MXFP4 => true,
+        DType::F64 => false,
         DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool => false,
     }
 }
@@ -238,12 +238,15 @@ fn encode_into(dtype: DType, values: &[f32], offset: usize, out: &mut [u8]) -> R
         DType::Q5_0 => encode_blocks(values, out, q5::encode_q5_0),
         DType::Q5_1 => encode_blocks(values, out, q5::encode_q5_1),
         DType::Q8_0 => encode_blocks(values, out, q8_0::encode),
+        DType::Q2K => encode_blocks(values, out, q2_k::encode),
+        DType::Q3K => encode_blocks(values, out, q3_k::encode),
         DType::Q4K => encode_blocks(values, out, q4_k::encode),
+        DType::Q5K => encode_blocks(values, out, q5_k::encode),
         DType::Q6K => encode_blocks(values, out, q6_k::encode),
-        DType::F64 | DType::Q2K | DType::Q3K | DType::Q5K | DType::IQ4NL | DType::IQ4XS | DType::MXFP4 => {
-            return Err(QuantError::Unsupported { dtype, what: "written" });
-        }
-        DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool => {
+        DType::IQ4NL => encode_blocks(values, out, iq4::encode_nl),
+        DType::IQ4XS => encode_blocks(values, out, iq4::encode_xs),
+        DType::MXFP4 => encode_blocks(values, out, mxfp4::encode),
+        DType::F64 | DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool => {
             return Err(QuantError::Unsupported { dtype, what: "written" });
         }
     }
@@ -260,8 +263,8 @@ fn encode_into(dtype: DType, values: &[f32], offset: usize, out: &mut [u8]) -> R
 /// value that became infinite, a scale that did.
 fn first_lost(dtype: DType, values: &[f32], bytes: &[u8]) -> Option<usize> {
     if dtype.is_block() {
-        // No block format reaches further (Q6_K: F16 maximum times scale -128 times code -32). Far beyond, the sums
-        // of the scale search would overflow and the scale would not show it.
+        // But for MXFP4 no block format reaches further (Q6_K: F16 maximum times scale -128 times code -32), and no weight is
+        // that large. Far beyond, the sums of the scale search would overflow and the scale would not show it.
         const REACH: f32 = 65_504.0 * 128.0 * 32.0;
         let lost = |x: &f32| x.is_nan() || x.abs() > REACH;
         let input = values.iter().position(lost).map(|index| index / dtype.block_len());

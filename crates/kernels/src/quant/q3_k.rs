@@ -1,9 +1,13 @@
 //! Q3_K: super-blocks of 256 values, 3 bits each; 16 groups of 16 with a 6-bit signed scale.
 //!
 //! 110 bytes: 32 bytes with the third bits, 64 bytes with the lower two bits, 12 bytes of group scales, F16 `d`.
-//! `x = d (scale - 32) (q - 4)`. Decoded only.
+//! `x = d (scale - 32) (q - 4)`.
+//!
+//! Error of decode(encode(x)), with `a` the super-block's largest magnitude: at most `a`, and that only next to
+//! outliers; on normally distributed values the root mean square error is below 20 % of their deviation.
 
-use super::block::f16_at;
+use super::block::{f16_at, put_f16};
+use super::fit::{fit_by_descent, nearest};
 
 /// Bytes of a super-block.
 pub(super) const BYTES: usize = 110;
@@ -34,5 +38,43 @@ pub(super) fn decode(block: &[u8; BYTES], out: &mut [f32; 256]) {
                 *value = scale * (i32::from(code) - 4) as f32;
             }
         }
+    }
+}
+
+pub(super) fn encode(values: &[f32; 256], block: &mut [u8; BYTES]) {
+    let groups = values.as_chunks::<16>().0;
+    let mut codes = [[0u8; 16]; 16];
+    let mut fitted = [0.0f32; 16];
+    for (group, values) in groups.iter().enumerate() {
+        fitted[group] = fit_by_descent(values, &mut codes[group]);
+    }
+
+    block.fill(0);
+    let peak = super::block::peak(&fitted);
+    if peak != 0.0 {
+        let inverse = -32.0 / peak;
+        for (group, scale) in fitted.iter().enumerate() {
+            let scale = (nearest(inverse * scale).clamp(-32, 31) + 32) as u8;
+            block[96 + group % 8] |= (scale & 15) << (group / 8 * 4);
+            block[104 + group % 4] |= (scale >> 4) << (group / 4 * 2);
+        }
+        put_f16(block, 108, 1.0 / inverse);
+    }
+
+    // The codes are chosen again for the scales as they are stored.
+    let (d, scales) = (f16_at(block, 108), scales(&block[96..108]));
+    for (group, values) in groups.iter().enumerate() {
+        let scale = d * f32::from(scales[group]);
+        if scale == 0.0 {
+            continue;
+        }
+        for (code, x) in codes[group].iter_mut().zip(values) {
+            *code = (nearest(x / scale).clamp(-4, 3) + 4) as u8;
+        }
+    }
+    for (index, code) in codes.as_flattened().iter().enumerate() {
+        let (run, j) = (index / 32, index % 32);
+        block[j] |= (code >> 2) << run;
+        block[32 + run / 4 * 32 + j] |= (code & 3) << (run % 4 * 2);
     }
 }

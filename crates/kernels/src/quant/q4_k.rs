@@ -6,8 +6,8 @@
 //! Error of decode(encode(x)): at most a third of the super-block's range (zero included), and that only next to
 //! outliers; on normally distributed values the root mean square error is below 8 % of their deviation.
 
-use super::block::{f16_at, put_f16};
-use super::fit::{fit_with_minimum, nearest};
+use super::block::{f16_at, put_f16, top_of};
+use super::fit::{Difference, Search, fit_with_minimum, nearest, weights_with_mean};
 
 /// Bytes of a super-block.
 pub(super) const BYTES: usize = 144;
@@ -54,45 +54,52 @@ pub(super) fn decode(block: &[u8; BYTES], out: &mut [f32; 256]) {
 }
 
 pub(super) fn encode(values: &[f32; 256], block: &mut [u8; BYTES]) {
+    let search = Search { top: 15, first: -1.0, steps: 20, difference: Difference::Squared };
+    let codes = encode_groups(values, &search, &mut block[..16]);
+    for (pair, bytes) in block[16..].as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for (j, byte) in bytes.iter_mut().enumerate() {
+            *byte = codes[2 * pair][j] | codes[2 * pair + 1][j] << 4;
+        }
+    }
+}
+
+/// The codes of eight groups, whose scales and minimums go into `head`, which Q4_K and Q5_K share.
+pub(super) fn encode_groups(values: &[f32; 256], search: &Search, head: &mut [u8]) -> [[u8; 32]; 8] {
     let groups = values.as_chunks::<32>().0;
     let mut codes = [[0u8; 32]; 8];
     let mut scales = [0.0f32; 8];
     let mut minimums = [0.0f32; 8];
     for (group, values) in groups.iter().enumerate() {
-        (scales[group], minimums[group]) = fit_with_minimum(values, &mut codes[group]);
+        (scales[group], minimums[group]) =
+            fit_with_minimum(values, &weights_with_mean(values), search, &mut codes[group]);
     }
 
     // Scales and minimums are not negative (a fit with a negative scale counts as the largest code below).
-    let top = |fitted: &[f32; 8]| fitted.iter().fold(0.0f32, |top, &x| if x > top { x } else { top });
-    let (top_scale, top_minimum) = (top(&scales), top(&minimums));
+    let (top_scale, top_minimum) = (top_of(&scales), top_of(&minimums));
     let inverse = |top: f32| if top > 0.0 { 63.0 / top } else { 0.0 };
     let (inverse_scale, inverse_minimum) = (inverse(top_scale), inverse(top_minimum));
     for group in 0..8 {
         let scale = nearest(inverse_scale * scales[group]) as u8;
         let minimum = nearest(inverse_minimum * minimums[group]) as u8;
-        put_group_scale(&mut block[4..16], group, scale.min(63), minimum.min(63));
+        put_group_scale(&mut head[4..16], group, scale.min(63), minimum.min(63));
     }
-    put_f16(block, 0, top_scale / 63.0);
-    put_f16(block, 2, top_minimum / 63.0);
+    put_f16(head, 0, top_scale / 63.0);
+    put_f16(head, 2, top_minimum / 63.0);
 
     // The codes are chosen again for the scales as they are stored.
-    let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
+    let (d, dmin) = (f16_at(head, 0), f16_at(head, 2));
     for (group, values) in groups.iter().enumerate() {
-        let (scale, minimum) = group_scale(&block[4..16], group);
+        let (scale, minimum) = group_scale(&head[4..16], group);
         let scale = d * f32::from(scale);
         if scale == 0.0 {
             continue;
         }
         let minimum = dmin * f32::from(minimum);
         for (code, x) in codes[group].iter_mut().zip(values) {
-            *code = nearest((x + minimum) / scale).clamp(0, 15) as u8;
+            *code = nearest((x + minimum) / scale).clamp(0, search.top) as u8;
         }
     }
-    for (pair, bytes) in block[16..].as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        for (j, byte) in bytes.iter_mut().enumerate() {
-            *byte = codes[2 * pair][j] | codes[2 * pair + 1][j] << 4;
-        }
-    }
+    codes
 }
 
 #[cfg(test)]

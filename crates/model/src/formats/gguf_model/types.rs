@@ -49,7 +49,9 @@ pub(super) fn target(name: &str, shape: &[usize], stored: DType, asked: Option<D
 fn fitting(dtype: DType, row: usize) -> DType {
     let fits = |dtype: &DType| row.is_multiple_of(dtype.block_len());
     let smaller = match dtype {
+        DType::Q2K | DType::Q3K | DType::IQ4XS => DType::IQ4NL,
         DType::Q4K => DType::Q5_0,
+        DType::Q5K => DType::Q5_1,
         DType::Q6K => DType::Q8_0,
         other => other,
     };
