@@ -189,7 +189,7 @@ mod tests {
             &["--mode", "reference", "--quant", "q8_0"][..],
             &["--l-mul", "all", "--l-mul-bits", "0"],
             &["--l-mul-bits", "3"],
-            &["--quant", "q2_k"],
+            &["--quant", "f8_e4m3"],
             &["--l-mul", "all", "--mode", "fast"],
         ] {
             assert!(mode(wrong).is_err(), "{wrong:?}");
