@@ -69,15 +69,6 @@ pub(super) const PLANNED: &[Method] = &[
         "28.1 % (7B) and 6.5 % (70B) better on nine unseen science tasks, general ability within 2 %.",
     ),
     Method::planned(
-        103,
-        "FrALBERT",
-        FAMILY,
-        "On the Usability of Transformers-based models for a French Question-Answering task",
-        Some("2207.09150"),
-        "A compact encoder with shared layers answers questions in a language with little data, with the remedy that makes training stable.",
-        "12M parameters compete with much larger French models where data is scarce.",
-    ),
-    Method::planned(
         128,
         "Rare programming languages",
         FAMILY,

@@ -4,6 +4,7 @@
 //! together and what it was measured to give. [`METHODS`] lists them for the catalogue.
 
 pub mod codeact;
+mod fralbert;
 pub mod geb;
 pub mod minicpm;
 pub mod step_law;
@@ -13,4 +14,5 @@ mod workbench;
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] = &[codeact::METHOD, geb::METHOD, minicpm::METHOD, step_law::METHOD];
+pub const METHODS: &[Method] =
+    &[codeact::METHOD, fralbert::METHOD, geb::METHOD, minicpm::METHOD, step_law::METHOD];
