@@ -21,6 +21,39 @@ impl Amx {
     }
 }
 
+/// The shape of a tile: 1 to 16 rows of 4 to 64 bytes, whole fours.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+/// The shapes of the eight tiles, as `ldtilecfg` reads them.
+#[cfg(target_arch = "x86_64")]
+#[repr(C, align(64))]
+pub(crate) struct Shapes {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Shapes {
+    pub(crate) const fn new(tiles: [Shape; 8]) -> Shapes {
+        let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
+        let mut tile = 0;
+        while tile < 8 {
+            row_bytes[tile] = tiles[tile].bytes as u16;
+            rows[tile] = tiles[tile].rows as u8;
+            tile += 1;
+        }
+        Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
+    }
+}
+
 /// What the processor has, permitted or not.
 pub fn present() -> Amx {
     #[cfg(target_arch = "x86_64")]

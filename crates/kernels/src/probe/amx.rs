@@ -3,7 +3,7 @@
 use std::arch::asm;
 
 use super::{Kind, Loop};
-use crate::isa::amx;
+use crate::isa::amx::{self, Shape, Shapes};
 
 /// Tiles that are summed into; two of the eight hold the factors. A product takes some 50 cycles and a new one can
 /// start every 16, so four would do.
@@ -35,27 +35,8 @@ pub(super) fn arithmetic(kind: Kind) -> Option<Loop> {
     }
 }
 
-/// The register that says how large each tile is.
-#[repr(C, align(64))]
-struct Shapes {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
 /// All eight tiles in full size.
-const FULL: Shapes = {
-    let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
-    let mut tile = 0;
-    while tile < 8 {
-        row_bytes[tile] = ROW_BYTES as u16;
-        rows[tile] = ROWS as u8;
-        tile += 1;
-    }
-    Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
-};
+const FULL: Shapes = Shapes::new([Shape { rows: ROWS, bytes: ROW_BYTES }; 8]);
 
 /// A tile in memory, or the sum of one: `T` is what its 32-bit places hold.
 #[repr(C, align(64))]

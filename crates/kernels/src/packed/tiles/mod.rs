@@ -10,6 +10,7 @@ mod int8;
 use std::arch::asm;
 
 use super::Tiles;
+use crate::isa::amx::{Shape, Shapes};
 
 pub(super) use int8::{Parted, Unit, kernel};
 
@@ -19,35 +20,13 @@ pub(super) const TOKENS: usize = 16;
 /// Products of bf16.
 pub(super) const BF16: Tiles = Tiles { kernel: bf16::kernel, from: 1 };
 
-/// The shape of a tile.
-#[derive(Clone, Copy)]
-struct Shape {
-    rows: usize,
-    bytes: usize,
-}
-
-/// The shapes of the eight tiles, as the processor reads them.
-#[repr(C, align(64))]
-struct Shapes {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
 /// Sets the tiles' shapes.
 ///
 /// # Safety
-/// The process may use tiles, and the shapes are of 1 to 16 rows of 4 to 64 bytes, whole fours. Who is done with them
+/// The process may use tiles, and the shapes are such as tiles can have. Who is done with them
 /// gives their state back by `tilerelease`, so that switching threads need not save it.
 unsafe fn configure(tiles: [Shape; 8]) {
-    let mut shapes =
-        Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-    for (tile, shape) in tiles.iter().enumerate() {
-        shapes.row_bytes[tile] = shape.bytes as u16;
-        shapes.rows[tile] = shape.rows as u8;
-    }
+    let shapes = Shapes::new(tiles);
     // SAFETY: reads the 64 bytes of `shapes`, which name shapes that every AMX unit has.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &shapes, options(nostack, readonly)) };
 }
