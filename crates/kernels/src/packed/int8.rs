@@ -1,7 +1,7 @@
 //! Int8 activations as the kernels read them.
 //!
 //! Blocks of 32 or more values share a scale `max|x| / 127`; values are rounded to nearest, ties to even. Up to eight
-//! tokens lie side by side, an *octet* of `width` tokens: for each 32 columns (a unit) the values of its first token, of its
+//! tokens lie side by side, on AMX sixteen, an *octet* of `width` tokens: for each 32 columns (a unit) the values of its first token, of its
 //! second … So a kernel reads one stream, at distances from its head that are known when it is compiled.
 //!
 //! What kernels would have to compute for each token and unit is computed once here: sums of the values, for weights
@@ -16,7 +16,7 @@ const SUM_BLOCK: usize = 16;
 /// Sums of a unit.
 const SUMS: usize = UNIT / SUM_BLOCK;
 
-/// Tokens of an octet, at most.
+/// Tokens of an octet, at most; on AMX twice as many.
 pub(super) const OCTET: usize = 8;
 
 /// Tokens that lie side by side: on AMX those of a tile, two octets.

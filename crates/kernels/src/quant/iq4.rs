@@ -8,7 +8,7 @@
 //! Error of decode(encode(x)), with `a` the block's largest magnitude: at most `a/5` for IQ4_NL, `a` next to outliers for
 //! IQ4_XS; on normally distributed values the root mean square error is below 9 % of their deviation.
 
-use super::block::{f16_at, peak, put_f16};
+use super::block::{f16_at, peak, put_f16, reciprocal};
 use super::fit::{NEGLIGIBLE, nearest, nearest_in};
 
 /// Bytes of an IQ4_NL block.
@@ -77,7 +77,7 @@ fn fit(values: &[f32; 32]) -> f32 {
 
 /// Writes the codes of 32 values for a scale.
 fn encode_group(values: &[f32; 32], scale: f32, bytes: &mut [u8]) {
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    let inverse = reciprocal(scale);
     let codes = values.map(|x| nearest_in(&TABLE, inverse * x));
     for (j, byte) in bytes.iter_mut().enumerate() {
         *byte = codes[j] | codes[j + 16] << 4;
@@ -99,7 +99,7 @@ pub(super) fn encode_xs(values: &[f32; 256], block: &mut [u8; XS_BYTES]) {
     block.fill(0);
     let d = -peak(&fitted) / 32.0;
     put_f16(block, 0, d);
-    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let inverse = reciprocal(d);
     let mut high = 0u16;
     for (group, values) in groups.iter().enumerate() {
         let scale = nearest(inverse * fitted[group]).clamp(-32, 31);
