@@ -47,15 +47,7 @@ pub(super) fn target(name: &str, shape: &[usize], stored: DType, asked: Option<D
 
 /// `dtype`, or what takes its place for rows of `row` values.
 fn fitting(dtype: DType, row: usize) -> DType {
-    let fits = |dtype: &DType| row.is_multiple_of(dtype.block_len());
-    let smaller = match dtype {
-        DType::Q2K | DType::Q3K | DType::IQ4XS => DType::IQ4NL,
-        DType::Q4K => DType::Q5_0,
-        DType::Q5K => DType::Q5_1,
-        DType::Q6K => DType::Q8_0,
-        other => other,
-    };
-    [dtype, smaller].into_iter().find(fits).unwrap_or(DType::F16)
+    dtype.fitting(row).unwrap_or(DType::F16)
 }
 
 /// The number of `general.file_type` for files mostly of this format; none for formats without one.
