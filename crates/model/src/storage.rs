@@ -2,7 +2,11 @@
 //!
 //! [`Bytes`] is a byte range that is cheap to clone and keeps its source alive: a memory-mapped file, an
 //! owned buffer or static data. [`AtomicFile`] is written under a temporary name and renamed when complete.
-//! Nothing here knows a file format.
+//! [`FolderLock`] keeps other writers out of a folder. Nothing here knows a file format.
+
+mod lock;
+
+pub use lock::FolderLock;
 
 use std::fmt;
 use std::fs::File;

@@ -1,7 +1,9 @@
 //! The checkpoints of a run: written, found again, thinned out.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
+
+use ounce_model::storage::FolderLock;
 
 use super::manifest::{Manifest, sync_folder};
 use super::{State, read_state, write};
@@ -31,8 +33,7 @@ pub struct Kept {
 pub struct Store {
     folder: PathBuf,
     keep: Keep,
-    // Holds the lock as long as it is open.
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl Store {
@@ -43,19 +44,12 @@ impl Store {
     pub fn open(output: &Path, keep: Keep) -> Result<Store> {
         let folder = output.join("checkpoints");
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let path = folder.join(".lock");
-        let lock = File::create(&path).map_err(Error::io(&path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(Error::checkpoint(
-                    output,
-                    "is being written by another training run; choose another folder",
-                ));
-            }
-            // Some network file systems have no locks; training without one is better than none.
-            Err(fs::TryLockError::Error(error)) => tracing::warn!("{}: no lock: {error}", path.display()),
-        }
+        let Some(lock) = FolderLock::take(&folder)? else {
+            return Err(Error::checkpoint(
+                output,
+                "is being written by another training run; choose another folder",
+            ));
+        };
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(".step-") && name.ends_with(".tmp") {

@@ -1,10 +1,10 @@
 //! What came of the runs: `settings.json` and `results.jsonl` in the sweep's folder.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ounce_model::storage::AtomicFile;
+use ounce_model::storage::{AtomicFile, FolderLock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -39,8 +39,7 @@ pub struct Outcome {
 pub struct Results {
     folder: PathBuf,
     all: Vec<Outcome>,
-    // Holds the lock as long as it is open.
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl Results {
@@ -50,17 +49,10 @@ impl Results {
     /// If the sweep there was begun with other settings, another process writes to it, or a file is damaged.
     pub fn open(folder: &Path, settings: &Value) -> Result<Results> {
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let path = folder.join(".lock");
-        let lock = File::create(&path).map_err(Error::io(&path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                let what = "another process works on this sweep; wait for it, or choose another folder";
-                return Err(Error::file(folder, what));
-            }
-            // As for checkpoints: some network file systems have no locks.
-            Err(fs::TryLockError::Error(error)) => tracing::warn!("{}: no lock: {error}", path.display()),
-        }
+        let Some(lock) = FolderLock::take(folder)? else {
+            let what = "another process works on this sweep; wait for it, or choose another folder";
+            return Err(Error::file(folder, what));
+        };
         let path = folder.join("settings.json");
         if path.exists() {
             let known: Value = serde_json::from_slice(&read(&path)?)
