@@ -42,6 +42,14 @@ pub(super) fn put_f16(block: &mut [u8], at: usize, value: f32) {
     block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
 }
 
+/// Stores 32 four-bit codes in 16 bytes: the first half in the low halves, the second in the high ones.
+#[inline]
+pub(super) fn put_halves(codes: &[u8; 32], bytes: &mut [u8]) {
+    for (j, byte) in bytes[..16].iter_mut().enumerate() {
+        *byte = codes[j] | codes[j + 16] << 4;
+    }
+}
+
 /// `1 / x`, or 0 for 0: the scale of an all-zero block.
 #[inline]
 pub(super) fn reciprocal(x: f32) -> f32 {

@@ -8,7 +8,7 @@
 //! Error of decode(encode(x)), with `a` the block's largest magnitude: at most `a/5` for IQ4_NL, `a` next to outliers for
 //! IQ4_XS; on normally distributed values the root mean square error is below 9 % of their deviation.
 
-use super::block::{f16_at, peak, put_f16, reciprocal};
+use super::block::{f16_at, peak, put_f16, put_halves, reciprocal};
 use super::fit::{NEGLIGIBLE, nearest, nearest_in};
 
 /// Bytes of an IQ4_NL block.
@@ -34,12 +34,9 @@ pub(super) fn decode_nl(block: &[u8; NL_BYTES], out: &mut [f32; 32]) {
 
 pub(super) fn decode_xs(block: &[u8; XS_BYTES], out: &mut [f32; 256]) {
     let d = f16_at(block, 0);
-    let high_bits = u16::from_le_bytes([block[2], block[3]]);
+    let scales = scales(block);
     for (group, values) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let low = (block[4 + group / 2] >> (group % 2 * 4)) & 15;
-        let high = (high_bits >> (2 * group)) as u8 & 3;
-        let scale = d * (i32::from(low | high << 4) - 32) as f32;
-        decode_group(scale, &block[8 + 16 * group..], values);
+        decode_group(d * f32::from(scales[group]), &block[8 + 16 * group..], values);
     }
 }
 
@@ -78,10 +75,7 @@ fn fit(values: &[f32; 32]) -> f32 {
 /// Writes the codes of 32 values for a scale.
 fn encode_group(values: &[f32; 32], scale: f32, bytes: &mut [u8]) {
     let inverse = reciprocal(scale);
-    let codes = values.map(|x| nearest_in(&TABLE, inverse * x));
-    for (j, byte) in bytes.iter_mut().enumerate() {
-        *byte = codes[j] | codes[j + 16] << 4;
-    }
+    put_halves(&values.map(|x| nearest_in(&TABLE, inverse * x)), bytes);
 }
 
 pub(super) fn encode_nl(values: &[f32; 32], block: &mut [u8; NL_BYTES]) {
@@ -100,10 +94,27 @@ pub(super) fn encode_xs(values: &[f32; 256], block: &mut [u8; XS_BYTES]) {
     let d = -peak(&fitted) / 32.0;
     put_f16(block, 0, d);
     let inverse = reciprocal(d);
-    let mut high = 0u16;
+    let scales = fitted.map(|scale| nearest(inverse * scale).clamp(-32, 31) as i8);
+    put_scales(&scales, block);
     for (group, values) in groups.iter().enumerate() {
-        let scale = nearest(inverse * fitted[group]).clamp(-32, 31);
-        encode_group(values, d * scale as f32, &mut block[8 + 16 * group..][..16]);
+        encode_group(values, d * f32::from(scales[group]), &mut block[8 + 16 * group..][..16]);
+    }
+}
+
+/// The scales of the eight groups, from -32 to 31.
+pub(super) fn scales(block: &[u8]) -> [i8; 8] {
+    let high_bits = u16::from_le_bytes([block[2], block[3]]);
+    std::array::from_fn(|group| {
+        let low = (block[4 + group / 2] >> (group % 2 * 4)) & 15;
+        let high = (high_bits >> (2 * group)) as u8 & 3;
+        (low | high << 4) as i8 - 32
+    })
+}
+
+/// The reverse of [`scales`], into bytes that are zero.
+pub(super) fn put_scales(scales: &[i8; 8], block: &mut [u8]) {
+    let mut high = 0u16;
+    for (group, scale) in scales.iter().enumerate() {
         let scale = (scale + 32) as u8;
         block[4 + group / 2] |= (scale & 15) << (group % 2 * 4);
         high |= u16::from(scale >> 4) << (2 * group);

@@ -10,6 +10,7 @@
 mod block;
 mod fit;
 mod float;
+pub mod grid;
 mod iq4;
 mod mxfp4;
 mod q2_k;

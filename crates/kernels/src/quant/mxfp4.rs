@@ -14,7 +14,7 @@ pub(super) const BYTES: usize = 17;
 pub(super) const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// 2^(e - 128). The two smallest are subnormal in `f32` and exact nevertheless.
-fn half_scale(e: u8) -> f32 {
+pub(super) fn half_scale(e: u8) -> f32 {
     match e {
         0 | 1 => f32::from_bits(0x0020_0000 << e),
         _ => f32::from_bits((u32::from(e) - 1) << 23),
@@ -46,7 +46,5 @@ pub(super) fn encode(values: &[f32; 32], block: &mut [u8; BYTES]) {
         }
         best as u8
     };
-    for (j, byte) in block[1..].iter_mut().enumerate() {
-        *byte = code(values[j]) | code(values[j + 16]) << 4;
-    }
+    super::block::put_halves(&values.map(code), &mut block[1..]);
 }

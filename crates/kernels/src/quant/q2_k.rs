@@ -67,7 +67,12 @@ pub(super) fn encode(values: &[f32; 256], block: &mut [u8; BYTES]) {
             *code = nearest((x + minimum) / scale).clamp(0, 3) as u8;
         }
     }
-    for (index, code) in codes.as_flattened().iter().enumerate() {
+    put_codes(codes.as_flattened(), block);
+}
+
+/// Writes 256 codes into a block whose codes are zero.
+pub(super) fn put_codes(codes: &[u8], block: &mut [u8]) {
+    for (index, code) in codes.iter().enumerate() {
         let (run, j) = (index / 32, index % 32);
         block[16 + run / 4 * 32 + j] |= code << (run % 4 * 2);
     }

@@ -21,6 +21,15 @@ pub(super) fn scales(packed: &[u8]) -> [i8; 16] {
     })
 }
 
+/// The reverse of [`scales`], into bytes that are zero.
+pub(super) fn put_scales(scales: &[i8; 16], packed: &mut [u8]) {
+    for (group, scale) in scales.iter().enumerate() {
+        let scale = (scale + 32) as u8;
+        packed[group % 8] |= (scale & 15) << (group / 8 * 4);
+        packed[8 + group % 4] |= (scale >> 4) << (group / 4 * 2);
+    }
+}
+
 pub(super) fn decode(block: &[u8; BYTES], out: &mut [f32; 256]) {
     let third = &block[..32];
     let lower = &block[32..96];
@@ -53,11 +62,7 @@ pub(super) fn encode(values: &[f32; 256], block: &mut [u8; BYTES]) {
     let peak = super::block::peak(&fitted);
     if peak != 0.0 {
         let inverse = -32.0 / peak;
-        for (group, scale) in fitted.iter().enumerate() {
-            let scale = (nearest(inverse * scale).clamp(-32, 31) + 32) as u8;
-            block[96 + group % 8] |= (scale & 15) << (group / 8 * 4);
-            block[104 + group % 4] |= (scale >> 4) << (group / 4 * 2);
-        }
+        put_scales(&fitted.map(|scale| nearest(inverse * scale).clamp(-32, 31) as i8), &mut block[96..108]);
         put_f16(block, 108, 1.0 / inverse);
     }
 
@@ -72,7 +77,12 @@ pub(super) fn encode(values: &[f32; 256], block: &mut [u8; BYTES]) {
             *code = (nearest(x / scale).clamp(-4, 3) + 4) as u8;
         }
     }
-    for (index, code) in codes.as_flattened().iter().enumerate() {
+    put_codes(codes.as_flattened(), block);
+}
+
+/// Writes 256 codes into a block whose codes are zero.
+pub(super) fn put_codes(codes: &[u8], block: &mut [u8]) {
+    for (index, code) in codes.iter().enumerate() {
         let (run, j) = (index / 32, index % 32);
         block[j] |= (code >> 2) << run;
         block[32 + run / 4 * 32 + j] |= (code & 3) << (run % 4 * 2);

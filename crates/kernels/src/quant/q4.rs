@@ -8,7 +8,7 @@
 //! `r/30 (1 + 2^-6) + |m| 2^-11`. Blocks whose scale is below F16's normal range (6.1e-5) lose precision and
 //! add up to `8 * 2^-25` (Q4_0) or `16 * 2^-25` (Q4_1).
 
-use super::block::{extent, f16_at, peak, put_f16, reciprocal};
+use super::block::{extent, f16_at, peak, put_f16, put_halves, reciprocal};
 
 /// Bytes of a Q4_0 block.
 pub(super) const Q4_0_BYTES: usize = 18;
@@ -37,10 +37,7 @@ pub(super) fn encode_q4_0(values: &[f32; 32], block: &mut [u8; Q4_0_BYTES]) {
     let d = peak(values) / -8.0;
     let inverse = reciprocal(d);
     put_f16(block, 0, d);
-    let code = |x: f32| ((x * inverse + 8.5) as i32).clamp(0, 15) as u8;
-    for j in 0..16 {
-        block[2 + j] = code(values[j]) | code(values[j + 16]) << 4;
-    }
+    put_halves(&values.map(|x| ((x * inverse + 8.5) as i32).clamp(0, 15) as u8), &mut block[2..]);
 }
 
 pub(super) fn encode_q4_1(values: &[f32; 32], block: &mut [u8; Q4_1_BYTES]) {
@@ -49,8 +46,5 @@ pub(super) fn encode_q4_1(values: &[f32; 32], block: &mut [u8; Q4_1_BYTES]) {
     let inverse = reciprocal(d);
     put_f16(block, 0, d);
     put_f16(block, 2, min);
-    let code = |x: f32| (((x - min) * inverse + 0.5) as i32).clamp(0, 15) as u8;
-    for j in 0..16 {
-        block[4 + j] = code(values[j]) | code(values[j + 16]) << 4;
-    }
+    put_halves(&values.map(|x| (((x - min) * inverse + 0.5) as i32).clamp(0, 15) as u8), &mut block[4..]);
 }

@@ -25,7 +25,7 @@ pub(super) fn group_scale(packed: &[u8], group: usize) -> (u8, u8) {
 }
 
 /// The reverse of [`group_scale`], for groups in rising order.
-fn put_group_scale(packed: &mut [u8], group: usize, scale: u8, minimum: u8) {
+pub(super) fn put_group_scale(packed: &mut [u8], group: usize, scale: u8, minimum: u8) {
     if group < 4 {
         packed[group] = scale;
         packed[group + 4] = minimum;
@@ -56,9 +56,14 @@ pub(super) fn decode(block: &[u8; BYTES], out: &mut [f32; 256]) {
 pub(super) fn encode(values: &[f32; 256], block: &mut [u8; BYTES]) {
     let search = Search { top: 15, first: -1.0, steps: 20, difference: Difference::Squared };
     let codes = encode_groups(values, &search, &mut block[..16]);
-    for (pair, bytes) in block[16..].as_chunks_mut::<32>().0.iter_mut().enumerate() {
+    put_codes(codes.as_flattened(), block);
+}
+
+/// Writes 256 codes into a block.
+pub(super) fn put_codes(codes: &[u8], block: &mut [u8]) {
+    for (bytes, codes) in block[16..].as_chunks_mut::<32>().0.iter_mut().zip(codes.as_chunks::<64>().0) {
         for (j, byte) in bytes.iter_mut().enumerate() {
-            *byte = codes[2 * pair][j] | codes[2 * pair + 1][j] << 4;
+            *byte = codes[j] | codes[32 + j] << 4;
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn decode_q5_1(block: &[u8; Q5_1_BYTES], out: &mut [f32; 32]) {
 }
 
 /// Writes the fifth bits as a word and the other four as 16 bytes behind it.
-fn put_codes(codes: &[u8; 32], bytes: &mut [u8]) {
+pub(super) fn put_codes(codes: &[u8; 32], bytes: &mut [u8]) {
     let fifth = codes.iter().enumerate().fold(0, |word, (j, code)| word | u32::from(code >> 4) << j);
     bytes[..4].copy_from_slice(&fifth.to_le_bytes());
     for j in 0..16 {

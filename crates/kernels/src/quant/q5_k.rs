@@ -35,7 +35,12 @@ pub(super) fn encode(values: &[f32; 256], block: &mut [u8; BYTES]) {
     let search = Search { top: 31, first: -0.5, steps: 15, difference: Difference::Squared };
     let codes = encode_groups(values, &search, &mut block[..16]);
     block[16..].fill(0);
-    for (group, codes) in codes.iter().enumerate() {
+    put_codes(codes.as_flattened(), block);
+}
+
+/// Writes 256 codes into a block whose codes are zero.
+pub(super) fn put_codes(codes: &[u8], block: &mut [u8]) {
+    for (group, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
         for (j, code) in codes.iter().enumerate() {
             block[16 + j] |= (code >> 4) << group;
             block[48 + group / 2 * 32 + j] |= (code & 15) << (group % 2 * 4);

@@ -14,8 +14,8 @@ use super::fit::{NEGLIGIBLE, fit_symmetric, nearest};
 pub(super) const BYTES: usize = 210;
 
 const UPPER: usize = 128;
-const SCALES: usize = 192;
-const SUPER_SCALE: usize = 208;
+pub(super) const SCALES: usize = 192;
+pub(super) const SUPER_SCALE: usize = 208;
 
 pub(super) fn decode(block: &[u8; BYTES], out: &mut [f32; 256]) {
     let d = f16_at(block, SUPER_SCALE);
@@ -67,6 +67,11 @@ pub(super) fn encode(values: &[f32; 256], block: &mut [u8; BYTES]) {
             *code = (nearest(x / scale).clamp(-32, 31) + 32) as u8;
         }
     }
+    put_codes(&codes, block);
+}
+
+/// Writes 256 codes into a block.
+pub(super) fn put_codes(codes: &[u8], block: &mut [u8]) {
     for (half, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
         for l in 0..32 {
             let code = |k: usize| codes[32 * k + l];

@@ -1,0 +1,247 @@
+//! Scales and codes chosen apart: what quantizers need that do more than round.
+//!
+//! In every block format a value is `step · level + offset`: the code names a level (a whole number of a range, or an
+//! entry of a table), step and offset belong to a part of the block (16, 32 or more values) and are stored coarsely. A
+//! [`Grid`] chooses scales for values with weights ([`Grid::fit`]), says what the codes then stand for ([`Scales`]),
+//! and writes scales and codes into a block ([`Grid::put`]). GPTQ's error feedback, coordinate descent and training
+//! all stand on it, for ggml's formats as for ounce's own groups. [`encode_weighted`] rounds to the nearest level.
+
+mod search;
+mod table;
+
+use rayon::prelude::*;
+
+use super::{QuantError, TASK_VALUES, first_lost, row_bytes};
+use crate::DType;
+
+/// The largest number of parts in a block.
+pub const PARTS: usize = 16;
+
+/// What the codes of a format stand for, before step and offset.
+#[derive(Debug, Clone, Copy)]
+pub enum Levels {
+    /// The whole numbers from `low` to `high`; code 0 is `low`.
+    Range {
+        /// The lowest level.
+        low: i16,
+        /// The highest level.
+        high: i16,
+    },
+    /// A table, rising.
+    Table {
+        /// The levels in rising order.
+        levels: &'static [i8; 16],
+        /// The code of each.
+        codes: &'static [u8; 16],
+    },
+}
+
+impl Levels {
+    /// The code whose level is nearest to `x`, and that level.
+    #[inline]
+    pub fn nearest(&self, x: f32) -> (u8, f32) {
+        match *self {
+            Levels::Range { low, high } => {
+                let level = x.round_ties_even().clamp(f32::from(low), f32::from(high));
+                // A NaN becomes the lowest code; encoders look for NaN themselves.
+                ((level - f32::from(low)) as u8, level)
+            }
+            Levels::Table { levels, codes } => {
+                let index = usize::from(super::fit::nearest_in(levels, x));
+                (codes[index], f32::from(levels[index]))
+            }
+        }
+    }
+
+    /// The lowest and the highest level.
+    pub fn ends(&self) -> (f32, f32) {
+        match *self {
+            Levels::Range { low, high } => (f32::from(low), f32::from(high)),
+            Levels::Table { levels, .. } => (f32::from(levels[0]), f32::from(levels[15])),
+        }
+    }
+
+    /// How many there are.
+    fn count(&self) -> usize {
+        match *self {
+            Levels::Range { low, high } => (high - low) as usize + 1,
+            Levels::Table { .. } => 16,
+        }
+    }
+}
+
+/// The scales of one block, as they are stored: part `p` has the step `factor · scales[p]` and the offset
+/// `−second · minimums[p]`. Formats without parts have a single one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scales {
+    /// The factor of all scales.
+    pub factor: f32,
+    /// The factor of all minimums.
+    pub second: f32,
+    /// A whole number for each part.
+    pub scales: [i8; PARTS],
+    /// A whole number for each part.
+    pub minimums: [u8; PARTS],
+}
+
+impl Scales {
+    /// A block of zeros.
+    pub const ZERO: Scales = Scales { factor: 0.0, second: 0.0, scales: [0; PARTS], minimums: [0; PARTS] };
+
+    /// Step of a part.
+    #[inline]
+    pub fn step(&self, part: usize) -> f32 {
+        self.factor * f32::from(self.scales[part])
+    }
+
+    /// Offset of a part.
+    #[inline]
+    pub fn offset(&self, part: usize) -> f32 {
+        -(self.second * f32::from(self.minimums[part]))
+    }
+}
+
+/// How a format stores scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// An F16 for the block.
+    One,
+    /// A power of two for the block.
+    PowerOfTwo,
+    /// An F16 scale and an F16 offset of any sign for the block.
+    Offset,
+    /// An F16, times a whole number from `low` to `high` for each part.
+    Super { low: i8, high: i8 },
+    /// An F16, times a number up to `top` for each part; and the same once more for minimums.
+    SuperMinimum { top: u8 },
+}
+
+/// A block format taken apart.
+#[derive(Debug)]
+pub struct Grid {
+    dtype: DType,
+    part: usize,
+    levels: Levels,
+    kind: Kind,
+    put: fn(&Scales, &[u8], &mut [u8]),
+}
+
+impl Grid {
+    /// The grid of a block format; none for plain types.
+    pub fn of(dtype: DType) -> Option<&'static Grid> {
+        table::GRIDS.iter().find(|grid| grid.dtype == dtype)
+    }
+
+    /// The format.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Values in a block.
+    pub fn len(&self) -> usize {
+        self.dtype.block_len()
+    }
+
+    /// Values that share a step.
+    pub fn part(&self) -> usize {
+        self.part
+    }
+
+    /// What codes stand for.
+    pub fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    /// The scales that bring the sum of `weights · (value − stored)²` near its least, for a block of values.
+    ///
+    /// # Panics
+    /// If there are not as many values and weights as a block has.
+    pub fn fit(&self, values: &[f32], weights: &[f32]) -> Scales {
+        assert!(values.len() == self.len() && weights.len() == self.len(), "one block");
+        search::fit(self, values, weights)
+    }
+
+    /// Code and stored value nearest to `x` for a value of part `part`.
+    #[inline]
+    pub fn nearest(&self, scales: &Scales, part: usize, x: f32) -> (u8, f32) {
+        let (step, offset) = (scales.step(part), scales.offset(part));
+        // Any level will do where the step is zero; the division would give NaN.
+        let place = if step == 0.0 { 0.0 } else { (x - offset) / step };
+        let (code, level) = self.levels.nearest(place);
+        (code, step * level + offset)
+    }
+
+    /// Writes a block.
+    ///
+    /// # Panics
+    /// If `codes` or `block` has not a block's length.
+    pub fn put(&self, scales: &Scales, codes: &[u8], block: &mut [u8]) {
+        assert!(codes.len() == self.len() && block.len() == self.dtype.block_bytes(), "one block");
+        block.fill(0);
+        (self.put)(scales, codes, block);
+    }
+}
+
+/// Encodes a matrix with rows of `row_len` values, rows in parallel, so that the sum of
+/// `importance[column] · (value − stored)²` is near its least in every block. `importance` is the mean square of what each
+/// column is multiplied with; empty for all alike. Plain types are rounded.
+///
+/// # Errors
+/// As [`encode_rows`](super::encode_rows).
+///
+/// # Panics
+/// If `importance` is neither empty nor as long as a row.
+pub fn encode_weighted(
+    dtype: DType,
+    values: &[f32],
+    row_len: usize,
+    importance: &[f32],
+    out: &mut Vec<u8>,
+) -> Result<(), QuantError> {
+    let Some(grid) = Grid::of(dtype) else {
+        return super::encode_rows(dtype, values, row_len, out);
+    };
+    assert!(importance.is_empty() || importance.len() == row_len, "a weight for each column");
+    let row_bytes = row_bytes(dtype, row_len)?;
+    let weights: Vec<f32> = match importance {
+        [] => vec![1.0; row_len],
+        given => floored(given),
+    };
+    let start = out.len();
+    out.resize(start + values.len() / row_len.max(1) * row_bytes, 0);
+    let rows = TASK_VALUES.div_ceil(row_len.max(1));
+    out[start..]
+        .par_chunks_mut((rows * row_bytes).max(1))
+        .zip(values.par_chunks((rows * row_len).max(1)))
+        .for_each(|(out, values)| {
+            let rows = values.chunks_exact(row_len).flat_map(|row| row.chunks_exact(grid.len()));
+            let weights = weights.chunks_exact(grid.len()).cycle();
+            let mut codes = vec![0; grid.len()];
+            for ((values, weights), block) in rows.zip(weights).zip(out.chunks_exact_mut(dtype.block_bytes()))
+            {
+                let scales = grid.fit(values, weights);
+                for (index, (code, &x)) in codes.iter_mut().zip(values).enumerate() {
+                    *code = grid.nearest(&scales, index / grid.part, x).0;
+                }
+                grid.put(&scales, &codes, block);
+            }
+        });
+    match first_lost(dtype, values, &out[start..]) {
+        Some(block) => {
+            out.truncate(start);
+            let first = block * dtype.block_len();
+            Err(QuantError::Range { dtype, first, end: first + dtype.block_len() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Weights in which no column counts for nothing: one that calibration never saw must still be stored.
+fn floored(importance: &[f32]) -> Vec<f32> {
+    let mean = importance.iter().map(|&x| f64::from(x)).sum::<f64>() / importance.len().max(1) as f64;
+    let least = if mean > 0.0 { (mean * 1e-4) as f32 } else { 1.0 };
+    importance.iter().map(|x| x.max(least)).collect()
+}
+
+#[cfg(test)]
+mod tests;

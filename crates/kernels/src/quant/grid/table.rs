@@ -1,0 +1,184 @@
+//! The formats: levels, parts, and how scales and codes are written.
+
+use half::f16;
+
+use super::{Grid, Kind, Levels, PARTS, Scales};
+use crate::DType;
+use crate::quant::block::{put_f16, put_halves};
+use crate::quant::{iq4, q2_k, q3_k, q4_k, q5, q5_k, q6_k};
+
+/// Twice the numbers of E2M1 in rising order, and their codes.
+const E2M1: [i8; 16] = [-12, -8, -6, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 6, 8, 12];
+const E2M1_CODES: [u8; 16] = [15, 14, 13, 12, 11, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7];
+const IN_ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+const fn range(low: i16, high: i16) -> Levels {
+    Levels::Range { low, high }
+}
+
+const IQ4: Levels = Levels::Table { levels: &iq4::TABLE, codes: &IN_ORDER };
+
+/// Every format with blocks.
+pub(super) const GRIDS: &[Grid] = &[
+    Grid {
+        dtype: DType::Q4_0,
+        part: 32,
+        levels: range(-8, 7),
+        kind: Kind::One,
+        put: |scales, codes, block| {
+            put_f16(block, 0, scales.factor);
+            put_halves(of_32(codes), &mut block[2..]);
+        },
+    },
+    Grid {
+        dtype: DType::Q4_1,
+        part: 32,
+        levels: range(0, 15),
+        kind: Kind::Offset,
+        put: |scales, codes, block| {
+            put_offset(scales, block);
+            put_halves(of_32(codes), &mut block[4..]);
+        },
+    },
+    Grid {
+        dtype: DType::Q5_0,
+        part: 32,
+        levels: range(-16, 15),
+        kind: Kind::One,
+        put: |scales, codes, block| {
+            put_f16(block, 0, scales.factor);
+            q5::put_codes(of_32(codes), &mut block[2..]);
+        },
+    },
+    Grid {
+        dtype: DType::Q5_1,
+        part: 32,
+        levels: range(0, 31),
+        kind: Kind::Offset,
+        put: |scales, codes, block| {
+            put_offset(scales, block);
+            q5::put_codes(of_32(codes), &mut block[4..]);
+        },
+    },
+    Grid {
+        dtype: DType::Q8_0,
+        part: 32,
+        levels: range(-127, 127),
+        kind: Kind::One,
+        put: |scales, codes, block| {
+            put_f16(block, 0, scales.factor);
+            // Code 0 is -127.
+            block[2..].iter_mut().zip(codes).for_each(|(byte, code)| *byte = code.wrapping_sub(127));
+        },
+    },
+    Grid {
+        dtype: DType::Q2K,
+        part: 16,
+        levels: range(0, 3),
+        kind: Kind::SuperMinimum { top: 15 },
+        put: |scales, codes, block| {
+            for (part, byte) in block[..16].iter_mut().enumerate() {
+                *byte = scales.scales[part] as u8 | scales.minimums[part] << 4;
+            }
+            put_f16(block, 80, scales.factor);
+            put_f16(block, 82, scales.second);
+            q2_k::put_codes(codes, block);
+        },
+    },
+    Grid {
+        dtype: DType::Q3K,
+        part: 16,
+        levels: range(-4, 3),
+        kind: Kind::Super { low: -32, high: 31 },
+        put: |scales, codes, block| {
+            q3_k::put_scales(&scales.scales, &mut block[96..108]);
+            put_f16(block, 108, scales.factor);
+            q3_k::put_codes(codes, block);
+        },
+    },
+    Grid {
+        dtype: DType::Q4K,
+        part: 32,
+        levels: range(0, 15),
+        kind: Kind::SuperMinimum { top: 63 },
+        put: |scales, codes, block| {
+            put_q4_k_scales(scales, block);
+            q4_k::put_codes(codes, block);
+        },
+    },
+    Grid {
+        dtype: DType::Q5K,
+        part: 32,
+        levels: range(0, 31),
+        kind: Kind::SuperMinimum { top: 63 },
+        put: |scales, codes, block| {
+            put_q4_k_scales(scales, block);
+            q5_k::put_codes(codes, block);
+        },
+    },
+    Grid {
+        dtype: DType::Q6K,
+        part: 16,
+        levels: range(-32, 31),
+        kind: Kind::Super { low: -128, high: 127 },
+        put: |scales, codes, block| {
+            put_f16(block, q6_k::SUPER_SCALE, scales.factor);
+            let stored = &mut block[q6_k::SCALES..][..PARTS];
+            stored.iter_mut().zip(&scales.scales).for_each(|(byte, scale)| *byte = *scale as u8);
+            q6_k::put_codes(codes, block);
+        },
+    },
+    Grid {
+        dtype: DType::IQ4NL,
+        part: 32,
+        levels: IQ4,
+        kind: Kind::One,
+        put: |scales, codes, block| {
+            put_f16(block, 0, scales.factor);
+            put_halves(of_32(codes), &mut block[2..]);
+        },
+    },
+    Grid {
+        dtype: DType::IQ4XS,
+        part: 32,
+        levels: IQ4,
+        kind: Kind::Super { low: -32, high: 31 },
+        put: |scales, codes, block| {
+            put_f16(block, 0, scales.factor);
+            iq4::put_scales(&std::array::from_fn(|part| scales.scales[part]), block);
+            for (group, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+                put_halves(codes, &mut block[8 + 16 * group..]);
+            }
+        },
+    },
+    Grid {
+        dtype: DType::MXFP4,
+        part: 32,
+        levels: Levels::Table { levels: &E2M1, codes: &E2M1_CODES },
+        kind: Kind::PowerOfTwo,
+        put: |scales, codes, block| {
+            // The search gives powers of two that the format has.
+            block[0] = (scales.factor.to_bits() >> 23) as u8 + 1;
+            put_halves(of_32(codes), &mut block[1..]);
+        },
+    },
+];
+
+fn of_32(codes: &[u8]) -> &[u8; 32] {
+    codes.as_array().expect("a block of 32 values")
+}
+
+/// F16 scale, then F16 offset.
+fn put_offset(scales: &Scales, block: &mut [u8]) {
+    put_f16(block, 0, scales.factor);
+    block[2..4].copy_from_slice(&f16::from_f32(-scales.second).to_le_bytes());
+}
+
+fn put_q4_k_scales(scales: &Scales, block: &mut [u8]) {
+    put_f16(block, 0, scales.factor);
+    put_f16(block, 2, scales.second);
+    for part in 0..8 {
+        let scale = scales.scales[part] as u8;
+        q4_k::put_group_scale(&mut block[4..16], part, scale, scales.minimums[part]);
+    }
+}

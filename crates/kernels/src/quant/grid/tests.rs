@@ -1,0 +1,101 @@
+use super::*;
+use crate::quant::{decode, encode};
+
+/// Values like a layer's: bell-shaped with some outliers, rows of `row` values.
+fn values(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut uniform = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    let mut bell = move || (0..12).map(|_| uniform()).sum::<f32>() - 6.0;
+    (0..count).map(|index| 0.02 * bell() * if index % 97 == 0 { 4.0 } else { 1.0 }).collect()
+}
+
+fn weighted_error(values: &[f32], weights: &[f32], bytes: &[u8], dtype: DType) -> f64 {
+    let mut decoded = vec![0.0; values.len()];
+    decode(dtype, bytes, &mut decoded).unwrap();
+    let each = values.iter().zip(&decoded).zip(weights.iter().cycle());
+    each.map(|((x, y), w)| f64::from(*w) * f64::from(x - y).powi(2)).sum()
+}
+
+#[test]
+fn every_block_format_has_a_grid() {
+    for dtype in DType::all().filter(|dtype| dtype.is_block()) {
+        let grid = Grid::of(dtype).unwrap_or_else(|| panic!("{dtype} has no grid"));
+        assert!(grid.len() / grid.part() <= PARTS, "{dtype}");
+    }
+}
+
+#[test]
+fn what_the_grid_says_is_what_the_block_holds() {
+    for grid in table::GRIDS {
+        let x = values(grid.len(), 3);
+        let scales = grid.fit(&x, &vec![1.0; grid.len()]);
+        let (codes, expected): (Vec<u8>, Vec<f32>) =
+            x.iter().enumerate().map(|(i, &x)| grid.nearest(&scales, i / grid.part(), x)).unzip();
+        let mut block = vec![0xff; grid.dtype.block_bytes()];
+        grid.put(&scales, &codes, &mut block);
+        let mut found = vec![0.0; grid.len()];
+        decode(grid.dtype, &block, &mut found).unwrap();
+        for (expected, found) in expected.iter().zip(&found) {
+            assert!((expected - found).abs() <= 1e-6 * expected.abs().max(1e-3), "{}", grid.dtype);
+        }
+    }
+}
+
+#[test]
+fn the_search_leaves_less_than_ggmls() {
+    for grid in table::GRIDS {
+        let row = 1024;
+        let x = values(8 * row, 5);
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        encode_weighted(grid.dtype, &x, row, &[], &mut ours).unwrap();
+        encode(grid.dtype, &x, &mut theirs).unwrap();
+        let flat =
+            weighted_error(&x, &[1.0], &ours, grid.dtype) / weighted_error(&x, &[1.0], &theirs, grid.dtype);
+        // Columns of very different importance.
+        let importance: Vec<f32> = values(row, 9).iter().map(|x| (x * 150.0).exp()).collect();
+        let mut weighted = Vec::new();
+        encode_weighted(grid.dtype, &x, row, &importance, &mut weighted).unwrap();
+        let gain = weighted_error(&x, &importance, &weighted, grid.dtype)
+            / weighted_error(&x, &importance, &theirs, grid.dtype);
+        println!("{:8} error of ggml's: flat {flat:.3}, weighted {gain:.3}", grid.dtype.name());
+        assert!(flat < 1.0, "{}: {flat}", grid.dtype);
+        assert!(gain < flat, "{}: {gain} {flat}", grid.dtype);
+    }
+}
+
+#[test]
+fn blocks_of_one_value_and_of_zeros_are_stored() {
+    for grid in table::GRIDS {
+        for x in [0.0f32, 0.25, -0.25] {
+            let mut bytes = Vec::new();
+            encode_weighted(grid.dtype, &vec![x; grid.len()], grid.len(), &[], &mut bytes).unwrap();
+            let mut found = vec![1.0; grid.len()];
+            decode(grid.dtype, &bytes, &mut found).unwrap();
+            for found in found {
+                assert!((found - x).abs() <= 0.01 * x.abs(), "{}: {x} became {found}", grid.dtype);
+            }
+        }
+    }
+}
+
+#[test]
+fn values_that_are_no_numbers_are_refused_and_unseen_columns_kept() {
+    let mut x = values(512, 1);
+    let mut out = vec![7];
+    let mut importance = vec![1.0; 256];
+    importance[..32].fill(0.0);
+    encode_weighted(DType::Q4_0, &x, 256, &importance, &mut out).unwrap();
+    let mut found = vec![0.0; 512];
+    decode(DType::Q4_0, &out[1..], &mut found).unwrap();
+    assert!(found[..32].iter().any(|x| *x != 0.0));
+    out.truncate(1);
+    x[300] = f32::NAN;
+    let error = encode_weighted(DType::Q4_0, &x, 256, &[], &mut out).unwrap_err();
+    assert!(matches!(error, QuantError::Range { first: 288, end: 320, .. }), "{error}");
+    assert_eq!(out, [7]);
+}
