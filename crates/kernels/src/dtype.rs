@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::quant::groups;
+
 /// How the values of a stored tensor are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)] // the variants are the formats' own names
@@ -34,6 +36,22 @@ pub enum DType {
     IQ4NL,
     IQ4XS,
     MXFP4,
+    G2x32,
+    G2x64,
+    G2x128,
+    G2x256,
+    G3x32,
+    G3x64,
+    G3x128,
+    G3x256,
+    G4x32,
+    G4x64,
+    G4x128,
+    G4x256,
+    G8x32,
+    G8x64,
+    G8x128,
+    G8x256,
 }
 
 /// One row of the table of formats.
@@ -60,8 +78,14 @@ const fn block(dtype: DType, name: &'static str, block_len: usize, block_bytes: 
     Facts { dtype, name, block_len, block_bytes, ggml: Some(ggml), safetensors: None }
 }
 
+/// ounce's own: no other tool's files have them.
+const fn group(dtype: DType, name: &'static str, bits: usize, group: usize) -> Facts {
+    let block_bytes = groups::block_bytes(bits, group);
+    Facts { dtype, name, block_len: group, block_bytes, ggml: None, safetensors: None }
+}
+
 /// Every format, in the order of the enum.
-const TABLE: [Facts; 25] = [
+const TABLE: [Facts; 41] = [
     plain(DType::F64, "F64", 8, Some(28), "F64"),
     plain(DType::F32, "F32", 4, Some(0), "F32"),
     plain(DType::F16, "F16", 2, Some(1), "F16"),
@@ -87,7 +111,28 @@ const TABLE: [Facts; 25] = [
     block(DType::IQ4NL, "IQ4_NL", 32, 18, 20),
     block(DType::IQ4XS, "IQ4_XS", 256, 136, 23),
     block(DType::MXFP4, "MXFP4", 32, 17, 39),
+    group(DType::G2x32, "G2_32", 2, 32),
+    group(DType::G2x64, "G2_64", 2, 64),
+    group(DType::G2x128, "G2_128", 2, 128),
+    group(DType::G2x256, "G2_256", 2, 256),
+    group(DType::G3x32, "G3_32", 3, 32),
+    group(DType::G3x64, "G3_64", 3, 64),
+    group(DType::G3x128, "G3_128", 3, 128),
+    group(DType::G3x256, "G3_256", 3, 256),
+    group(DType::G4x32, "G4_32", 4, 32),
+    group(DType::G4x64, "G4_64", 4, 64),
+    group(DType::G4x128, "G4_128", 4, 128),
+    group(DType::G4x256, "G4_256", 4, 256),
+    group(DType::G8x32, "G8_32", 8, 32),
+    group(DType::G8x64, "G8_64", 8, 64),
+    group(DType::G8x128, "G8_128", 8, 128),
+    group(DType::G8x256, "G8_256", 8, 256),
 ];
+
+/// Bits of the codes of ounce's group formats, in the order of the enum.
+const GROUP_BITS: [usize; 4] = [2, 3, 4, 8];
+/// Values of their groups, in the order of the enum.
+const GROUP_SIZES: [usize; 4] = [32, 64, 128, 256];
 
 impl DType {
     /// Every format there is.
@@ -112,9 +157,13 @@ impl DType {
     }
 
     /// This format, or the one that takes its place where rows of `columns` values are no whole blocks of it: of 32
-    /// values, with as many bits or one more, the same that llama.cpp's quantizer chooses. Nothing, if that does not
-    /// fit either.
+    /// values, with as many bits or one more, the same that llama.cpp's quantizer chooses; of ounce's own group
+    /// formats the largest group that fits. Nothing, if that does not fit either.
     pub fn fitting(self, columns: usize) -> Option<DType> {
+        if let Some((bits, group)) = self.group_shape() {
+            let sizes = GROUP_SIZES.into_iter().rev().filter(|&size| size <= group);
+            return sizes.filter_map(|size| DType::groups(bits, size)).find(|it| it.divides(columns));
+        }
         let smaller = match self {
             DType::Q2K | DType::Q3K | DType::IQ4XS => DType::IQ4NL,
             DType::Q4K => DType::Q5_0,
@@ -122,7 +171,25 @@ impl DType {
             DType::Q6K => DType::Q8_0,
             other => other,
         };
-        [self, smaller].into_iter().find(|dtype| columns.is_multiple_of(dtype.block_len()))
+        [self, smaller].into_iter().find(|dtype| dtype.divides(columns))
+    }
+
+    fn divides(self, columns: usize) -> bool {
+        columns.is_multiple_of(self.block_len())
+    }
+
+    /// ounce's group format of this many bits (2, 3, 4 or 8) for groups of this many values (32, 64, 128 or 256).
+    pub fn groups(bits: usize, group: usize) -> Option<DType> {
+        let row = GROUP_BITS.iter().position(|&it| it == bits)?;
+        let column = GROUP_SIZES.iter().position(|&it| it == group)?;
+        let first = DType::G2x32 as usize;
+        Some(TABLE[first + row * GROUP_SIZES.len() + column].dtype)
+    }
+
+    /// Bits of a code and values of a group, if this is one of ounce's group formats.
+    pub fn group_shape(self) -> Option<(usize, usize)> {
+        let index = (self as usize).checked_sub(DType::G2x32 as usize)?;
+        Some((GROUP_BITS[index / GROUP_SIZES.len()], GROUP_SIZES[index % GROUP_SIZES.len()]))
     }
 
     /// Values in one block; 1 for plain types.
@@ -199,6 +266,23 @@ mod tests {
                 assert_eq!(DType::from_ggml_id(id), Some(dtype));
             }
         }
+    }
+
+    #[test]
+    fn group_formats_are_found_by_their_numbers() {
+        let shapes: Vec<_> = DType::all().filter_map(|dtype| Some((dtype, dtype.group_shape()?))).collect();
+        assert_eq!(shapes.len(), 16);
+        for (dtype, (bits, group)) in shapes {
+            assert_eq!(dtype.name(), format!("G{bits}_{group}"));
+            assert_eq!(DType::groups(bits, group), Some(dtype));
+            assert_eq!(dtype.block_len(), group);
+        }
+        assert_eq!(DType::groups(5, 32), None);
+        assert_eq!(DType::groups(4, 512), None);
+        assert_eq!(DType::G4x128.bytes_for(256), Some(2 * 67));
+        assert_eq!(DType::G3x128.fitting(192), Some(DType::G3x64));
+        assert_eq!(DType::G3x128.fitting(48), None);
+        assert_eq!(DType::MXFP4.group_shape(), None);
     }
 
     #[test]

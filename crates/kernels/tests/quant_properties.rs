@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used)]
 
 use ounce_kernels::DType;
-use ounce_kernels::quant::{QuantError, can_encode, check_scales, decode, decode_rows, encode, encode_rows};
+use ounce_kernels::quant::{
+    QuantError, can_encode, check_scales, decode, decode_rows, encode, encode_rows, groups,
+};
 use proptest::prelude::*;
 
 fn round_trip(dtype: DType, values: &[f32]) -> Vec<f32> {
@@ -25,6 +27,10 @@ fn bound(dtype: DType, block: &[f32], x: f32) -> f64 {
     let a = max.abs().max(min.abs());
     let range = max - min;
     let x = f64::from(x.abs());
+    if let Some((bits, _)) = dtype.group_shape() {
+        let (range, top) = (max.max(0.0) - min.min(0.0), of(bits as i32) - 1.0);
+        return range / (2.0 * top) * (1.0 + of(-10)) + range * of(-11) + (top + 1.0) * of(-25);
+    }
     match dtype {
         DType::F32 => 0.0,
         DType::F16 => (x * of(-11)).max(of(-25)),
@@ -87,6 +93,31 @@ proptest! {
             if dtype.is_block() && check_scales(dtype, whole).is_none() {
                 prop_assert!(out.iter().all(|x| x.is_finite() || dtype == DType::MXFP4), "{}", dtype);
             }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn groups_are_one_stream_of_bits(codes in prop::collection::vec(any::<u8>(), 256), zero in any::<u8>()) {
+        let scale = half::f16::from_f32(0.37);
+        for dtype in DType::all() {
+            let Some((bits, group)) = dtype.group_shape() else { continue };
+            let codes: Vec<u8> = codes[..group].iter().map(|code| code >> (8 - bits)).collect();
+            let mut block = vec![0xa5; dtype.block_bytes()];
+            groups::write_block(bits, scale, zero, &codes, &mut block);
+            let bit = |at: usize| block[3 + at / 8] >> (at % 8) & 1;
+            let mut values = vec![0.0; group];
+            decode(dtype, &block, &mut values).unwrap();
+            for (i, &code) in codes.iter().enumerate() {
+                let naive = (0..bits).fold(0, |code, k| code | bit(i * bits + k) << k);
+                prop_assert_eq!(naive, code, "{} code {}", dtype, i);
+                let value = f64::from(scale) * (f64::from(code) - f64::from(zero));
+                prop_assert_eq!(f64::from(values[i]), value, "exact in f32");
+            }
+            let mut back = vec![0; group];
+            prop_assert_eq!(groups::read_block(bits, &block, &mut back), (scale, zero));
+            prop_assert_eq!(back, codes);
         }
     }
 }
@@ -236,6 +267,14 @@ fn damaged_scales_are_found_at_their_block() {
             bytes[*place..][..2].copy_from_slice(&0x7bffu16.to_le_bytes());
             assert_eq!(check_scales(dtype, &bytes), None, "{dtype}");
         }
+    }
+    for dtype in DType::all().filter(|dtype| dtype.group_shape().is_some()) {
+        let block = dtype.block_bytes();
+        let mut bytes = vec![0xff; 3 * block];
+        (0..3).for_each(|i| bytes[i * block + 1] = 0x7b);
+        assert_eq!(check_scales(dtype, &bytes), None, "{dtype}");
+        bytes[block + 1] = 0xfc;
+        assert_eq!(check_scales(dtype, &bytes), Some(block), "{dtype}");
     }
     assert_eq!(check_scales(DType::MXFP4, &[[0xfe; 17], [0xff; 17]].concat()), Some(17));
     assert_eq!(check_scales(DType::F32, &f32::NAN.to_le_bytes()), None);

@@ -68,8 +68,10 @@ fn quant(name: &str) -> Result<DType, String> {
         DType::F16,
         DType::F32,
     ];
-    DType::parse(name).filter(|dtype| TYPES.contains(dtype)).ok_or_else(|| {
-        format!("{name} is not written by ounce; choose {}", TYPES.map(DType::name).join(", "))
+    let known = |dtype: &DType| TYPES.contains(dtype) || dtype.group_shape().is_some();
+    DType::parse(name).filter(known).ok_or_else(|| {
+        let names = TYPES.map(DType::name).join(", ");
+        format!("{name} is not written by ounce; choose {names}, or bits and a group's values as in G4_64")
     })
 }
 

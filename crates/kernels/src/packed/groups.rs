@@ -15,6 +15,8 @@ use super::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{Parted, Unit};
 use super::{Form, Int8, Layout, PANEL, Tiles};
+use crate::DType;
+use crate::quant::groups as stored;
 
 /// Codes of a matrix in groups, `[rows, columns]`, with a scale and a zero point for each group of a row.
 #[derive(Debug, Clone, Copy)]
@@ -68,16 +70,54 @@ const fn layout_of<const BITS: usize, const GROUP: usize>() -> Layout {
         block: GROUP,
         bytes: blocks(BITS, GROUP).bytes(),
         form: Form::Int8(Int8 { block: GROUP, offset: 0, part: UNIT }),
-        // Codes come apart from scales and zero points: see `pack`.
-        pack: |_, _, _| {},
+        pack: pack_stored::<BITS, GROUP>,
         kernel: dispatch::kernel::<Grouped<BITS, GROUP>>,
         tiles: tiles::<BITS, GROUP>(),
     }
 }
 
 /// Whether a code of up to four bits less its zero point fits a signed byte everywhere, as tiles want it.
-pub(super) fn differences_fit(matrix: &Groups<'_>) -> bool {
-    matrix.zeros.iter().all(|&zero| zero <= 128)
+pub(super) fn differences_fit(mut zeros: impl Iterator<Item = u8>) -> bool {
+    zeros.all(|zero| zero <= 128)
+}
+
+/// The same of stored blocks; true for other formats, whose tiles take all there is.
+pub(super) fn stored_differences_fit(dtype: DType, stored: &[u8]) -> bool {
+    let zeros = || stored.chunks_exact(dtype.block_bytes()).map(|block| block[2]);
+    dtype.group_shape().is_none() || differences_fit(zeros())
+}
+
+/// Packs stored rows into a panel, a block at a time.
+fn pack_stored<const BITS: usize, const GROUP: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
+    let (sizes, block_bytes) = (const { blocks(BITS, GROUP) }, const { stored::block_bytes(BITS, GROUP) });
+    let mut codes = [0; GROUP];
+    for (row, blocks) in rows.chunks_exact(row_bytes).enumerate() {
+        for (index, block) in blocks.chunks_exact(block_bytes).enumerate() {
+            let (scale, zero) = stored::read_block(BITS, block, &mut codes);
+            let (units, extras) = sizes.split(out, index, row_bytes / block_bytes);
+            put_group(BITS, row, &codes, scale, zero, units, extras);
+        }
+    }
+}
+
+/// Puts a row's group into the units and extras of a panel's group.
+fn put_group(
+    bits: usize,
+    row: usize,
+    codes: &[u8],
+    scale: f16,
+    zero: u8,
+    units: &mut [u8],
+    extras: &mut [u8],
+) {
+    let units = units.chunks_exact_mut(planes::unit_bytes(bits));
+    for (unit, codes) in units.zip(codes.as_chunks::<UNIT>().0) {
+        // Eight bits go in as signed numbers, 128 less.
+        let codes = if bits == 8 { codes.map(|code| code ^ 0x80) } else { *codes };
+        planes::put(bits, row, &codes, unit);
+    }
+    extras[row * 2..][..2].copy_from_slice(&scale.to_le_bytes());
+    extras[ZEROS_AT + row] = zero;
 }
 
 /// Packs the rows from `first` on into a panel.
@@ -88,15 +128,8 @@ pub(super) fn pack(matrix: &Groups<'_>, first: usize, out: &mut [u8]) {
         let codes = &matrix.codes[(first + row) * columns..][..columns];
         for (index, codes) in codes.chunks_exact(group).enumerate() {
             let (units, extras) = sizes.split(out, index, groups);
-            let units = units.chunks_exact_mut(planes::unit_bytes(bits));
-            for (unit, codes) in units.zip(codes.as_chunks::<UNIT>().0) {
-                // Eight bits go in as signed numbers, 128 less.
-                let codes = if bits == 8 { codes.map(|code| code ^ 0x80) } else { *codes };
-                planes::put(bits, row, &codes, unit);
-            }
             let at = (first + row) * groups + index;
-            extras[row * 2..][..2].copy_from_slice(&matrix.scales[at].to_le_bytes());
-            extras[ZEROS_AT + row] = matrix.zeros[at];
+            put_group(bits, row, codes, matrix.scales[at], matrix.zeros[at], units, extras);
         }
     }
 }

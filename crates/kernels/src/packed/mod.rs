@@ -20,7 +20,7 @@
 //! | Q5_K, Q4_K | the same | 180 (176), 148 (144) |
 //! | Q3_K, Q2_K | the same | 114 (110), 100 (84) |
 //! | IQ4_XS | the same | 138 (136) |
-//! | groups of g values, b bits | int8, a scale for g values | 32 b + 768 / g (the same) |
+//! | Gb_g: groups of g values, b bits | int8, a scale for g values | 32 b + 768 / g (the same) |
 //!
 //! A format is its bits and what its codes stand for: `scaled`, `super_blocks` and `groups` hold the three kinds,
 //! `product` the kernel of the first two, `planes` and `panel` how codes and scales lie in a panel, `int8` how activations
@@ -46,7 +46,7 @@ mod super_blocks;
 mod tiles;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::DType;
 use crate::isa::Isa;
@@ -128,26 +128,31 @@ impl PackedMatrix {
             return Err(QuantError::Size { dtype, values, expected, found: bytes.len() });
         }
         let damaged = AtomicUsize::new(usize::MAX);
+        let for_tiles = AtomicBool::new(true);
         let stored_bytes = PANEL * row_bytes;
         let together = (DONE_BYTES / stored_bytes).max(1);
-        let matrix = PackedMatrix::new(layout, rows, columns, |panel, out| {
+        let mut matrix = PackedMatrix::new(layout, rows, columns, |panel, out| {
             let range = panel * stored_bytes..bytes.len().min((panel + 1) * stored_bytes);
             let stored = &bytes[range.clone()];
             (layout.pack)(stored, row_bytes, out);
             if let Some(offset) = quant::check_scales(dtype, stored) {
                 damaged.fetch_min(range.start + offset, Ordering::Relaxed);
             }
+            if !groups::stored_differences_fit(dtype, stored) {
+                for_tiles.store(false, Ordering::Relaxed);
+            }
             if (panel + 1).is_multiple_of(together) || range.end == bytes.len() {
                 done(panel / together * together * stored_bytes..range.end);
             }
         })?;
+        matrix.tiles = matrix.tiles.filter(|_| for_tiles.into_inner());
         match damaged.into_inner() {
             usize::MAX => Ok(matrix),
             offset => Err(QuantError::Scale { dtype, offset }),
         }
     }
 
-    /// Packs a matrix of ounce's own group formats.
+    /// Packs a matrix of ounce's own group formats whose codes, scales and zero points lie apart.
     ///
     /// # Errors
     /// If there is no kernel for the bits and the group size, the numbers of codes, scales or zero points do not fit the
@@ -169,7 +174,7 @@ impl PackedMatrix {
         }
         let mut packed =
             PackedMatrix::new(layout, rows, columns, |panel, out| groups::pack(matrix, panel * PANEL, out))?;
-        packed.tiles = packed.tiles.filter(|_| groups::differences_fit(matrix));
+        packed.tiles = packed.tiles.filter(|_| groups::differences_fit(matrix.zeros.iter().copied()));
         Ok(packed)
     }
 
@@ -329,7 +334,7 @@ fn layout(dtype: DType) -> Option<&'static Layout> {
         DType::Q5K => Some(&super_blocks::Q5_K),
         DType::Q6K => Some(&super_blocks::Q6_K),
         DType::IQ4XS => Some(&super_blocks::IQ4_XS),
-        _ => None,
+        _ => dtype.group_shape().and_then(|(bits, group)| groups::layout(bits, group)),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::*;
 use crate::quant;
 
-const FORMATS: [DType; 16] = [
+const FORMATS: [DType; 32] = [
     DType::F32,
     DType::F16,
     DType::BF16,
@@ -21,6 +21,22 @@ const FORMATS: [DType; 16] = [
     DType::Q5K,
     DType::Q6K,
     DType::IQ4XS,
+    DType::G2x32,
+    DType::G2x64,
+    DType::G2x128,
+    DType::G2x256,
+    DType::G3x32,
+    DType::G3x64,
+    DType::G3x128,
+    DType::G3x256,
+    DType::G4x32,
+    DType::G4x64,
+    DType::G4x128,
+    DType::G4x256,
+    DType::G8x32,
+    DType::G8x64,
+    DType::G8x128,
+    DType::G8x256,
 ];
 
 /// Where the f16 scales of a block stand.
@@ -302,4 +318,30 @@ fn all_that_was_packed_is_reported() {
         end.max(range.end)
     });
     assert_eq!(end, bytes.len());
+}
+
+#[test]
+fn stored_groups_are_packed_as_groups_that_lie_apart() {
+    for (bits, group) in
+        [2, 3, 4, 8].into_iter().flat_map(|bits| [32, 64, 128, 256].map(|group| (bits, group)))
+    {
+        let (rows, columns) = (21, 512);
+        let (codes, scales, mut zeros) = in_groups(bits, group, rows, columns);
+        // Zero points beyond the tiles' reach, and none.
+        for largest in [200, 1] {
+            zeros[rows * columns / group - 1] = largest;
+            let matrix = Groups { bits, group, rows, columns, codes: &codes, scales: &scales, zeros: &zeros };
+            let apart = PackedMatrix::pack_groups(&matrix).unwrap();
+            let dtype = DType::groups(bits, group).unwrap();
+            let mut bytes = vec![0; dtype.bytes_for(rows * columns).unwrap()];
+            for (at, block) in bytes.chunks_exact_mut(dtype.block_bytes()).enumerate() {
+                let codes = &codes[at * group..][..group];
+                quant::groups::write_block(bits, scales[at], zeros[at], codes, block);
+            }
+            let stored = PackedMatrix::pack(dtype, &bytes, rows, columns).unwrap();
+            assert!(stored.data.as_slice() == apart.data.as_slice(), "{dtype}");
+            assert_eq!(stored.tiles.is_some(), apart.tiles.is_some(), "{dtype}, a zero point of {largest}");
+            assert_eq!(PackedMatrix::bytes_for(dtype, rows, columns), Some(stored.bytes()));
+        }
+    }
 }

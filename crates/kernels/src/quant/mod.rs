@@ -3,7 +3,7 @@
 //! Whole blocks of bytes go in and `f32` comes out ([`decode`], every weight format), or the reverse ([`encode`],
 //! the formats ounce writes: [`can_encode`]). The files below hold one family of formats each: its layout, its
 //! equation and, where it is written, its error bound. Values and bytes are the same bit by bit as those of ggml's
-//! reference code. Byte slices need no alignment. Integer and boolean types are no weights and are refused.
+//! reference code, but for [`groups`], which are ounce's own. Byte slices need no alignment. Integer and boolean types are no weights and are refused.
 //!
 //! Nothing here multiplies: products on packed weights are other modules' work and are tested against this one.
 
@@ -11,6 +11,7 @@ mod block;
 mod fit;
 mod float;
 pub mod grid;
+pub mod groups;
 mod iq4;
 mod mxfp4;
 mod q2_k;
@@ -146,9 +147,10 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantEr
         DType::IQ4NL => decode_blocks(bytes, out, iq4::decode_nl),
         DType::IQ4XS => decode_blocks(bytes, out, iq4::decode_xs),
         DType::MXFP4 => decode_blocks(bytes, out, mxfp4::decode),
-        DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool => {
-            return Err(QuantError::Unsupported { dtype, what: "decoded to numbers" });
-        }
+        other => match other.group_shape() {
+            Some((bits, group)) => groups::decode(bits, group, bytes, out),
+            None => return Err(QuantError::Unsupported { dtype, what: "decoded to numbers" }),
+        },
     }
     Ok(())
 }
@@ -174,8 +176,7 @@ pub fn can_encode(dtype: DType) -> bool {
         DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => true,
         DType::Q2K | DType::Q3K | DType::Q4K | DType::Q5K | DType::Q6K => true,
         DType::IQ4NL | DType::IQ4XS | DType::MXFP4 => true,
-        DType::F64 => false,
-        DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool => false,
+        other => other.group_shape().is_some(),
     }
 }
 
@@ -247,9 +248,10 @@ fn encode_into(dtype: DType, values: &[f32], offset: usize, out: &mut [u8]) -> R
         DType::IQ4NL => encode_blocks(values, out, iq4::encode_nl),
         DType::IQ4XS => encode_blocks(values, out, iq4::encode_xs),
         DType::MXFP4 => encode_blocks(values, out, mxfp4::encode),
-        DType::F64 | DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool => {
-            return Err(QuantError::Unsupported { dtype, what: "written" });
-        }
+        other => match other.group_shape() {
+            Some((bits, group)) => groups::encode(bits, group, values, out),
+            None => return Err(QuantError::Unsupported { dtype, what: "written" }),
+        },
     }
     match first_lost(dtype, values, out) {
         Some(block) => {
@@ -299,8 +301,8 @@ pub fn check_scales(dtype: DType, bytes: &[u8]) -> Option<usize> {
         DType::Q3K => blocks.position(|block| !is_finite_f16(block, 108)),
         DType::Q6K => blocks.position(|block| !is_finite_f16(block, 208)),
         DType::MXFP4 => blocks.position(|block| block[0] == 0xff),
-        DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => None,
-        DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool => None,
+        other if other.group_shape().is_some() => blocks.position(|block| !is_finite_f16(block, 0)),
+        _ => None,
     };
     bad.map(|block| block * dtype.block_bytes())
 }

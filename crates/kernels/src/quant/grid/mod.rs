@@ -110,6 +110,8 @@ enum Kind {
     PowerOfTwo,
     /// An F16 scale and an F16 offset of any sign for the block.
     Offset,
+    /// An F16 scale and a zero point among the codes for the block.
+    Zero,
     /// An F16, times a whole number from `low` to `high` for each part.
     Super { low: i8, high: i8 },
     /// An F16, times a number up to `top` for each part; and the same once more for minimums.

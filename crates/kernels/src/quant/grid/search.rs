@@ -25,9 +25,51 @@ pub(super) fn fit(grid: &Grid, values: &[f32], weights: &[f32]) -> Scales {
             let step = rounded(step);
             Scales { second: -rounded(offset), minimums: [1; PARTS], ..one(step) }
         }
+        Kind::Zero => with_zero(levels, values, weights),
         Kind::Super { low, high } => parts(grid, values, weights, low, high),
         Kind::SuperMinimum { top } => parts_with_minimum(grid, values, weights, top),
     }
+}
+
+/// A step and the code that stands for zero: the two next to where the free offset would have it.
+fn with_zero(levels: Levels, values: &[f32], weights: &[f32]) -> Scales {
+    let (step, offset) = best_affine(levels, values, weights, false);
+    let top = levels.ends().1;
+    if step == 0.0 {
+        // Nothing above zero: one negative value for all, or zeros.
+        let (step, zero) = (rounded(-offset), u8::from(offset < 0.0));
+        return Scales { second: step, minimums: [zero; PARTS], ..one(step) };
+    }
+    let place = (-offset / step).clamp(0.0, top);
+    let (mut best, mut best_error) = (Scales::ZERO, f32::INFINITY);
+    for zero in [place.floor(), place.ceil()] {
+        let around = Levels::Range { low: -zero as i16, high: (top - zero) as i16 };
+        let mut step = step;
+        for _ in 0..=ROUNDS {
+            let stored = rounded(step);
+            let this = error(around, values, weights, stored, 0.0);
+            if this < best_error {
+                best = Scales { second: stored, minimums: [zero as u8; PARTS], ..one(stored) };
+                best_error = this;
+            }
+            let Some((next, _)) = refit(around, values, weights, step) else { break };
+            step = next;
+        }
+    }
+    best
+}
+
+/// The step that fits the levels nearest for the present one best, and by how much less than the values' own weighted
+/// square they then miss.
+fn refit(levels: Levels, values: &[f32], weights: &[f32], step: f32) -> Option<(f32, f32)> {
+    let (mut xl, mut ll) = (0.0f32, 0.0f32);
+    let inverse = 1.0 / step;
+    for (&x, &w) in values.iter().zip(weights) {
+        let (_, level) = levels.nearest(x * inverse);
+        xl += w * x * level;
+        ll += w * level * level;
+    }
+    (ll > 0.0 && xl != 0.0).then(|| (xl / ll, xl * xl / ll))
 }
 
 fn one(factor: f32) -> Scales {
@@ -85,25 +127,14 @@ fn best_step(levels: Levels, values: &[f32], weights: &[f32]) -> f32 {
         for range in ranges(levels) {
             let mut step = sign * range * peak / high.max(-low);
             for _ in 0..ROUNDS {
-                let (mut xl, mut ll) = (0.0f32, 0.0f32);
-                let inverse = 1.0 / step;
-                for (&x, &w) in values.iter().zip(weights) {
-                    let (_, level) = levels.nearest(x * inverse);
-                    xl += w * x * level;
-                    ll += w * level * level;
-                }
-                if !(ll > 0.0) || xl == 0.0 {
-                    break;
-                }
-                let before = step;
-                step = xl / ll;
-                let gain = xl * step;
+                let Some((next, gain)) = refit(levels, values, weights, step) else { break };
                 if gain > best.1 {
-                    best = (step, gain);
+                    best = (next, gain);
                 }
-                if step == before {
+                if next == step {
                     break;
                 }
+                step = next;
             }
         }
     }

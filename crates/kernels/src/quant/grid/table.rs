@@ -5,7 +5,7 @@ use half::f16;
 use super::{Grid, Kind, Levels, PARTS, Scales};
 use crate::DType;
 use crate::quant::block::{put_f16, put_halves};
-use crate::quant::{iq4, q2_k, q3_k, q4_k, q5, q5_k, q6_k};
+use crate::quant::{groups, iq4, q2_k, q3_k, q4_k, q5, q5_k, q6_k};
 
 /// Twice the numbers of E2M1 in rising order, and their codes.
 const E2M1: [i8; 16] = [-12, -8, -6, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 6, 8, 12];
@@ -18,8 +18,37 @@ const fn range(low: i16, high: i16) -> Levels {
 
 const IQ4: Levels = Levels::Table { levels: &iq4::TABLE, codes: &IN_ORDER };
 
+/// One of ounce's group formats.
+const fn of_groups<const BITS: usize>(dtype: DType, group: usize) -> Grid {
+    Grid {
+        dtype,
+        part: group,
+        levels: range(0, (1 << BITS) - 1),
+        kind: Kind::Zero,
+        put: |scales, codes, block| {
+            groups::write_block(BITS, f16::from_f32(scales.factor), scales.minimums[0], codes, block);
+        },
+    }
+}
+
 /// Every format with blocks.
 pub(super) const GRIDS: &[Grid] = &[
+    of_groups::<2>(DType::G2x32, 32),
+    of_groups::<2>(DType::G2x64, 64),
+    of_groups::<2>(DType::G2x128, 128),
+    of_groups::<2>(DType::G2x256, 256),
+    of_groups::<3>(DType::G3x32, 32),
+    of_groups::<3>(DType::G3x64, 64),
+    of_groups::<3>(DType::G3x128, 128),
+    of_groups::<3>(DType::G3x256, 256),
+    of_groups::<4>(DType::G4x32, 32),
+    of_groups::<4>(DType::G4x64, 64),
+    of_groups::<4>(DType::G4x128, 128),
+    of_groups::<4>(DType::G4x256, 256),
+    of_groups::<8>(DType::G8x32, 32),
+    of_groups::<8>(DType::G8x64, 64),
+    of_groups::<8>(DType::G8x128, 128),
+    of_groups::<8>(DType::G8x256, 256),
     Grid {
         dtype: DType::Q4_0,
         part: 32,

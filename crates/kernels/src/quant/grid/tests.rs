@@ -47,7 +47,7 @@ fn what_the_grid_says_is_what_the_block_holds() {
 }
 
 #[test]
-fn the_search_leaves_less_than_ggmls() {
+fn the_search_leaves_less_than_encode_does() {
     for grid in table::GRIDS {
         let row = 1024;
         let x = values(8 * row, 5);
@@ -62,7 +62,7 @@ fn the_search_leaves_less_than_ggmls() {
         encode_weighted(grid.dtype, &x, row, &importance, &mut weighted).unwrap();
         let gain = weighted_error(&x, &importance, &weighted, grid.dtype)
             / weighted_error(&x, &importance, &theirs, grid.dtype);
-        println!("{:8} error of ggml's: flat {flat:.3}, weighted {gain:.3}", grid.dtype.name());
+        println!("{:8} error of encode: flat {flat:.3}, weighted {gain:.3}", grid.dtype.name());
         assert!(flat < 1.0, "{}: {flat}", grid.dtype);
         assert!(gain < flat, "{}: {gain} {flat}", grid.dtype);
     }

@@ -69,8 +69,7 @@ pub(super) fn file_type(dtype: DType) -> Option<u32> {
         DType::IQ4XS => 30,
         DType::BF16 => 32,
         DType::MXFP4 => 38,
-        DType::F64 | DType::F8E4M3 | DType::F8E5M2 => return None,
-        DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool => return None,
+        _ => return None,
     })
 }
 
