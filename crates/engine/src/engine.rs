@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ounce_kernels::attention::{KvType, LayerCache};
 use ounce_kernels::norm::l2_normalise;
 use ounce_kernels::{DType, quant, softmax::softcap};
-use ounce_model::spec::{HeadTransform, PoolingMode, Spec};
+use ounce_model::spec::{HeadTransform, Layer as LayerSpec, PoolingMode, Spec};
 use ounce_model::{Model, Tensor, Weights};
 use smallvec::SmallVec;
 
@@ -19,7 +19,7 @@ use crate::layer::Layer;
 use crate::linear::{Linear, packed_size};
 use crate::norm::{Norm, apply};
 use crate::profile::Operator;
-use crate::rotation::Rotations;
+use crate::rotation::{Rotation, Rotations};
 use crate::scratch::Scratch;
 use crate::session::Session;
 
@@ -73,6 +73,19 @@ impl Engine {
     /// If a tensor can't be read or packed, or holds scales that are not finite.
     pub fn load(model: &Model, mode: Mode) -> Result<Engine> {
         let (spec, weights) = (&model.spec, &model.weights);
+        let mut layers: Vec<Arc<Layer>> = Vec::with_capacity(spec.layers.len());
+        for (index, layer) in spec.layers.iter().enumerate() {
+            layers.push(match layer.shares {
+                Some(owner) => layers[owner].clone(),
+                None => Arc::new(Layer::load(weights, index, layer, mode)?),
+            });
+        }
+        Ok(Engine { layers, ..Engine::load_shell(model, mode)? })
+    }
+
+    /// Everything but the layers, for those who bring them one by one.
+    pub(crate) fn load_shell(model: &Model, mode: Mode) -> Result<Engine> {
+        let (spec, weights) = (&model.spec, &model.weights);
         let table = |name: &str, there: bool| if there { weights.f32(name).map(Some) } else { Ok(None) };
         let tokens = weights.get("embed.tokens.weight")?;
         // A tied head checks the same bytes.
@@ -92,13 +105,6 @@ impl Engine {
                 Linear::new(weights, name, weights.get(name)?, table("head.bias", head.bias)?, mode)?;
             Ok(Head { transform, matrix, scale: head.scale, softcap: head.softcap })
         });
-        let mut layers: Vec<Arc<Layer>> = Vec::with_capacity(spec.layers.len());
-        for (index, layer) in spec.layers.iter().enumerate() {
-            layers.push(match layer.shares {
-                Some(owner) => layers[owner].clone(),
-                None => Arc::new(Layer::load(weights, index, layer, mode)?),
-            });
-        }
         let projection = match spec.embedding.projected_from {
             Some(_) => Some(Linear::load(weights, "embed.projection", mode)?),
             None => None,
@@ -111,7 +117,7 @@ impl Engine {
             types: table("embed.types.weight", spec.embedding.token_types > 0)?,
             embedding_norm: Norm::load(weights, "embed.norm", spec.embedding.norm)?,
             projection,
-            layers,
+            layers: Vec::new(),
             final_norm: Norm::load(weights, "final_norm", spec.final_norm)?,
             head: head.transpose()?,
             classifier: Classifier::load(weights, spec, mode)?,
@@ -178,12 +184,12 @@ impl Engine {
     /// An empty cache for one sequence, its keys and values stored as `kv_type`.
     pub(crate) fn new_cache(&self) -> KvCache {
         let kv_type = self.kv_type;
-        let layer = |layer: &Arc<Layer>| {
-            let spec = layer.attention.as_ref().map(|attention| &attention.spec);
+        let layer = |layer: &LayerSpec| {
+            let spec = layer.attention.as_ref();
             let (kv_heads, head_dim) = spec.map_or((0, 0), |spec| (spec.kv_heads, spec.head_dim));
             LayerCache::new(kv_heads, head_dim, kv_type)
         };
-        KvCache::new(self.layers.iter().map(layer).collect())
+        KvCache::new(self.spec.layers.iter().map(layer).collect())
     }
 
     /// Runs the tokens of a batch of sequences, each behind what its cache holds, and appends them to it; gives hidden
@@ -218,6 +224,44 @@ impl Engine {
         apply(&self.final_norm, &mut x);
         batch.iter_mut().for_each(|part| part.cache.advance(part.span.count));
         Ok(x)
+    }
+
+    /// A sequence's part of the residual stream before the first layer, `[ids, hidden]`, from position `start` on.
+    ///
+    /// # Errors
+    /// As [`Engine::hidden`].
+    pub(crate) fn embedded(
+        &self,
+        ids: &[u32],
+        types: &[u32],
+        start: usize,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<f32>> {
+        let mut x = scratch.take(ids.len() * self.spec.embedding_width());
+        self.embed_tokens(ids, types, start, &mut x)?;
+        if let Some(projection) = &self.projection {
+            let stream = projection.forward(&x, Operator::Embedding, scratch);
+            scratch.give(std::mem::replace(&mut x, stream));
+        }
+        Ok(x)
+    }
+
+    /// The rotation of layer `index` for a batch, filled into `rotations`.
+    pub(crate) fn rotations<'r>(
+        &self,
+        spans: &[Span],
+        index: usize,
+        rotations: &'r mut Vec<Rotation>,
+    ) -> Option<&'r Rotation> {
+        self.rotations.fill(spans, rotations);
+        self.rotations.pick(index, rotations)
+    }
+
+    /// Hidden states after the last norm of those before it.
+    pub(crate) fn final_normed(&self, x: &[f32], scratch: &mut Scratch) -> Vec<f32> {
+        let mut normed = scratch.copy(x);
+        apply(&self.final_norm, &mut normed);
+        normed
     }
 
     /// Token, position and type vectors, summed and normed, into `x`: `[ids, hidden]`.

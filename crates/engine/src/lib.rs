@@ -22,7 +22,9 @@ mod rotation;
 pub mod sample;
 mod scratch;
 pub mod session;
+pub mod tap;
 pub mod text;
+pub mod walk;
 
 pub use arithmetic::{Arithmetic, Mode, Product};
 pub use batch::{Batch, Turn, Want};
@@ -32,3 +34,5 @@ pub use generate::{Finish, Generation, Step};
 pub use profile::{Cost, Operator, Profile};
 pub use sample::{Sampler, Sampling};
 pub use session::Session;
+pub use tap::{SharedTap, Tap};
+pub use walk::Walk;

@@ -24,6 +24,8 @@ const ROWS_PER_TASK: usize = 16;
 /// A weight `[out, in]` with an optional bias `[out]`.
 #[derive(Debug)]
 pub(crate) struct Linear {
+    /// Its name without `.weight`, for those who watch.
+    name: String,
     weight: Weight,
     bias: Option<Vec<f32>>,
 }
@@ -60,7 +62,7 @@ impl Linear {
             let name = weights.file_name(&tensor).or(weights.file_name(name)).unwrap_or(name);
             ounce_model::Error::tensor(weights.path(), name, error.to_string())
         })?;
-        Ok(Linear { weight, bias })
+        Ok(Linear { name: name.trim_end_matches(".weight").to_owned(), weight, bias })
     }
 
     /// Width of the output.
@@ -117,6 +119,10 @@ pub(crate) fn forward_all<const N: usize>(
     operator: Operator,
     scratch: &mut Scratch,
 ) -> [Vec<f32>; N] {
+    if let Some(tap) = &scratch.tap {
+        let mut tap = tap.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        tap.observe(&linears.map(|linear| linear.name.as_str()), x, linears[0].in_width());
+    }
     let start = scratch.meter.start();
     let mut outputs = linears.map(|linear| {
         let count = x.len() / linear.in_width();
@@ -260,7 +266,8 @@ mod tests {
     use super::*;
 
     fn stored(shape: &[usize], values: &[f32], bias: Option<Vec<f32>>) -> Linear {
-        Linear { weight: Weight::Stored(Tensor::from_f32(shape, values), Product::Exact), bias }
+        let weight = Weight::Stored(Tensor::from_f32(shape, values), Product::Exact);
+        Linear { name: String::new(), weight, bias }
     }
 
     #[test]
@@ -288,7 +295,7 @@ mod tests {
             [(None, 1e-5), (Some(DType::BF16), 0.02), (Some(DType::Q8_0), 0.03), (Some(DType::Q4K), 0.3)]
         {
             let weight = pack(Tensor::from_f32(&[64, 256], &values), quantize).unwrap();
-            let linear = Linear { weight, bias: None };
+            let linear = Linear { name: String::new(), weight, bias: None };
             assert!(linear.packed_bytes() > 0);
             let found = linear.forward(&x, Operator::Head, &mut scratch);
             let rms = (exact.iter().map(|x| x * x).sum::<f32>() / exact.len() as f32).sqrt();

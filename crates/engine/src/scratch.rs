@@ -4,6 +4,7 @@ use ounce_kernels::packed::Activations;
 
 use crate::profile::Meter;
 use crate::rotation::Rotation;
+use crate::tap::SharedTap;
 
 /// Buffers that are free at the moment, activations in the kernels' forms, rotations of the batch at hand, and the
 /// meter of those who ask where time goes.
@@ -13,6 +14,8 @@ pub(crate) struct Scratch {
     pub(crate) activations: Activations,
     pub(crate) rotations: Vec<Rotation>,
     pub(crate) meter: Meter,
+    /// Who watches what linears are given.
+    pub(crate) tap: Option<SharedTap>,
 }
 
 impl Scratch {

@@ -187,6 +187,8 @@ pub struct Weights {
     places: Arc<HashMap<String, Place>>,
     order: Arc<Vec<String>>,
     unused: Arc<Vec<String>>,
+    /// Tensors that stand in for the source's.
+    replaced: Arc<HashMap<String, Tensor>>,
 }
 
 impl std::fmt::Debug for Weights {
@@ -203,7 +205,37 @@ impl Weights {
     ) -> Weights {
         let order = places.iter().map(|(name, _)| name.clone()).collect();
         let places = places.into_iter().collect();
-        Weights { source, places: Arc::new(places), order: Arc::new(order), unused: Arc::new(unused) }
+        Weights {
+            source,
+            places: Arc::new(places),
+            order: Arc::new(order),
+            unused: Arc::new(unused),
+            replaced: Arc::default(),
+        }
+    }
+
+    /// These weights with other tensors in the place of some: of the same shapes, in any format.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or one of the new tensors has another shape or too few or many bytes.
+    pub fn replaced(&self, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Weights> {
+        let mut replaced = HashMap::clone(&self.replaced);
+        for (name, tensor) in tensors {
+            let Some((_, shape)) = self.info(&name) else {
+                return Err(Error::tensor(
+                    self.path(),
+                    name,
+                    "is missing from the model, so nothing can stand in for it",
+                ));
+            };
+            if shape != tensor.shape || !tensor.is_whole() {
+                let what =
+                    format!("has the shape {shape:?}; what is to stand in for it has {:?}", tensor.shape);
+                return Err(Error::tensor(self.path(), name, what));
+            }
+            replaced.insert(name, tensor);
+        }
+        Ok(Weights { replaced: Arc::new(replaced), ..self.clone() })
     }
 
     /// Tensors held in memory under ounce's own names, in the order in which they were inserted.
@@ -241,6 +273,9 @@ impl Weights {
 
     /// Stored format and shape of a tensor, without reading it.
     pub fn info(&self, name: &str) -> Option<(DType, &[usize])> {
+        if let Some(tensor) = self.replaced.get(name) {
+            return Some((tensor.dtype, &tensor.shape));
+        }
         let place = self.places.get(name)?;
         let (dtype, _) = self.source.info(&place.file_name)?;
         Some((dtype, &place.shape))
@@ -256,6 +291,9 @@ impl Weights {
     /// # Errors
     /// If there is no such tensor or its bytes can't be taken out of the file's layout.
     pub fn get(&self, name: &str) -> Result<Tensor> {
+        if let Some(tensor) = self.replaced.get(name) {
+            return Ok(tensor.clone());
+        }
         let place = self.places.get(name);
         let place = place.ok_or_else(|| Error::tensor(self.path(), name, "is missing from the model"))?;
         let stored = self.source.tensor(&place.file_name)?;

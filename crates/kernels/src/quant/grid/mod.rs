@@ -53,6 +53,18 @@ impl Levels {
         }
     }
 
+    /// The level of a code.
+    #[inline]
+    pub fn of(&self, code: u8) -> f32 {
+        match *self {
+            Levels::Range { low, .. } => f32::from(low) + f32::from(code),
+            Levels::Table { levels, codes } => {
+                let index = codes.iter().position(|it| *it == code).unwrap_or(0);
+                f32::from(levels[index])
+            }
+        }
+    }
+
     /// The lowest and the highest level.
     pub fn ends(&self) -> (f32, f32) {
         match *self {
@@ -161,6 +173,22 @@ impl Grid {
     pub fn fit(&self, values: &[f32], weights: &[f32]) -> Scales {
         assert!(values.len() == self.len() && weights.len() == self.len(), "one block");
         search::fit(self, values, weights)
+    }
+
+    /// Whether steps are powers of two, so that no factor can be fitted freely.
+    pub fn steps_are_powers(&self) -> bool {
+        self.kind == Kind::PowerOfTwo
+    }
+
+    /// Whether offsets are whole numbers of steps: scale and minimum have one factor.
+    pub fn has_zero_points(&self) -> bool {
+        self.kind == Kind::Zero
+    }
+
+    /// What a code stands for in part `part`.
+    #[inline]
+    pub fn value(&self, scales: &Scales, part: usize, code: u8) -> f32 {
+        scales.step(part) * self.levels.of(code) + scales.offset(part)
     }
 
     /// Code and stored value nearest to `x` for a value of part `part`.

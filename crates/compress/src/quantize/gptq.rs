@@ -1,0 +1,259 @@
+//! GPTQ (Frantar et al., 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers") on any
+//! block format, followed by coordinate descent.
+//!
+//! A linear layer's weight `W [rows, n]` is replaced by `Ŵ` from a format's grid so that its outputs on the calibration
+//! set change little: the loss is `tr((W − Ŵ) H (W − Ŵ)ᵀ)`, with `H [n, n]` the mean of `x xᵀ` over the inputs. Columns are
+//! rounded one after another, and each column's error is answered by those that are still to come. With
+//! `H = (U + I) D (U + I)ᵀ` that is `ŵ_k = round(w_k + Σ_{j<k} (w_j − ŵ_j) U_jk)`, the same numbers as the paper's
+//! (the form is that of LDLQ: Chee et al., 2023, "QuIP", theorem 1) without an inverse.
+//!
+//! Scales of a block are fitted when its first column is due, to the values as they then are, weighted by D: what an error
+//! in a column costs once the later ones have answered. With [`Order::Activity`] columns come by falling `H_kk`, and all
+//! scales are fitted beforehand, so that blocks stay contiguous in the file.
+//!
+//! What greedy rounding left is mended by coordinate descent: again and again each code moves to where the loss, given all
+//! other codes, is least; the factors of the blocks are fitted again in between. Every such step lowers the loss.
+
+use ounce_kernels::gemm::{Compute, Operand, Workspace, gemm};
+use ounce_kernels::pool::Pool;
+use ounce_kernels::quant::grid::{Grid, Scales};
+use rayon::prelude::*;
+
+use super::descent;
+use super::factor::{Factors, factorise};
+use super::moments::Moments;
+
+/// Columns whose errors are fed forward together.
+const BLOCK: usize = 64;
+
+/// In which order columns are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// As they are stored.
+    #[default]
+    Stored,
+    /// Those with the largest inputs first.
+    Activity,
+}
+
+/// Options of [`quantize`].
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Share of the mean of H's diagonal that is added to the diagonal. The papers' 0.01.
+    pub damping: f32,
+    /// Order of the columns.
+    pub order: Order,
+    /// Rounds of coordinate descent; 0 is GPTQ alone.
+    pub descent: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { damping: 0.01, order: Order::Stored, descent: 4 }
+    }
+}
+
+/// A weight's Hessian, ready for any number of formats.
+#[derive(Debug)]
+pub struct Hessian {
+    /// `[n, n]`, damped.
+    pub(super) full: Vec<f32>,
+    /// Columns in the order in which they are rounded.
+    order: Vec<usize>,
+    /// Of the columns in that order.
+    factors: Factors,
+    n: usize,
+}
+
+/// A quantized matrix.
+#[derive(Debug)]
+pub struct Quantized {
+    /// In the format asked for, row after row.
+    pub bytes: Vec<u8>,
+    /// The loss as a share of `tr(W H Wᵀ)`, H damped.
+    pub error: f64,
+    /// The same after GPTQ alone.
+    pub error_before_descent: f64,
+}
+
+impl Hessian {
+    /// Damps and factorises the mean of `x xᵀ`.
+    ///
+    /// # Errors
+    /// In one sentence, if nothing was observed or the numbers are not finite.
+    pub fn new(moments: &Moments, options: &Options) -> Result<Hessian, String> {
+        let n = moments.width;
+        if moments.tokens == 0 {
+            return Err("calibration never reached this layer; give a longer calibration text".into());
+        }
+        let scale = 1.0 / moments.tokens as f32;
+        let mean: f64 = moments.squares.iter().sum::<f64>() / (n * moments.tokens) as f64;
+        if !mean.is_finite() {
+            return Err(
+                "calibration gave this layer inputs that are not finite; the weights before it are damaged"
+                    .into(),
+            );
+        }
+        // A layer that only ever saw zeros has no preference.
+        let mean = if mean > 0.0 { mean as f32 } else { 1.0 };
+        let mut order: Vec<usize> = (0..n).collect();
+        if options.order == Order::Activity {
+            order.sort_by(|&a, &b| moments.squares[b].total_cmp(&moments.squares[a]));
+        }
+        let mut damping = options.damping * mean;
+        // Rounding in f32 can ask for a little more.
+        for _ in 0..6 {
+            let mut full: Vec<f32> = moments.products.iter().map(|x| x * scale).collect();
+            (0..n).for_each(|i| full[i * n + i] += damping);
+            let permuted: Vec<f32> = match options.order {
+                Order::Stored => Vec::new(),
+                Order::Activity => order
+                    .iter()
+                    .flat_map(|&i| order.iter().map(move |&j| (i, j)))
+                    .map(|(i, j)| full[i * n + j])
+                    .collect(),
+            };
+            let source = if permuted.is_empty() { &full } else { &permuted };
+            if let Some(factors) = factorise(source, n) {
+                return Ok(Hessian { full, order, factors, n });
+            }
+            damping = (damping * 4.0).max(1e-6 * mean);
+        }
+        Err("the inputs' second moments are not positive definite; raise --damping".into())
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.n
+    }
+
+    /// `tr(A H Aᵀ)` for the rows of `a`.
+    pub fn loss(&self, a: &[f32]) -> f64 {
+        let product = self.times(a);
+        a.par_iter().zip(&product).map(|(a, b)| f64::from(a * b)).sum()
+    }
+
+    /// `A H`, `[rows, n]`.
+    pub(super) fn times(&self, a: &[f32]) -> Vec<f32> {
+        let (n, rows) = (self.n, a.len() / self.n);
+        let mut out = vec![0.0; a.len()];
+        let (left, right) = (Operand::rows(a, n), Operand::rows(&self.full, n));
+        let mut workspace = Workspace::default();
+        gemm(Pool::global(), Compute::F32, (rows, n, n), left, right, false, &mut out, n, &mut workspace);
+        out
+    }
+}
+
+/// A matrix while its codes are chosen.
+pub(super) struct Codes {
+    /// `[rows, n]`, in the order of the columns.
+    pub codes: Vec<u8>,
+    /// What they stand for.
+    pub values: Vec<f32>,
+    /// `[rows, n / block]`.
+    pub scales: Vec<Scales>,
+}
+
+/// Quantizes `weights`, `[rows, n]`.
+///
+/// # Panics
+/// If rows are no whole number of the grid's blocks, or of another width than the Hessian.
+pub fn quantize(weights: &[f32], grid: &Grid, hessian: &Hessian, options: &Options) -> Quantized {
+    let n = hessian.n;
+    assert!(n.is_multiple_of(grid.len()) && weights.len().is_multiple_of(n), "whole blocks");
+    let mut coded = feed_back(weights, grid, hessian);
+    let whole = hessian.loss(weights).max(f64::MIN_POSITIVE);
+    let difference =
+        |values: &[f32]| -> Vec<f32> { weights.iter().zip(values).map(|(w, v)| w - v).collect() };
+    let before = hessian.loss(&difference(&coded.values)) / whole;
+    let mut after = before;
+    if options.descent > 0 {
+        descent::descend(weights, grid, hessian, &mut coded, options.descent);
+        after = hessian.loss(&difference(&coded.values)) / whole;
+    }
+    let dtype = grid.dtype();
+    let mut bytes = vec![0; weights.len() / grid.len() * dtype.block_bytes()];
+    bytes
+        .par_chunks_exact_mut(dtype.block_bytes())
+        .zip(coded.codes.par_chunks_exact(grid.len()))
+        .zip(&coded.scales)
+        .for_each(|((block, codes), scales)| grid.put(scales, codes, block));
+    Quantized { bytes, error: after, error_before_descent: before }
+}
+
+/// Rounds column by column.
+fn feed_back(weights: &[f32], grid: &Grid, hessian: &Hessian) -> Codes {
+    round_columns(weights, grid, hessian, |values, costs| grid.fit(values, costs))
+}
+
+/// [`feed_back`] with any choice of a block's scales, given its values and what errors in them cost.
+fn round_columns(
+    weights: &[f32],
+    grid: &Grid,
+    hessian: &Hessian,
+    fit: impl Fn(&[f32], &[f32]) -> Scales + Sync,
+) -> Codes {
+    let Hessian { order, factors, n, .. } = hessian;
+    let (n, len) = (*n, grid.len());
+    let rows = weights.len() / n;
+    let in_order = order.is_sorted();
+    // What each column is to become: its weight and what earlier errors ask of it.
+    let mut wanted: Vec<f32> = if in_order {
+        weights.to_vec()
+    } else {
+        weights.chunks_exact(n).flat_map(|row| order.iter().map(|&column| row[column])).collect()
+    };
+    let mut scales = vec![Scales::ZERO; rows * (n / len)];
+    if !in_order {
+        let mut costs = vec![0.0; n];
+        order.iter().zip(&factors.diagonal).for_each(|(&column, &cost)| costs[column] = cost);
+        scales.par_chunks_exact_mut(n / len).zip(weights.par_chunks_exact(n)).for_each(|(scales, row)| {
+            for ((scales, row), costs) in
+                scales.iter_mut().zip(row.chunks_exact(len)).zip(costs.chunks_exact(len))
+            {
+                *scales = fit(row, costs);
+            }
+        });
+    }
+    let mut codes = vec![0u8; rows * n];
+    let mut values = vec![0.0f32; rows * n];
+    let mut errors = vec![0.0f32; rows * BLOCK];
+    let mut workspace = Workspace::default();
+    for first in (0..n).step_by(BLOCK) {
+        let last = n.min(first + BLOCK);
+        let per_row = wanted
+            .par_chunks_exact_mut(n)
+            .zip(weights.par_chunks_exact(n))
+            .zip(codes.par_chunks_exact_mut(n))
+            .zip(values.par_chunks_exact_mut(n))
+            .zip(scales.par_chunks_exact_mut(n / len))
+            .zip(errors.par_chunks_exact_mut(BLOCK));
+        per_row.with_min_len(8).for_each(|(((((wanted, weights), codes), values), scales), errors)| {
+            for k in first..last {
+                let column = order[k];
+                let block = column / len;
+                if in_order && k % len == 0 {
+                    scales[block] = fit(&wanted[k..k + len], &factors.diagonal[k..k + len]);
+                }
+                let (code, value) = grid.nearest(&scales[block], column % len / grid.part(), wanted[k]);
+                (codes[column], values[column]) = (code, value);
+                let error = weights[column] - value;
+                errors[k - first] = error;
+                let feed = &factors.upper[k * n..][k + 1..last];
+                wanted[k + 1..last].iter_mut().zip(feed).for_each(|(wanted, feed)| *wanted += error * feed);
+            }
+        });
+        if last < n {
+            let left = Operand::rows(&errors, BLOCK);
+            let right = Operand::rows(&factors.upper[first * n + last..], n);
+            let size = (rows, n - last, last - first);
+            let out = &mut wanted[last..];
+            gemm(Pool::global(), Compute::F32, size, left, right, true, out, n, &mut workspace);
+        }
+    }
+    Codes { codes, values, scales }
+}
+
+#[cfg(test)]
+#[path = "gptq_tests.rs"]
+mod tests;

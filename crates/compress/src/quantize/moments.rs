@@ -1,0 +1,111 @@
+//! What calibration remembers of a linear layer's input: the second moments of its columns.
+
+use std::collections::HashMap;
+
+use ounce_engine::Tap;
+use ounce_kernels::gemm::{Compute, Operand, Workspace, gemm};
+use ounce_kernels::pool::Pool;
+
+/// Second moments of a linear layer's input of some width.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    /// Values of a vector.
+    pub width: usize,
+    /// Vectors seen.
+    pub tokens: usize,
+    /// Sum of the squares of each column, `[width]`.
+    pub squares: Vec<f64>,
+    /// Sum of the products of all pairs of columns, `[width, width]`; empty if only squares were asked for.
+    pub products: Vec<f32>,
+}
+
+impl Moments {
+    /// Nothing seen yet.
+    pub fn new(width: usize, pairs: bool) -> Moments {
+        let products = if pairs { vec![0.0; width * width] } else { Vec::new() };
+        Moments { width, tokens: 0, squares: vec![0.0; width], products }
+    }
+
+    /// Adds the vectors `x`, `[count, width]`.
+    fn add(&mut self, x: &[f32], workspace: &mut Workspace) {
+        let (n, count) = (self.width, x.len() / self.width);
+        self.tokens += count;
+        for x in x.chunks_exact(n) {
+            self.squares.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
+        }
+        if !self.products.is_empty() {
+            let (left, right) = (Operand::columns(x, n), Operand::rows(x, n));
+            let size = (n, n, count);
+            gemm(Pool::global(), Compute::F32, size, left, right, true, &mut self.products, n, workspace);
+        }
+    }
+
+    /// Mean square of each column: what an error in it costs.
+    pub fn importance(&self) -> Vec<f32> {
+        self.squares.iter().map(|sum| (sum / self.tokens.max(1) as f64) as f32).collect()
+    }
+}
+
+/// Collects [`Moments`] of linear layers by name; those that share their input share their moments.
+#[derive(Default)]
+pub struct Collector {
+    pairs: bool,
+    /// Of a linear's name, the place in `moments`.
+    places: HashMap<String, usize>,
+    moments: Vec<Moments>,
+    workspace: Workspace,
+}
+
+impl Collector {
+    /// Squares alone, or the products of all pairs too.
+    pub fn new(pairs: bool) -> Collector {
+        Collector { pairs, ..Collector::default() }
+    }
+
+    /// The moments of a linear layer's input, if it was given anything.
+    pub fn moments(&self, linear: &str) -> Option<&Moments> {
+        self.places.get(linear).map(|&place| &self.moments[place])
+    }
+}
+
+impl std::fmt::Debug for Collector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Collector({} linears)", self.places.len())
+    }
+}
+
+impl Tap for Collector {
+    fn observe(&mut self, linears: &[&str], x: &[f32], width: usize) {
+        let known = linears.first().and_then(|name| self.places.get(*name)).copied();
+        let place = known.unwrap_or_else(|| {
+            self.moments.push(Moments::new(width, self.pairs));
+            let place = self.moments.len() - 1;
+            self.places.extend(linears.iter().map(|name| ((*name).to_owned(), place)));
+            place
+        });
+        self.moments[place].add(x, &mut self.workspace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_sums_over_all_that_was_shown() {
+        let x: Vec<f32> = (0..7 * 5).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mut collector = Collector::new(true);
+        collector.observe(&["a", "b"], &x[..10], 5);
+        collector.observe(&["a", "b"], &x[10..], 5);
+        let moments = collector.moments("b").unwrap();
+        assert_eq!(moments.tokens, 7);
+        for i in 0..5 {
+            for j in 0..5 {
+                let sum: f32 = x.chunks_exact(5).map(|x| x[i] * x[j]).sum();
+                assert!((moments.products[i * 5 + j] - sum).abs() < 1e-5);
+            }
+            assert!((moments.squares[i] - f64::from(moments.products[i * 5 + i])).abs() < 1e-5);
+        }
+        assert!(collector.moments("c").is_none());
+    }
+}

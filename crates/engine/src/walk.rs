@@ -1,0 +1,153 @@
+//! Sequences carried through a model layer by layer: for techniques that change a layer and want the next one to see what
+//! the changed layer gives.
+//!
+//! Only one layer's weights are in use at a time, so that a model larger than memory can be walked through. The hidden
+//! states of all tokens are held: `tokens · hidden size · 4` bytes.
+
+use ounce_model::{Model, Weights};
+
+use crate::arithmetic::Mode;
+use crate::batch::{Part, Span};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::layer::Layer;
+use crate::scratch::Scratch;
+use crate::tap::SharedTap;
+
+/// Tokens that are run at once, at least where sequences are shorter.
+const STEP_TOKENS: usize = 2048;
+
+/// Sequences on their way through a model.
+pub struct Walk {
+    /// Everything but layers.
+    shell: Engine,
+    sequences: Vec<Vec<u32>>,
+    /// Hidden states of all tokens, `[tokens, hidden]`, sequence behind sequence.
+    x: Vec<f32>,
+    mode: Mode,
+    layer: usize,
+    scratch: Scratch,
+}
+
+impl Walk {
+    /// Embeds the sequences. `mode` is how layers will be computed.
+    ///
+    /// # Errors
+    /// If a tensor can't be read, or an id is out of range or has no position.
+    pub fn begin(model: &Model, sequences: Vec<Vec<u32>>, mode: Mode) -> Result<Walk> {
+        let shell = Engine::load_shell(model, mode)?;
+        let mut scratch = Scratch::default();
+        let mut x = Vec::new();
+        for ids in &sequences {
+            let embedded = shell.embedded(ids, &[], 0, &mut scratch)?;
+            x.extend_from_slice(&embedded);
+            scratch.give(embedded);
+        }
+        Ok(Walk { shell, sequences, x, mode, layer: 0, scratch })
+    }
+
+    /// The next layer's number; as many as the model has layers when all are behind.
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
+
+    /// Tokens on their way.
+    pub fn tokens(&self) -> usize {
+        self.sequences.iter().map(Vec::len).sum()
+    }
+
+    /// Hidden states of all tokens where they stand, `[tokens, hidden]`, sequence behind sequence.
+    pub fn hidden(&self) -> &[f32] {
+        &self.x
+    }
+
+    /// Shows `tap` what the next layer's linears are given, without going on.
+    ///
+    /// # Errors
+    /// If a tensor can't be read, and what `progress` returns; it is told the tokens done.
+    ///
+    /// # Panics
+    /// If no layer is left.
+    pub fn look(
+        &mut self,
+        weights: &Weights,
+        tap: SharedTap,
+        progress: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let before = self.x.clone();
+        self.scratch.tap = Some(tap);
+        let done = self.run(weights, progress);
+        self.scratch.tap = None;
+        self.x = before;
+        done
+    }
+
+    /// Goes through the next layer with these weights.
+    ///
+    /// # Errors
+    /// As [`Walk::look`].
+    ///
+    /// # Panics
+    /// If no layer is left.
+    pub fn advance(&mut self, weights: &Weights, progress: impl FnMut(usize) -> Result<()>) -> Result<()> {
+        self.run(weights, progress)?;
+        self.layer += 1;
+        Ok(())
+    }
+
+    /// Shows `tap` what the head is given; all layers must be behind.
+    ///
+    /// # Errors
+    /// If the model has no head, or its logits are not finite.
+    pub fn look_at_head(&mut self, tap: SharedTap) -> Result<()> {
+        let hidden = self.shell.spec().hidden_size;
+        self.scratch.tap = Some(tap);
+        let mut steps = self.x.chunks(STEP_TOKENS * hidden);
+        let done = steps.try_for_each(|x| {
+            let normed = self.shell.final_normed(x, &mut self.scratch);
+            let logits = self.shell.logits(&normed, &mut self.scratch)?;
+            self.scratch.give(normed);
+            self.scratch.give(logits);
+            Ok(())
+        });
+        self.scratch.tap = None;
+        done
+    }
+
+    fn run(&mut self, weights: &Weights, mut progress: impl FnMut(usize) -> Result<()>) -> Result<()> {
+        let Walk { shell, sequences, x, mode, layer: index, scratch } = self;
+        let spec = shell.spec();
+        let owner = spec.layers[*index].shares.unwrap_or(*index);
+        let layer = Layer::load(weights, owner, &spec.layers[owner], *mode)?;
+        let hidden = spec.hidden_size;
+        let (mut rest, mut done, mut first) = (&mut x[..], 0, 0);
+        while first < sequences.len() {
+            let (mut last, mut tokens) = (first, 0);
+            while last < sequences.len() && (last == first || tokens + sequences[last].len() <= STEP_TOKENS) {
+                tokens += sequences[last].len();
+                last += 1;
+            }
+            let batch = &sequences[first..last];
+            let mut caches: Vec<_> = batch.iter().map(|_| shell.new_cache()).collect();
+            let mut parts: Vec<Part<'_>> = (caches.iter_mut().zip(batch))
+                .map(|(cache, ids)| Part::new(cache, ids, &[], spec.causal))
+                .collect();
+            let spans: Vec<Span> = parts.iter().map(|part| part.span).collect();
+            let (own, more) = std::mem::take(&mut rest).split_at_mut(tokens * hidden);
+            let mut rotations = std::mem::take(&mut scratch.rotations);
+            let rotation = shell.rotations(&spans, *index, &mut rotations);
+            layer.forward(own, hidden, *index, &mut parts, rotation, scratch);
+            scratch.rotations = rotations;
+            (rest, first) = (more, last);
+            done += tokens;
+            progress(done)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Walk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Walk({} tokens before layer {})", self.tokens(), self.layer)
+    }
+}
