@@ -1,6 +1,8 @@
-//! Measures a model: perplexity, answers, and the evidence types of the catalogue.
+//! Measures a model: perplexity, divergence from an original, answers, and the evidence types of the catalogue.
 
 pub mod answers;
+pub mod divergence;
 pub mod method;
 pub mod perplexity;
 pub mod speed;
+mod walk;

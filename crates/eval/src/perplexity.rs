@@ -8,9 +8,11 @@
 //! In: token ids, one list a document. Out: the sum of log-likelihoods, from which [`Report`] derives
 //! perplexities. Tokenizing and splitting of texts is the caller's.
 
-use ounce_engine::{Engine, Error, Result, Session};
+use ounce_engine::{Engine, Error, Result};
 use ounce_kernels::softmax::log_sum_exp;
 use serde::Serialize;
+
+use crate::walk::{Plan, Walk, runs_whole};
 
 /// How windows slide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,62 +79,25 @@ pub fn score(
     options: &Options,
     mut progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Vec<WindowScore>> {
-    let documents: Vec<Vec<u32>> =
-        documents.iter().map(|ids| options.prefix.iter().chain(ids).copied().collect()).collect();
-    let total = documents.iter().map(|ids| ids.len().saturating_sub(1)).sum();
+    let plan = Plan::new(documents, options)?;
+    let vocab = engine.spec().vocab_size;
+    let whole = runs_whole(engine);
     let mut done = 0;
     let mut scores = Vec::new();
-    for ids in &documents {
-        for window in windows(ids.len(), options)? {
-            let score = score_window(engine, ids, window, &mut |tokens| progress(done + tokens, total))?;
-            done += score.tokens;
-            scores.push(score);
-        }
+    for (ids, window) in plan.windows() {
+        let mut walk = Walk::new(engine, ids, window, whole)?;
+        let mut score = WindowScore { tokens: 0, log_likelihood: 0.0 };
+        while walk.step(|targets, logits| {
+            for (&target, logits) in targets.iter().zip(logits.chunks_exact(vocab)) {
+                score.log_likelihood += f64::from(logits[target as usize]) - log_sum_exp(logits);
+            }
+            score.tokens += targets.len();
+            progress(done + score.tokens, plan.tokens)
+        })? {}
+        done += score.tokens;
+        scores.push(score);
     }
     Ok(scores)
-}
-
-fn score_window(
-    engine: &Engine,
-    ids: &[u32],
-    window: Window,
-    progress: &mut dyn FnMut(usize) -> Result<()>,
-) -> Result<WindowScore> {
-    let vocab = engine.spec().vocab_size;
-    let mut session = engine.session();
-    let mut given = &ids[window.start..window.end - 1];
-    // Positions before the one that predicts the first token need no logits.
-    let unscored = window.first - 1 - window.start;
-    let mut skip = unscored;
-    if unscored > 0 && !runs_whole(&session) {
-        session.feed(&given[..unscored], |_| {})?;
-        given = &given[unscored..];
-        skip = 0;
-    }
-    let mut score = WindowScore { tokens: 0, log_likelihood: 0.0 };
-    session.feed_all(given, |logits| {
-        for logits in logits.chunks_exact(vocab) {
-            if skip > 0 {
-                skip -= 1;
-                continue;
-            }
-            let target = ids[window.first + score.tokens];
-            let logit = logits.get(target as usize).ok_or(Error::Token { id: target, vocab_size: vocab })?;
-            score.log_likelihood += f64::from(*logit) - log_sum_exp(logits);
-            score.tokens += 1;
-        }
-        progress(score.tokens)
-    })?;
-    Ok(score)
-}
-
-/// Whether a sequence must be run at once, because its rotation depends on its length.
-fn runs_whole(session: &Session<'_>) -> bool {
-    let layers = &session.engine().spec().layers;
-    layers.iter().any(|layer| {
-        let rope = layer.attention.as_ref().and_then(|attention| attention.rope.as_ref());
-        rope.is_some_and(ounce_model::rope::Rope::depends_on_length)
-    })
 }
 
 /// Words and bytes of a text, by which log-likelihoods are made comparable between tokenizers.
@@ -177,6 +142,24 @@ pub struct Estimate {
     pub stderr: Option<f64>,
 }
 
+impl Estimate {
+    /// The mean over all tokens, given each window's tokens and the sum of its values: windows are taken as a
+    /// sample of clusters of unequal length (the ratio estimator).
+    pub(crate) fn of_mean(windows: &[(usize, f64)]) -> Estimate {
+        let tokens = windows.iter().map(|&(tokens, _)| tokens).sum::<usize>() as f64;
+        let mean = windows.iter().map(|&(_, sum)| sum).sum::<f64>() / tokens;
+        let count = windows.len() as f64;
+        let squares: f64 = windows.iter().map(|&(tokens, sum)| (sum - mean * tokens as f64).powi(2)).sum();
+        let stderr = (windows.len() > 1).then(|| (squares * count / (count - 1.0)).sqrt() / tokens);
+        Estimate { value: mean, stderr }
+    }
+
+    /// `value`, a function of this estimate that has this slope there: its error is the estimate's times the slope.
+    pub(crate) fn with_slope(self, value: f64, slope: f64) -> Estimate {
+        Estimate { value, stderr: self.stderr.map(|stderr| stderr * slope.abs()) }
+    }
+}
+
 /// Perplexities of scored texts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
@@ -210,13 +193,11 @@ impl Report {
         }
         let log_likelihood: f64 = scores.iter().map(|score| score.log_likelihood).sum();
         let nats = -log_likelihood;
-        let sum_stderr = stderr_of_sum(scores, nats / tokens as f64);
-        // A function of the sum has the sum's error times its slope.
-        let estimate =
-            |value: f64, slope: f64| Estimate { value, stderr: sum_stderr.map(|stderr| stderr * slope) };
+        let windows: Vec<_> = scores.iter().map(|score| (score.tokens, -score.log_likelihood)).collect();
+        let mean = Estimate::of_mean(&windows);
         let perplexity = |count: usize| {
             let value = (nats / count as f64).exp();
-            estimate(value, value / count as f64)
+            mean.with_slope(value, value * tokens as f64 / count as f64)
         };
         let per_bit = 1.0 / (size.bytes as f64 * std::f64::consts::LN_2);
         Ok(Report {
@@ -227,21 +208,9 @@ impl Report {
             token_perplexity: perplexity(tokens),
             word_perplexity: perplexity(size.words),
             byte_perplexity: perplexity(size.bytes),
-            bits_per_byte: estimate(nats * per_bit, per_bit),
+            bits_per_byte: mean.with_slope(nats * per_bit, tokens as f64 * per_bit),
         })
     }
-}
-
-/// Standard error of the sum over all windows of −log-likelihood, given the mean of a token: windows are taken as
-/// a sample of clusters of unequal length (the ratio estimator).
-fn stderr_of_sum(scores: &[WindowScore], mean: f64) -> Option<f64> {
-    let count = scores.len() as f64;
-    if scores.len() < 2 {
-        return None;
-    }
-    let residual = |score: &WindowScore| -score.log_likelihood - mean * score.tokens as f64;
-    let squares: f64 = scores.iter().map(|score| residual(score).powi(2)).sum();
-    Some((squares * count / (count - 1.0)).sqrt())
 }
 
 #[cfg(test)]

@@ -129,6 +129,19 @@ impl ComputeArgs {
         Ok(engine)
     }
 
+    /// Loads the model that another one, loaded by [`ComputeArgs::load`], is compared with: its weights as they are
+    /// stored, in the reference mode where the other computes by the reference's rules, in the fast mode else.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_original(&self, model: &Model) -> anyhow::Result<Engine> {
+        let reference = self.mode == Some(ModeName::Reference) || self.l_mul.is_some();
+        let mode = if reference { Mode::Reference } else { Mode::fast() };
+        let mut engine = Engine::load(model, mode)?;
+        engine.set_kv_type(usual_kv_type(model, mode));
+        Ok(engine)
+    }
+
     fn l_mul(&self) -> anyhow::Result<Option<l_mul::Options>> {
         let Some(part) = self.l_mul else { return Ok(None) };
         let Some(bits) = MantissaBits::new(self.l_mul_bits) else {

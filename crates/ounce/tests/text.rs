@@ -214,6 +214,60 @@ fn documents_are_predicted_apart() {
 }
 
 #[test]
+fn a_quantized_model_is_compared_with_its_original() {
+    let desk = Desk::new();
+    desk.write("text.txt", "Once upon a time there was a cat. The cat was very happy.");
+    let tiny = "builtin-tiny";
+    let against = ["eval", tiny, "--against", tiny, "--perplexity", "text.txt", "--context", "8"];
+    let same = desk.json(&against);
+    let divergence = &same["divergence"];
+    assert_eq!(
+        (divergence["mean_kl"]["value"].as_f64(), divergence["max_kl"].as_f64()),
+        (Some(0.0), Some(0.0))
+    );
+    assert_eq!(divergence["top1_agreement"]["value"].as_f64(), Some(1.0));
+
+    let quantized = [&against[..], &["--quant", "q4_0"]].concat();
+    let report = desk.json(&quantized);
+    let value = |name: &str| report["divergence"][name]["value"].as_f64().expect("a number");
+    let kl = value("mean_kl");
+    assert!(kl > 1e-4 && kl < 1.0, "{kl}");
+    // The perplexities are those that each model has alone.
+    let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-6, "{a} against {b}");
+    let alone = |more: &[&str]| {
+        let report =
+            desk.json(&[&["eval", tiny, "--perplexity", "text.txt", "--context", "8"], more].concat());
+        report["token_perplexity"]["value"].as_f64().expect("a number")
+    };
+    near(value("original_perplexity"), alone(&[]));
+    near(value("perplexity"), alone(&["--quant", "q4_0"]));
+    near(value("perplexity"), report["token_perplexity"]["value"].as_f64().expect("a number"));
+
+    let text = desk.ok(&quantized);
+    for words in ["token perplexity", "against ", "KL, nats a token", "99.9 %", "ratio of perplexities"] {
+        assert!(text.contains(words), "{words:?} is missing: {text}");
+    }
+}
+
+#[test]
+fn models_with_other_tokens_are_not_compared() {
+    let desk = Desk::new();
+    desk.write("text.txt", "Once upon a time.");
+    let refused =
+        |original: &str| desk.fails(&["eval", "builtin", "--against", original, "--perplexity", "text.txt"]);
+    assert!(refused(&golden("bge")).contains("encoder"));
+    assert!(refused(&golden("llama")).contains("tokenizer"));
+    let other = desk.path("other");
+    desk.ok(&["convert", "builtin", "other"]);
+    let file = other.join("tokenizer.json");
+    let mut tokenizer: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).expect("a tokenizer")).expect("JSON");
+    tokenizer["model"]["merges"] = serde_json::json!([]);
+    std::fs::write(&file, tokenizer.to_string()).expect("file");
+    assert!(refused("other").contains("other tokens"), "{}", refused("other"));
+}
+
+#[test]
 fn texts_that_can_not_be_measured_are_refused() {
     let desk = Desk::new();
     desk.write("empty.txt", "");

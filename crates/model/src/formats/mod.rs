@@ -3,6 +3,7 @@
 pub mod gguf;
 pub mod gguf_model;
 pub mod hf;
+pub mod imatrix;
 pub mod llama2c;
 pub mod safetensors;
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use ounce_engine::Mode;
+use ounce_eval::divergence::{self, compare};
 use ounce_eval::perplexity::{Estimate, Options, Report, TextSize, score};
 use ounce_model::Model;
 use serde::Serialize;
@@ -26,17 +27,24 @@ Examples:
   ounce eval ./folder --perplexity book.txt --stride 256        slower, and each token sees more
   ounce eval ./folder --perplexity book.txt --quant q4_0        what 4 bits would cost
   ounce eval builtin --perplexity stories.txt --l-mul attention what L-Mul would cost, and save
+  ounce eval small.gguf --against ./folder --perplexity book.txt how far the predictions moved
 Each token is predicted once, the first from the beginning-of-text (else end-of-text) token; windows of the
 context's length follow each other, and the last is moved back to keep that length. This is what
 lm-evaluation-harness calls rolling log-likelihood. llama.cpp's perplexity is another number. Standard errors
-are estimated from how the windows differ.")]
+are estimated from how the windows differ.
+With --against, each token's predictions are compared over the whole vocabulary: KL(ORIGINAL || MODEL) in nats
+is 0 only where both predict the same. --quant and --kv change MODEL only; ORIGINAL computes with its weights as
+they are stored, in the fast mode unless MODEL uses --mode reference or --l-mul.")]
 pub struct Args {
     #[arg(help = source::MODEL_HELP)]
     model: String,
     /// The text file; `-` is stdin
     #[arg(long, value_name = "FILE")]
     perplexity: PathBuf,
-    /// Tokens in a window [default: the model's context]
+    /// Compare with the model that this one was made from, over the same text; both are in memory
+    #[arg(long, value_name = "ORIGINAL")]
+    against: Option<String>,
+    /// Tokens in a window [default: the model's context, or ORIGINAL's if that is shorter]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
     /// New tokens in each window after the first [default: the context]
@@ -62,43 +70,64 @@ struct Output {
     #[serde(flatten)]
     report: Report,
     #[serde(skip_serializing_if = "Option::is_none")]
+    divergence: Option<Divergence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     energy: Option<String>,
     seconds: f64,
     tokens_per_second: f64,
 }
 
+/// What `--against` found.
+#[derive(Debug, Serialize)]
+struct Divergence {
+    /// The model compared with.
+    original: String,
+    #[serde(flatten)]
+    report: divergence::Report,
+}
+
 /// Runs the command.
 ///
 /// # Errors
-/// If the model is an encoder or has no tokenizer, the text is empty, or an option is out of its range.
+/// If a model is an encoder or has no tokenizer, the text is empty, an option is out of its range, or the original
+/// has another vocabulary.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
-    let model = source::open(&args.model)?;
-    if !model.spec.causal {
-        bail!("{} is an encoder; perplexity is defined for models that predict the next token", args.model);
-    }
-    let context = args.context.unwrap_or(model.spec.context_length);
-    if context == 0 || context > model.spec.context_length {
-        bail!(
-            "--context should be from 1 to the model's {} tokens, found {context}",
-            model.spec.context_length
-        );
+    let model = open(&args.model)?;
+    let original = args.against.as_deref().map(open).transpose()?;
+    let longest =
+        original.iter().map(|it| it.spec.context_length).fold(model.spec.context_length, usize::min);
+    let context = args.context.unwrap_or(longest);
+    if context == 0 || context > longest {
+        let whose = if original.is_some() { "that both models have" } else { "that the model has" };
+        bail!("--context should be from 1 to the {longest} tokens {whose}, found {context}");
     }
     let stride = args.stride.unwrap_or(context);
     let text = text_input::file(&args.perplexity)?;
     let separator = args.document_separator.as_ref().map(|text| text.replace("\\n", "\n"));
     let texts = documents(&text, separator.as_deref());
     let size = texts.iter().map(|text| TextSize::of(text)).fold(TextSize::default(), |a, b| a + b);
-    let tokenizer = source::tokenizer(&model)?;
-    let ids = texts.iter().map(|text| tokenizer.encode(text, false)).collect::<Result<Vec<_>, _>>()?;
+    let ids = token_ids(&model, &texts)?;
+    if let Some(original) = &original {
+        check_ids(&model, &ids, original, &texts)?;
+    }
     let options = Options { context, stride, prefix: prefix(&model) };
     let engine = args.compute.load(&model, Mode::fast())?;
+    let original_engine = original.as_ref().map(|it| args.compute.load_original(it)).transpose()?;
     let watch = Watch::start();
     let mut bar = Progress::new("predicting", Unit::Tokens);
     let start = Instant::now();
-    let scores = score(&engine, &ids, &options, |done, total| {
+    let mut progress = |done, total| {
         bar.set(done as u64, total as u64);
         Ok(watch.check()?)
-    })?;
+    };
+    let compared = match &original_engine {
+        Some(original) => Some(compare(original, &engine, &ids, &options, &mut progress)?),
+        None => None,
+    };
+    let scores = match &compared {
+        Some(compared) => compared.scores.clone(),
+        None => score(&engine, &ids, &options, &mut progress)?,
+    };
     drop(bar);
     let seconds = start.elapsed().as_secs_f64();
     let report = Report::new(&scores, size).with_context(|| args.perplexity.display().to_string())?;
@@ -111,6 +140,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         prefix_token: options.prefix,
         tokens_per_second: report.tokens as f64 / seconds.max(1e-9),
         report,
+        divergence: compared.zip(original).map(|(report, original)| Divergence {
+            original: original.origin.path.display().to_string(),
+            report,
+        }),
         energy: args.compute.energy_note(&model.spec, context),
         seconds,
     };
@@ -121,6 +154,38 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         output.energy.iter().try_for_each(output::line)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Opens a model that predicts the next token.
+fn open(reference: &str) -> anyhow::Result<Model> {
+    let model = source::open(reference)?;
+    if !model.spec.causal {
+        bail!("{reference} is an encoder; perplexity is defined for models that predict the next token");
+    }
+    Ok(model)
+}
+
+fn token_ids(model: &Model, texts: &[&str]) -> anyhow::Result<Vec<Vec<u32>>> {
+    let tokenizer = source::tokenizer(model)?;
+    Ok(texts.iter().map(|text| tokenizer.encode(text, false)).collect::<Result<_, _>>()?)
+}
+
+/// Refuses an original that reads a text as other tokens: its predictions would be about other things.
+fn check_ids(model: &Model, ids: &[Vec<u32>], original: &Model, texts: &[&str]) -> anyhow::Result<()> {
+    let others = token_ids(original, texts)?;
+    let Some((ours, others)) = ids.iter().zip(&others).find(|(ours, others)| ours != others) else {
+        return Ok(());
+    };
+    let place = ours.iter().zip(others).take_while(|(ours, others)| ours == others).count();
+    let told = |ids: &[u32]| ids.get(place).map_or("nothing".to_string(), |id| format!("token {id}"));
+    bail!(
+        "{} reads the text as other tokens than {}: after {place} equal ones {} in place of {}; name the model that \
+         this one was made from",
+        original.origin.path.display(),
+        model.origin.path.display(),
+        told(others),
+        told(ours)
+    )
 }
 
 /// The documents of a text; empty ones are left out.
@@ -148,6 +213,7 @@ fn print(output: &Output) -> anyhow::Result<()> {
     line("word perplexity", report.word_perplexity)?;
     line("byte perplexity", report.byte_perplexity)?;
     line("bits per byte", report.bits_per_byte)?;
+    output.divergence.iter().try_for_each(print_divergence)?;
     let documents = if output.documents == 1 {
         "1 document".to_string()
     } else {
@@ -163,6 +229,41 @@ fn print(output: &Output) -> anyhow::Result<()> {
     ))?;
     output::note(&format!("{:.1} s, {:.1} tokens/s", output.seconds, output.tokens_per_second));
     Ok(())
+}
+
+fn print_divergence(divergence: &Divergence) -> anyhow::Result<()> {
+    let Divergence { original, report } = divergence;
+    let told = |estimate: Estimate, show: fn(f64) -> String| {
+        let stderr = estimate.stderr.map(|it| format!(" ± {}", show(it))).unwrap_or_default();
+        format!("{}{stderr}", show(estimate.value))
+    };
+    let share = |value: f64| format!("{:.3} %", value * 100.0);
+    let plain = |value: f64| format!("{value:.4}");
+    output::line(format!("against {original}"))?;
+    let line = |name: &str, text: String| output::line(format!("  {name:<29} {text}"));
+    line("KL, nats a token", told(report.mean_kl, small))?;
+    for (name, value) in [
+        ("half of the tokens", report.median_kl),
+        ("90 %", report.p90_kl),
+        ("99 %", report.p99_kl),
+        ("99.9 %", report.p999_kl),
+        ("all", report.max_kl),
+    ] {
+        line(&format!("  {name}, at most"), small(value))?;
+    }
+    line("same most probable token", told(report.top1_agreement, share))?;
+    line(
+        "change of probability",
+        format!("{} (root of the mean square)", told(report.rms_probability_change, share)),
+    )?;
+    line("its token perplexity", told(report.original_perplexity, plain))?;
+    line("ratio of perplexities", format!("{:.5}", report.perplexity_ratio))?;
+    line("ln of the ratio", told(report.ln_perplexity_ratio, small))
+}
+
+/// A number whose size is not known beforehand.
+fn small(value: f64) -> String {
+    if value == 0.0 || value.abs() >= 0.001 { format!("{value:.5}") } else { format!("{value:.2e}") }
 }
 
 #[cfg(test)]
