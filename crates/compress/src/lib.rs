@@ -5,7 +5,10 @@
 //! A technique comes with options, the change itself, tests, and a demonstration that measures it against a baseline.
 //! [`METHODS`] lists them for the catalogue.
 
+pub mod error;
 pub mod quantize;
+
+pub use error::{Error, Result};
 
 use ounce_eval::method::Method;
 

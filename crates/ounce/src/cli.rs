@@ -7,8 +7,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, run, select,
-    show, sweep, tokenize, tokenizer, train,
+    bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, quantize, run,
+    select, show, sweep, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -61,6 +61,7 @@ enum Command {
     Run(run::Args),
     Show(show::Args),
     Convert(convert::Args),
+    Quantize(quantize::Args),
     Eval(eval::Args),
     Embed(embed::Args),
     Classify(classify::Args),
@@ -92,6 +93,7 @@ impl Cli {
             Command::Run(args) => run::run(args, globals),
             Command::Show(args) => show::run(args, globals),
             Command::Convert(args) => convert::run(args, globals),
+            Command::Quantize(args) => quantize::run(args, globals),
             Command::Eval(args) => eval::run(args, globals),
             Command::Embed(args) => embed::run(args, globals),
             Command::Classify(args) => classify::run(args, globals),

@@ -84,6 +84,12 @@ pub fn tokenizer(model: &Model) -> anyhow::Result<&ounce_model::tokenizer::Token
     })
 }
 
+/// What stands before a text: the token that begins texts, else one that ends them.
+pub fn text_start(model: &Model) -> Option<u32> {
+    let special = model.tokenizer.as_ref()?.special();
+    special.bos.or_else(|| special.eos.first().copied())
+}
+
 fn built_in(text: &str) -> Option<&'static Embedded> {
     builtin::ALL.into_iter().find(|model| text == model.reference || text == model.name)
 }

@@ -4,4 +4,11 @@ mod descent;
 mod factor;
 pub mod gptq;
 pub mod l_mul;
+pub mod layers;
 pub mod moments;
+pub mod plan;
+mod store;
+
+pub use layers::{Finished, Method, Quantizer};
+pub use plan::{Plan, Unit, units};
+pub use store::Store;

@@ -1,6 +1,6 @@
 //! What calibration remembers of a linear layer's input: the second moments of its columns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ounce_engine::Tap;
 use ounce_kernels::gemm::{Compute, Operand, Workspace, gemm};
@@ -50,6 +50,8 @@ impl Moments {
 #[derive(Default)]
 pub struct Collector {
     pairs: bool,
+    /// Linears of interest; none for all.
+    only: Option<HashSet<String>>,
     /// Of a linear's name, the place in `moments`.
     places: HashMap<String, usize>,
     moments: Vec<Moments>,
@@ -60,6 +62,16 @@ impl Collector {
     /// Squares alone, or the products of all pairs too.
     pub fn new(pairs: bool) -> Collector {
         Collector { pairs, ..Collector::default() }
+    }
+
+    /// As [`Collector::new`], for some linear layers.
+    pub fn of(linears: HashSet<String>, pairs: bool) -> Collector {
+        Collector { pairs, only: Some(linears), ..Collector::default() }
+    }
+
+    /// Where a linear layer's moments lie: the same number for those that share their input.
+    pub(super) fn place(&self, linear: &str) -> Option<usize> {
+        self.places.get(linear).copied()
     }
 
     /// The moments of a linear layer's input, if it was given anything.
@@ -76,6 +88,11 @@ impl std::fmt::Debug for Collector {
 
 impl Tap for Collector {
     fn observe(&mut self, linears: &[&str], x: &[f32], width: usize) {
+        let wanted = |name: &&&str| self.only.as_ref().is_none_or(|only| only.contains(**name));
+        let linears: Vec<&str> = linears.iter().filter(wanted).copied().collect();
+        if linears.is_empty() {
+            return;
+        }
         let known = linears.first().and_then(|name| self.places.get(*name)).copied();
         let place = known.unwrap_or_else(|| {
             self.moments.push(Moments::new(width, self.pairs));

@@ -110,7 +110,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if let Some(original) = &original {
         check_ids(&model, &ids, original, &texts)?;
     }
-    let options = Options { context, stride, prefix: prefix(&model) };
+    let options = Options { context, stride, prefix: source::text_start(&model) };
     let engine = args.compute.load(&model, Mode::fast())?;
     let original_engine = original.as_ref().map(|it| args.compute.load_original(it)).transpose()?;
     let watch = Watch::start();
@@ -194,12 +194,6 @@ fn documents<'t>(text: &'t str, separator: Option<&str>) -> Vec<&'t str> {
         Some(separator) => text.split(separator).filter(|document| !document.trim().is_empty()).collect(),
         None => vec![text],
     }
-}
-
-/// What stands before a document: the token that begins texts, else one that ends them.
-fn prefix(model: &Model) -> Option<u32> {
-    let special = model.tokenizer.as_ref()?.special();
-    special.bos.or_else(|| special.eos.first().copied())
 }
 
 fn print(output: &Output) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ pub mod man;
 pub mod methods;
 pub mod profile;
 pub mod pull;
+pub mod quantize;
 pub mod run;
 pub mod select;
 pub mod show;

@@ -42,7 +42,7 @@ use crate::{Config, Result};
 
 pub use draft::unexpressed;
 pub use read::{is_first_shard, open_model};
-pub use write::{forecast, write_model};
+pub use write::{forecast, matrices, write_model};
 
 use facts::Facts;
 use keys::Key;

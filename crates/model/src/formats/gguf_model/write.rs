@@ -89,6 +89,17 @@ pub fn forecast(model: &Model, path: &Path, options: &WriteOptions) -> Result<Fo
     Ok(Forecast { tensors: planned.into_iter().map(tensor).collect(), bytes })
 }
 
+/// The matrices of a GGUF file, in file order: the file's name for each, and ounce's names of the weights that lie in it.
+/// Those of one tensor are stored in one format.
+///
+/// # Errors
+/// If GGUF has no place for the model.
+pub fn matrices(model: &Model) -> Result<Vec<(String, Vec<String>)>> {
+    let draft = Draft::of(&model.spec, &model.config)?;
+    let matrices = draft.tensors.iter().filter(|tensor| !types::is_small(&tensor.name, &tensor.shape));
+    Ok(matrices.map(|tensor| (tensor.name.clone(), tensor.parts.clone())).collect())
+}
+
 /// Everything that can be checked before formats are chosen.
 fn prepare(model: &Model, path: &Path, options: &WriteOptions) -> Result<Draft> {
     check_target(path, options.overwrite)?;

@@ -1,0 +1,33 @@
+//! What can go wrong while a technique is applied.
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a technique can't be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model's files are at fault, or the user stopped the work.
+    #[error(transparent)]
+    Model(#[from] ounce_model::Error),
+    /// The model can't be run.
+    #[error(transparent)]
+    Engine(#[from] ounce_engine::Error),
+    /// A weight can't be put into its new form.
+    #[error("{matrix}: {what}")]
+    Matrix {
+        /// Its name.
+        matrix: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// An option is out of its range, or asks for what can't be.
+    #[error("{0}")]
+    Option(String),
+}
+
+impl Error {
+    /// An [`Error::Matrix`].
+    pub fn matrix(matrix: impl Into<String>, what: impl ToString) -> Error {
+        Error::Matrix { matrix: matrix.into(), what: what.to_string() }
+    }
+}

@@ -1,0 +1,283 @@
+//! Quantizing a whole model: matrix by matrix, or layer by layer behind what is already quantized.
+//!
+//! No more than a layer's weights, its Hessians and the hidden states of the calibration tokens are in memory; finished
+//! matrices go to a [`Store`] and are mapped from there.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use ounce_engine::{Mode, Walk};
+use ounce_kernels::quant::grid::{self, Grid};
+use ounce_kernels::{DType, quant};
+use ounce_model::storage::Bytes;
+use ounce_model::{Model, Tensor, Weights};
+use serde::Serialize;
+
+use super::gptq::{self, Hessian};
+use super::moments::Collector;
+use super::plan::Plan;
+use super::store::Store;
+use crate::{Error, Result};
+
+/// How values become codes.
+#[derive(Debug, Clone, Copy)]
+pub enum Method {
+    /// To the nearest level of the scales that ggml's quantizers would choose, byte for byte.
+    Round,
+    /// To the nearest level of scales that fit best where inputs are large.
+    Weighted,
+    /// Column by column with error feedback, then coordinate descent.
+    Gptq(gptq::Options),
+}
+
+/// What happened to a matrix.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finished {
+    /// ounce's name.
+    pub matrix: String,
+    /// Its new format.
+    #[serde(serialize_with = "name_of")]
+    pub dtype: DType,
+    /// Share of its output on calibration inputs, squared, that is now error; none without calibration.
+    pub error: Option<f64>,
+    /// Whether it was taken over from an earlier run.
+    pub resumed: bool,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+fn name_of<S: serde::Serializer>(dtype: &DType, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(dtype.name())
+}
+
+/// Is told of every finished matrix and of the values done and in all; may stop the work.
+pub type Observer<'o> = &'o mut dyn FnMut(Option<&Finished>, u64, u64) -> Result<()>;
+
+/// A model on its way to fewer bits.
+pub struct Quantizer<'m> {
+    model: &'m Model,
+    plan: &'m Plan,
+    method: Method,
+    store: &'m Store,
+    weights: Weights,
+    done: u64,
+    total: u64,
+    observer: Observer<'m>,
+}
+
+impl<'m> Quantizer<'m> {
+    /// Gets ready; nothing is done yet.
+    pub fn new(
+        model: &'m Model,
+        plan: &'m Plan,
+        method: Method,
+        store: &'m Store,
+        observer: Observer<'m>,
+    ) -> Quantizer<'m> {
+        let shapes = plan.formats.keys().filter_map(|name| model.weights.info(name));
+        let total = shapes.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
+        Quantizer { model, plan, method, store, weights: model.weights.clone(), done: 0, total, observer }
+    }
+
+    /// Quantizes all that the plan names and gives the weights of the new model. `calibration` are token ids, one list a
+    /// sequence; only [`Method::Round`] can do without.
+    ///
+    /// # Errors
+    /// If a weight can't be read or holds values that are no numbers, the calibration sequences are empty or don't fit
+    /// the model, the store can't be written, or the observer stops the work.
+    pub fn run(mut self, calibration: Vec<Vec<u32>>) -> Result<Weights> {
+        match self.method {
+            Method::Round => self.round_all()?,
+            Method::Weighted | Method::Gptq(_) => self.calibrated(calibration)?,
+        }
+        Ok(self.weights)
+    }
+
+    fn round_all(&mut self) -> Result<()> {
+        let names: Vec<String> = self.plan.formats.keys().cloned().collect();
+        names.iter().try_for_each(|name| self.matrix(name, None))
+    }
+
+    fn calibrated(&mut self, calibration: Vec<Vec<u32>>) -> Result<()> {
+        if calibration.iter().all(Vec::is_empty) {
+            return Err(Error::Option(
+                "the calibration text is empty; give one with some thousand tokens".into(),
+            ));
+        }
+        let spec = &self.model.spec;
+        let tied = spec.head.as_ref().is_some_and(|head| head.tied);
+        // Token vectors that are nothing else come first, so that all layers see what is left of them.
+        let tokens = "embed.tokens.weight";
+        if !tied && self.plan.dtype(tokens).is_some() {
+            self.matrix(tokens, None)?;
+        }
+        let current = Model { weights: self.weights.clone(), ..self.model.clone() };
+        let mut walk = Walk::begin(&current, calibration, Mode::fast())?;
+        for index in 0..spec.layers.len() {
+            if spec.layers[index].shares.is_none() {
+                for stage in self.stages(index) {
+                    self.stage(&stage, Some(&mut walk))?;
+                }
+            }
+            let weights = self.weights.clone();
+            walk.advance(&weights, |_| self.check())?;
+        }
+        let head = if tied { tokens } else { "head.weight" };
+        let rest: Vec<String> =
+            self.plan.formats.keys().filter(|name| !name.starts_with("layers.")).cloned().collect();
+        for name in rest {
+            if name == head {
+                self.stage(&[name], Some(&mut walk))?;
+            } else if name != tokens || tied {
+                self.stage(&[name], None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&mut self) -> ounce_engine::Result<()> {
+        (self.observer)(None, self.done, self.total).map_err(|error| match error {
+            Error::Model(error) => error.into(),
+            Error::Engine(error) => error,
+            other => ounce_engine::Error::Option(other.to_string()),
+        })
+    }
+
+    /// The matrices of a layer by their place in it: each stage's inputs depend on the stages before.
+    fn stages(&self, layer: usize) -> Vec<Vec<String>> {
+        let prefix = format!("layers.{layer}.");
+        let mut stages = vec![Vec::new(); 4];
+        for name in self.plan.formats.keys().filter(|name| name.starts_with(&prefix)) {
+            let stage = match name.trim_end_matches(".weight").rsplit('.').next() {
+                Some("query" | "key" | "value") => 0,
+                Some("output") => 1,
+                Some("down") => 3,
+                _ => 2,
+            };
+            stages[stage].push(name.clone());
+        }
+        stages.retain(|stage| !stage.is_empty());
+        stages
+    }
+
+    /// Quantizes matrices that need nothing of each other.
+    fn stage(&mut self, names: &[String], walk: Option<&mut Walk>) -> Result<()> {
+        let finished = |name: &String| self.finished(name).is_some();
+        let (Some(walk), false) = (walk, names.iter().all(finished)) else {
+            return names.iter().try_for_each(|name| self.matrix(name, None));
+        };
+        let linears: HashSet<String> =
+            names.iter().map(|name| name.trim_end_matches(".weight").to_owned()).collect();
+        let collector = Arc::new(Mutex::new(Collector::of(linears, matches!(self.method, Method::Gptq(_)))));
+        if names.iter().any(|name| name.starts_with("layers.")) {
+            let weights = self.weights.clone();
+            walk.look(&weights, collector.clone(), |_| self.check())?;
+        } else {
+            walk.look_at_head(collector.clone())?;
+        }
+        let collector = collector.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that share their input share the Hessian.
+        let mut known: Vec<(usize, Seen)> = Vec::new();
+        for name in names {
+            let linear = name.trim_end_matches(".weight");
+            let place = collector.place(linear);
+            let index = match place.and_then(|place| known.iter().position(|(it, _)| *it == place)) {
+                Some(index) => Some(index),
+                None => match collector.moments(linear) {
+                    None => None,
+                    Some(moments) => {
+                        let seen = match self.method {
+                            Method::Gptq(options) => Seen::Pairs(
+                                Hessian::new(moments, &options).map_err(|what| Error::matrix(name, what))?,
+                            ),
+                            _ => Seen::Squares(moments.importance()),
+                        };
+                        known.push((place.unwrap_or(usize::MAX), seen));
+                        Some(known.len() - 1)
+                    }
+                },
+            };
+            if index.is_none() {
+                tracing::warn!("{name}: calibration never reached it; it is rounded without data");
+            }
+            self.matrix(name, index.map(|index| &known[index].1))?;
+        }
+        Ok(())
+    }
+
+    fn finished(&self, name: &str) -> Option<(Tensor, super::store::Note)> {
+        let (_, shape) = self.model.weights.info(name)?;
+        self.store.get(name, self.plan.dtype(name)?, shape)
+    }
+
+    /// Quantizes one matrix, or takes it over from an earlier run.
+    fn matrix(&mut self, name: &str, seen: Option<&Seen>) -> Result<()> {
+        let start = Instant::now();
+        let Some(dtype) = self.plan.dtype(name) else { return Ok(()) };
+        let (tensor, error, resumed) = match self.finished(name) {
+            Some((tensor, note)) => (tensor, note.error, true),
+            None => {
+                let stored = self.model.weights.get(name)?;
+                let (tensor, error) = quantized(&stored, dtype, self.method, seen).map_err(|what| {
+                    Error::matrix(self.model.weights.file_name(name).unwrap_or(name), what)
+                })?;
+                (self.store.put(name, &tensor, error)?, error, false)
+            }
+        };
+        self.done += tensor.values() as u64;
+        let finished = Finished {
+            matrix: name.to_owned(),
+            dtype,
+            error,
+            resumed,
+            seconds: start.elapsed().as_secs_f64(),
+        };
+        self.weights = self.weights.replaced([(name.to_owned(), tensor)])?;
+        (self.observer)(Some(&finished), self.done, self.total)
+    }
+}
+
+impl std::fmt::Debug for Quantizer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Quantizer({} of {} values)", self.done, self.total)
+    }
+}
+
+/// What calibration knows of an input.
+enum Seen {
+    Squares(Vec<f32>),
+    Pairs(Hessian),
+}
+
+/// A matrix in its new format, and the share of error if that is known.
+fn quantized(
+    stored: &Tensor,
+    dtype: DType,
+    method: Method,
+    seen: Option<&Seen>,
+) -> Result<(Tensor, Option<f64>), String> {
+    let text = |error: quant::QuantError| error.to_string();
+    let values = stored.to_f32().map_err(text)?;
+    stored.data.release();
+    let row = stored.row_len();
+    let mut bytes = Vec::new();
+    let mut error = None;
+    match (method, seen, Grid::of(dtype)) {
+        (Method::Round, ..) | (_, _, None) => {
+            quant::encode_rows(dtype, &values, row, &mut bytes).map_err(text)?
+        }
+        (Method::Gptq(options), Some(Seen::Pairs(hessian)), Some(grid)) => {
+            if let Some(place) = values.iter().position(|x| !x.is_finite()) {
+                return Err(format!("value {place} is {}; repair the weights first", values[place]));
+            }
+            let done = gptq::quantize(&values, grid, hessian, &options);
+            (bytes, error) = (done.bytes, Some(done.error));
+        }
+        (_, Some(Seen::Squares(importance)), _) => {
+            grid::encode_weighted(dtype, &values, row, importance, &mut bytes).map_err(text)?;
+        }
+        _ => grid::encode_weighted(dtype, &values, row, &[], &mut bytes).map_err(text)?,
+    }
+    Ok((Tensor { dtype, shape: stored.shape.clone(), data: Bytes::from(bytes) }, error))
+}

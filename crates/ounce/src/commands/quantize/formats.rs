@@ -1,0 +1,138 @@
+//! Which formats were asked for.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use ounce_compress::quantize::{Plan, Unit};
+use ounce_kernels::{DType, quant};
+use ounce_model::Model;
+
+use super::is_gguf;
+
+/// Flags that choose formats.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Formats")]
+pub struct FormatArgs {
+    /// Format of the matrices: q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q4_0, iq4_xs … in GGUF files; bits and group as in
+    /// g4_64 in folders. Rows that are no whole blocks take the nearest format with smaller ones
+    #[arg(long = "type", value_name = "FORMAT", value_parser = parse)]
+    dtype: Option<DType>,
+    /// Bits of a code, 2 to 8: short for the usual format with so many
+    #[arg(long, value_name = "N", conflicts_with = "dtype", value_parser = clap::value_parser!(u8).range(2..=8))]
+    bits: Option<u8>,
+    /// Values that share a scale, in folders: 32, 64, 128 or 256
+    #[arg(long, value_name = "N", requires = "bits", default_value_t = 64)]
+    group: usize,
+    /// Another format for matrices whose name in a GGUF file matches the pattern; the last match counts. `keep` as the
+    /// format leaves them as they are
+    #[arg(long, value_name = "PATTERN=FORMAT", value_parser = parse_keep)]
+    keep: Vec<(glob::Pattern, Option<DType>)>,
+}
+
+/// The format where nothing is said.
+const USUAL: DType = DType::Q4K;
+
+/// The least bits of token vectors and head where nothing else is said: few in number, they touch every token.
+const OUTER: DType = DType::Q6K;
+
+pub(super) fn parse(text: &str) -> Result<DType, String> {
+    let known = |dtype: &DType| quant::can_encode(*dtype);
+    DType::parse(text).filter(known).ok_or_else(|| {
+        let names: Vec<String> = DType::all().filter(known).map(|it| it.name().to_lowercase()).collect();
+        format!("{text:?} is no format that ounce writes; it writes {}", names.join(", "))
+    })
+}
+
+fn parse_keep(text: &str) -> Result<(glob::Pattern, Option<DType>), String> {
+    let (pattern, format) = text.rsplit_once('=').ok_or("give PATTERN=FORMAT, as in output.weight=q8_0")?;
+    let pattern =
+        glob::Pattern::new(pattern).map_err(|error| format!("{pattern:?} is no pattern: {error}"))?;
+    Ok((pattern, if format == "keep" { None } else { Some(parse(format)?) }))
+}
+
+impl FormatArgs {
+    /// The plan for a model's units.
+    ///
+    /// # Errors
+    /// If a format is none of the target's, or a pattern matches nothing.
+    pub fn plan(&self, model: &Model, units: &[Unit], target: &Path) -> anyhow::Result<Plan> {
+        let gguf = is_gguf(target);
+        let dtype = self.wanted(gguf)?;
+        self.check(units, gguf, dtype)?;
+        let choices = units.iter().map(|unit| (unit, self.choice(model, unit, dtype, gguf)));
+        Ok(Plan::new(choices)?)
+    }
+
+    fn wanted(&self, gguf: bool) -> anyhow::Result<DType> {
+        Ok(match (self.dtype, self.bits) {
+            (Some(dtype), _) => dtype,
+            (None, Some(bits)) if gguf => match bits {
+                2 => DType::Q2K,
+                3 => DType::Q3K,
+                4 => DType::Q4K,
+                5 => DType::Q5K,
+                6 | 7 => DType::Q6K,
+                _ => DType::Q8_0,
+            },
+            (None, bits) if !gguf => {
+                let bits = usize::from(bits.unwrap_or(4));
+                DType::groups(bits, self.group).with_context(|| {
+                    format!("there are groups of 32, 64, 128 and 256 values with 2, 3, 4 or 8 bits, none of {} with {bits}", self.group)
+                })?
+            }
+            _ => USUAL,
+        })
+    }
+
+    fn check(&self, units: &[Unit], gguf: bool, dtype: DType) -> anyhow::Result<()> {
+        let all = self.keep.iter().filter_map(|(_, format)| *format).chain([dtype]);
+        for dtype in all {
+            if gguf && dtype.ggml_id().is_none() {
+                bail!("GGUF has no format {dtype}; choose q2_k to q8_0, or name a folder as the target");
+            }
+            if !gguf && dtype.is_block() && dtype.group_shape().is_none() {
+                bail!(
+                    "folders have no format {dtype}; choose bits and a group as in g4_64, or a target ending in .gguf"
+                );
+            }
+        }
+        for (pattern, _) in &self.keep {
+            if !units.iter().any(|unit| pattern.matches(&unit.name)) {
+                let some: Vec<&str> = units.iter().take(4).map(|unit| unit.name.as_str()).collect();
+                bail!("--keep {pattern}: no matrix has such a name; there are {} …", some.join(", "));
+            }
+        }
+        Ok(())
+    }
+
+    fn choice(&self, model: &Model, unit: &Unit, dtype: DType, gguf: bool) -> Option<DType> {
+        if let Some((_, format)) = self.keep.iter().rev().find(|(pattern, _)| pattern.matches(&unit.name)) {
+            return *format;
+        }
+        let stored = unit.matrices.first().and_then(|it| model.weights.info(it)).map(|it| it.0)?;
+        // What has as few bits already would only lose.
+        if stored.bits_per_value() <= dtype.bits_per_value() {
+            return None;
+        }
+        match unit.is_outer() {
+            // Loaders of quantized folders expect token vectors and head as they were.
+            true if !gguf => None,
+            true if dtype.bits_per_value() < OUTER.bits_per_value() => Some(OUTER),
+            _ => Some(dtype),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_name_formats_or_keep() {
+        let (pattern, format) = parse_keep("blk.*.attn_v.weight=q5_k").unwrap();
+        assert!(pattern.matches("blk.3.attn_v.weight") && format == Some(DType::Q5K));
+        assert_eq!(parse_keep("output.weight=keep").unwrap().1, None);
+        assert!(parse_keep("output.weight").unwrap_err().contains("PATTERN=FORMAT"));
+        assert!(parse_keep("a=q9").unwrap_err().contains("q4_k"));
+    }
+}

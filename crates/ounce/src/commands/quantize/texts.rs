@@ -1,0 +1,112 @@
+//! The texts on which a model is calibrated and compared.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use ounce_lab::stories;
+use ounce_model::Model;
+
+use crate::{source, text_input};
+
+/// Seeds of the built-in texts; the built-in models were trained on others.
+const CALIBRATION_SEED: u64 = 501;
+const TEST_SEED: u64 = 777;
+
+/// Bytes of the built-in texts.
+const CALIBRATION_BYTES: usize = 400_000;
+const TEST_BYTES: usize = 60_000;
+
+/// Flags that choose texts.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Texts")]
+pub struct TextArgs {
+    /// Text like what the model will read, some 100 kB of it; `-` is stdin [default: generated English tales, which suit
+    /// the built-in models; a real model deserves a text of its own]
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Tokens of it that are used, spread evenly
+    #[arg(long, value_name = "N", default_value_t = 65_536)]
+    calibration_tokens: usize,
+    /// Text on which the quantized model is compared with the original [default: generated English tales]
+    #[arg(long, value_name = "FILE")]
+    test: Option<PathBuf>,
+    /// Compare nothing at the end
+    #[arg(long, conflicts_with = "test")]
+    no_test: bool,
+}
+
+impl TextArgs {
+    /// Calibration sequences: pieces of the text, each behind the token that begins texts.
+    ///
+    /// # Errors
+    /// If the text can't be read or is too short, or the model has no tokenizer.
+    pub fn calibration(&self, model: &Model) -> anyhow::Result<Vec<Vec<u32>>> {
+        let text = match &self.calibration {
+            Some(path) => text_input::file(path)?,
+            None => stories::corpus(CALIBRATION_SEED, CALIBRATION_BYTES),
+        };
+        let ids = source::tokenizer(model)?.encode(&text, false)?;
+        let prefix = source::text_start(model);
+        let length = sequence_length(model) - usize::from(prefix.is_some());
+        let sequences = pieces(&ids, length, self.calibration_tokens);
+        let least = 4 * length.min(64);
+        let tokens = sequences.iter().map(Vec::len).sum::<usize>();
+        if tokens < least {
+            let name = self
+                .calibration
+                .as_ref()
+                .map_or("the calibration text".into(), |it| it.display().to_string());
+            bail!(
+                "{name} gives {tokens} tokens for calibration, which is too few to say anything; give {least} at least, some thousand better"
+            );
+        }
+        Ok(sequences.into_iter().map(|ids| prefix.into_iter().chain(ids).collect()).collect())
+    }
+
+    /// Documents to compare on; none if that is not wanted.
+    ///
+    /// # Errors
+    /// As [`TextArgs::calibration`].
+    pub fn test(&self, model: &Model) -> anyhow::Result<Option<Vec<Vec<u32>>>> {
+        if self.no_test {
+            return Ok(None);
+        }
+        let text = match &self.test {
+            Some(path) => text_input::file(path)?,
+            None => stories::corpus(TEST_SEED, TEST_BYTES),
+        };
+        let ids = source::tokenizer(model)?.encode(&text, false)?;
+        Ok(Some(vec![ids]))
+    }
+}
+
+/// Tokens of a sequence.
+pub(super) fn sequence_length(model: &Model) -> usize {
+    model.spec.context_length.clamp(2, 512)
+}
+
+/// Whole pieces of `length` tokens, `tokens` in all at most, spread evenly; a text shorter than a piece is one.
+fn pieces(ids: &[u32], length: usize, tokens: usize) -> Vec<Vec<u32>> {
+    let whole: Vec<&[u32]> = ids.chunks(length).filter(|it| it.len() == length).collect();
+    if whole.is_empty() {
+        return if ids.is_empty() { Vec::new() } else { vec![ids.to_vec()] };
+    }
+    let wanted = (tokens / length).clamp(1, whole.len());
+    (0..wanted).map(|index| whole[index * whole.len() / wanted].to_vec()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_whole_and_spread() {
+        let ids: Vec<u32> = (0..105).collect();
+        let found = pieces(&ids, 10, 50);
+        assert_eq!(found.len(), 5);
+        assert!(found.iter().all(|it| it.len() == 10));
+        assert_eq!((found[0][0], found[4][0]), (0, 80));
+        assert_eq!(pieces(&ids[..7], 10, 50), [ids[..7].to_vec()]);
+        assert!(pieces(&[], 10, 50).is_empty());
+    }
+}
