@@ -3,6 +3,7 @@
 
 pub(crate) mod files;
 mod pooling;
+mod quantized;
 mod read;
 mod write;
 
