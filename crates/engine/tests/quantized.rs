@@ -7,6 +7,7 @@ use ounce_engine::{Engine, Mode};
 use ounce_kernels::{DType, quant};
 use ounce_model::Model;
 use ounce_model::formats::safetensors::SafetensorsFile;
+use ounce_model::formats::{Packing, WriteOptions, hf};
 use ounce_model::weights::TensorSource;
 
 fn folder(name: &str) -> PathBuf {
@@ -180,4 +181,115 @@ fn damaged_checkpoints_are_refused_in_one_sentence() {
         }
         assert!(!message.contains('\n') && message.len() < 600, "{name}: no sentence: {message}");
     }
+}
+
+/// Writes a model and reads it again. The forecast has to be right.
+fn again(model: &Model, options: &WriteOptions) -> (Model, tempfile::TempDir) {
+    let target = tempfile::tempdir().expect("a folder");
+    let path = target.path().join("written");
+    let forecast = hf::forecast(model, &path, options).unwrap_or_else(|error| panic!("{error}"));
+    let bytes = hf::write_model(model, &path, options, &mut |_, _| Ok(())).expect("a folder");
+    let file = SafetensorsFile::open(&path.join("model.safetensors")).expect("weights");
+    let sizes: u64 =
+        file.names().iter().map(|name| file.tensor(name).expect("a tensor").data.len() as u64).sum();
+    assert_eq!((forecast.bytes, forecast.bytes), (bytes, sizes));
+    let names: Vec<&str> = forecast.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    assert_eq!(names, file.names());
+    (Model::open(&path).unwrap_or_else(|error| panic!("{error}")), target)
+}
+
+fn assert_same_weights(name: &str, model: &Model, written: &Model) {
+    let names: Vec<&str> = model.weights.names().collect();
+    assert_eq!(names, written.weights.names().collect::<Vec<_>>(), "{name}");
+    for tensor in names {
+        let [old, new] = [model, written].map(|model| model.weights.get(tensor).expect("a tensor"));
+        assert_eq!((old.dtype, &old.shape), (new.dtype, &new.shape), "{name}: {tensor}");
+        assert!(old.data[..] == new.data[..], "{name}: {tensor}");
+    }
+}
+
+#[test]
+fn packed_folders_read_back_are_equal() {
+    for (name, dtype, other) in CASES {
+        let model = Model::open(folder(name)).unwrap_or_else(|error| panic!("{error}"));
+        let default = WriteOptions::default();
+        let (written, target) = again(&model, &default);
+        assert_same_weights(name, &model, &written);
+        if dtype.group_shape().is_none() {
+            continue;
+        }
+        let config = std::fs::read_to_string(target.path().join("written/config.json")).expect("settings");
+        assert!(config.contains("pack-quantized"), "{name}: compressed-tensors unless said otherwise");
+        // Two sizes of groups are two groups of the configuration, with their modules by name.
+        assert_eq!(config.contains("group_1"), other.is_some(), "{name}");
+        assert_eq!(config.contains("\"Linear\""), other.is_none(), "{name}");
+        let gptq = WriteOptions { packing: Some(Packing::Gptq), ..default };
+        if other.is_some() {
+            let refused = hf::forecast(&model, &target.path().join("gptq"), &gptq).unwrap_err().to_string();
+            assert!(refused.contains("one size of groups"), "{name}: {refused}");
+            continue;
+        }
+        let (written, target) = again(&model, &gptq);
+        assert_same_weights(name, &model, &written);
+        let config = std::fs::read_to_string(target.path().join("written/config.json")).expect("settings");
+        let has_zeros = name.contains("asymmetric") || ["gptq_2", "gptq_3_v2", "gptq_4_v2"].contains(&name);
+        if has_zeros {
+            assert!(
+                config.contains("gptq_v2"),
+                "{name}: a zero point of 0 has no place in the first version"
+            );
+        }
+    }
+}
+
+#[test]
+fn layers_are_quantized_while_they_are_written() {
+    // The second has rows of 48 values, which no group divides: they stay as they are.
+    for file in ["compressed_4_f32", "../models/llama"] {
+        let model = Model::open(folder(file)).unwrap_or_else(|error| panic!("{error}"));
+        for packing in [None, Some(Packing::CompressedTensors), Some(Packing::Gptq)] {
+            for dtype in [DType::G2x32, DType::G3x32, DType::G4x64, DType::G8x256] {
+                let options = WriteOptions { dtype: Some(dtype), packing, ..WriteOptions::default() };
+                // Rows of other lengths get smaller groups, and GPTQ has one size; 48 rows of 3 bits fill no words.
+                let one_size =
+                    dtype == DType::G2x32 || (file == "compressed_4_f32" && dtype != DType::G8x256);
+                if packing == Some(Packing::Gptq) && !one_size {
+                    continue;
+                }
+                let (written, _target) = again(&model, &options);
+                let mut packed = 0;
+                for name in written.weights.names() {
+                    let (found, shape) = written.weights.info(name).expect("a tensor");
+                    let linear = name.starts_with("layers.") && shape.len() == 2;
+                    let fitting = dtype.fitting(*shape.last().expect("no scalar")).filter(|_| linear);
+                    assert_eq!(found, fitting.unwrap_or(DType::F32), "{name}");
+                    let Some(fitting) = fitting else { continue };
+                    packed += 1;
+                    let mut expected = Vec::new();
+                    let values = model.weights.f32(name).expect("values");
+                    quant::encode(fitting, &values, &mut expected).expect("blocks");
+                    assert!(written.weights.get(name).expect("a tensor").data[..] == expected[..], "{name}");
+                }
+                assert!(packed >= 7, "{packed} weights");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_can_not_be_packed_is_refused() {
+    let target = tempfile::tempdir().expect("a folder");
+    let refused = |model: &str, options: WriteOptions| {
+        let model = Model::open(folder(model)).unwrap_or_else(|error| panic!("{error}"));
+        hf::forecast(&model, &target.path().join("x"), &options).unwrap_err().to_string()
+    };
+    let packing = Some(Packing::Gptq);
+    let message = refused("../models/llama", WriteOptions { packing, ..WriteOptions::default() });
+    assert!(message.contains("add --dtype g4_64"), "{message}");
+    let dtype = Some(DType::G4x32);
+    let message = refused("../models/gpt2", WriteOptions { dtype, ..WriteOptions::default() });
+    assert!(message.contains("no weight of this model can be packed"), "{message}");
+    let dtype = Some(DType::Q4_0);
+    let message = refused("../models/llama", WriteOptions { dtype, ..WriteOptions::default() });
+    assert!(message.contains("can't hold Q4_0"), "{message}");
 }

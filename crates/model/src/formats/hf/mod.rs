@@ -2,6 +2,8 @@
 //! sentence-transformers' files. Nothing in a folder is run; pickle weights are refused.
 
 pub(crate) mod files;
+mod packing;
+mod plan;
 mod pooling;
 mod quantized;
 mod read;
