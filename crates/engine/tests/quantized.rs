@@ -132,7 +132,7 @@ fn damaged_checkpoints_are_refused_in_one_sentence() {
     const CONFIG: &str = "config.json";
     const WEIGHTS: &str = "model.safetensors";
     let scales = "down_proj.scales";
-    let cases: [(&str, &[Edit], &[&str]); 20] = [
+    let cases: [(&str, &[Edit], &[&str]); 22] = [
         (
             "gptq_4",
             &[(CONFIG, "\"gptq\",\n  \"bits\": 4", "\"gptq\",\n  \"bits\": 5")],
@@ -173,6 +173,12 @@ fn damaged_checkpoints_are_refused_in_one_sentence() {
         ("compressed_4", &[(WEIGHTS, "weight_shape", "weight_shapy")], &["weight_shape", "is missing"]),
         ("bnb_nf4", &[(WEIGHTS, "\"blocksize\": 64", "\"blocksize\": 32")], &["absmax has shape"]),
         ("bnb_nf4", &[(CONFIG, "load_in_4bit\": true", "load_in_4bit\": false")], &["8 bits"]),
+        ("bnb_nf4", &[(WEIGHTS, "\"shape\": [64, 128]", "\"shape\": [0, 9999]")], &["no matrix"]),
+        (
+            "bnb_nf4",
+            &[(WEIGHTS, "\"shape\": [64, 128]", "\"shape\": [9, 999] ")],
+            &["bytes where a matrix of [9, 999]"],
+        ),
     ];
     for (name, edits, words) in cases {
         let message = damaged(name, edits);

@@ -5,7 +5,7 @@ use ounce_kernels::DType;
 
 use super::gptq::group_size;
 use super::grid::{Codes, Grid, Groups, ScaleLayout, Scales, Zeros};
-use super::{Files, Layer, SCALES, Weight, check_shape};
+use super::{Files, Layer, SCALES, Weight, check_shape, matrix};
 use crate::{Config, Result};
 
 pub(super) struct Settings {
@@ -42,9 +42,7 @@ pub(super) fn find(settings: &Settings, files: &Files<'_>, name: &str) -> Result
     let codes = files.need(name, &[DType::I32])?;
     let zeros = files.need(&zeros_name, &[DType::I32])?;
     let scales = files.need(&scales_name, &SCALES)?;
-    let &[columns, words] = codes.shape.as_slice() else {
-        return Err(format!("is packed, but has shape {:?} and is no matrix", codes.shape));
-    };
+    let [columns, words] = matrix(&codes.shape)?;
     let rows = words.checked_mul(8).ok_or("its size overflows")?;
     let group = settings.group.unwrap_or(columns).max(1);
     let groups = columns.div_ceil(group);

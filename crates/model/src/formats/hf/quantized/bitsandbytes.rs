@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::words::word;
-use super::{Files, Layer, Weight, check_shape, float_named};
+use super::{Files, Layer, Weight, check_shape, float_named, matrix};
 use crate::storage::Bytes;
 use crate::weights::Tensor;
 use crate::{Config, Result};
@@ -101,7 +101,8 @@ pub(super) fn find(files: &Files<'_>, name: &str) -> Result<Option<Layer>, Strin
     let state = Config::new(&state_name, map);
     let (shape, block, dtype) = read_state(&state).ok_or_else(damaged)?;
     let stored = files.get(name)?.ok_or_else(damaged)?;
-    let count = shape[0].checked_mul(shape[1]).ok_or_else(damaged)?;
+    let [rows, columns] = matrix(&shape)?;
+    let count = rows.checked_mul(columns).ok_or_else(damaged)?;
     if stored.data.len() != count.div_ceil(2) {
         return Err(format!(
             "is packed, but has {} bytes where a matrix of {shape:?} takes {}; fetch the model again",

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::grid::{Codes, Grid, Groups, ScaleLayout, Scales, Zeros};
 use super::scaled::Scaled;
 use super::words::{word, words_for};
-use super::{Files, Layer, SCALES, Weight, check_shape};
+use super::{Files, Layer, SCALES, Weight, check_shape, matrix};
 use crate::weights::Tensor;
 use crate::{Config, Result};
 
@@ -156,9 +156,7 @@ fn packed(settings: &Settings, files: &Files<'_>, name: &str, module: &str) -> R
     let codes = files.need(name, &[DType::I32])?;
     let shape_name = format!("{module}.weight_shape");
     let shape = files.need(&shape_name, &[DType::I64, DType::I32])?;
-    let &[rows, words] = codes.shape.as_slice() else {
-        return Err(format!("is packed, but has shape {:?} and is no matrix", codes.shape));
-    };
+    let [rows, words] = matrix(&codes.shape)?;
     check_shape(&shape_name, &shape.shape, &[2])?;
     let step = shape.dtype.block_bytes() / 4;
     let size = |at: usize| match (word(&shape.data, at * step), step) {
@@ -211,9 +209,7 @@ fn layer(grid: Grid, parts: Vec<String>, module: &str) -> Layer {
 /// A weight in signed bytes.
 fn whole(files: &Files<'_>, name: &str, module: &str) -> Result<Layer, String> {
     let codes = files.need(name, &[DType::I8])?;
-    let &[rows, columns] = codes.shape.as_slice() else {
-        return Err(format!("is packed, but has shape {:?} and is no matrix", codes.shape));
-    };
+    let [rows, columns] = matrix(&codes.shape)?;
     let scales = scales(files, module, rows)?;
     let zeros_name = format!("{module}.weight_zero_point");
     let zeros = match files.get(&zeros_name)? {
@@ -229,9 +225,7 @@ fn whole(files: &Files<'_>, name: &str, module: &str) -> Result<Layer, String> {
 /// A weight in 8-bit floats; one without scales is a plain tensor.
 fn float(settings: &Settings, files: &Files<'_>, name: &str, module: &str) -> Result<Option<Layer>, String> {
     let weight = files.need(name, &[DType::F8E4M3, DType::F8E5M2])?;
-    let &[rows, columns] = weight.shape.as_slice() else {
-        return Err(format!("is packed, but has shape {:?} and is no matrix", weight.shape));
-    };
+    let [rows, columns] = matrix(&weight.shape)?;
     let scales = scales(files, module, rows)?;
     if scales.groups != 1 {
         return Err("is packed with 8-bit floats in groups, which ounce does not read; take a checkpoint with a scale a \

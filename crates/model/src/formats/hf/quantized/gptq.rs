@@ -6,7 +6,7 @@ use ounce_kernels::DType;
 
 use super::grid::{Codes, Grid, Groups, ScaleLayout, Scales, Zeros};
 use super::words::words_for;
-use super::{Files, Layer, SCALES, Weight, check_shape};
+use super::{Files, Layer, SCALES, Weight, check_shape, matrix};
 use crate::{Config, Result};
 
 pub(super) struct Settings {
@@ -67,9 +67,7 @@ pub(super) fn find(settings: &Settings, files: &Files<'_>, name: &str) -> Result
     let zeros = files.need(&zeros_name, &[DType::I32])?;
     let scales = files.need(&scales_name, &SCALES)?;
     let index = files.get(&index_name)?.map(|_| files.need(&index_name, &[DType::I32])).transpose()?;
-    let &[words, rows] = codes.shape.as_slice() else {
-        return Err(format!("is packed, but has shape {:?} and is no matrix", codes.shape));
-    };
+    let [words, rows] = matrix(&codes.shape)?;
     // A model may have layers of other bits than most; a list of groups tells how many columns the words hold.
     let (bits, columns) = match &index {
         Some(index) => {

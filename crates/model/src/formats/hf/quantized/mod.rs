@@ -196,6 +196,14 @@ impl Files<'_> {
     }
 }
 
+/// Rows and columns of a packed matrix, neither of them 0: with no bytes behind it the other could be any number.
+fn matrix(shape: &[usize]) -> Result<[usize; 2], String> {
+    match *shape {
+        [rows, columns] if rows > 0 && columns > 0 => Ok([rows, columns]),
+        _ => Err(format!("is packed, but has shape {shape:?} and is no matrix; fetch the model again")),
+    }
+}
+
 /// Refuses a tensor of another shape.
 fn check_shape(name: &str, found: &[usize], expected: &[usize]) -> Result<(), String> {
     if found == expected {
