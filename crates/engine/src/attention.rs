@@ -86,7 +86,9 @@ impl Attention {
 
         let start = scratch.meter.start();
         let mut mixed = scratch.take(queries.len());
-        self.mix(&queries, index, batch, &mut mixed);
+        if !scratch.enough {
+            self.mix(&queries, index, batch, &mut mixed);
+        }
         scratch.meter.stop(start, Operator::Attention, || self.volume(index, batch));
         let out = self.output.forward(&mixed, Operator::Output, scratch);
         [queries, keys, values, mixed].into_iter().for_each(|buffer| scratch.give(buffer));

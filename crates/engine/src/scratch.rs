@@ -16,6 +16,8 @@ pub(crate) struct Scratch {
     pub(crate) meter: Meter,
     /// Who watches what linears are given.
     pub(crate) tap: Option<SharedTap>,
+    /// Whether the one who watches has seen enough of this pass.
+    pub(crate) enough: bool,
 }
 
 impl Scratch {

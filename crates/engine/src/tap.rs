@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 pub trait Tap: fmt::Debug + Send {
     /// Is shown the vectors `x`, `[count, width]`, that the linear layers of these names (`layers.3.attention.query`;
     /// those that share their input come together) are about to multiply.
-    fn observe(&mut self, linears: &[&str], x: &[f32], width: usize);
+    ///
+    /// Whether it has seen enough: then nothing more of this pass is computed, and its results are worthless.
+    fn observe(&mut self, linears: &[&str], x: &[f32], width: usize) -> bool;
 }
 
 /// A tap that the one who looks at its findings shares with the forward pass.

@@ -61,7 +61,8 @@ impl Walk {
         &self.x
     }
 
-    /// Shows `tap` what the next layer's linears are given, without going on.
+    /// Shows `tap` what the next layer's linears are given, without going on. Of every step no more is computed than the tap
+    /// wants to see.
     ///
     /// # Errors
     /// If a tensor can't be read, and what `progress` returns; it is told the tokens done.
@@ -102,14 +103,20 @@ impl Walk {
     pub fn look_at_head(&mut self, tap: SharedTap) -> Result<()> {
         let hidden = self.shell.spec().hidden_size;
         self.scratch.tap = Some(tap);
-        let mut steps = self.x.chunks(STEP_TOKENS * hidden);
-        let done = steps.try_for_each(|x| {
+        let mut done = Ok(());
+        for x in self.x.chunks(STEP_TOKENS * hidden) {
             let normed = self.shell.final_normed(x, &mut self.scratch);
-            let logits = self.shell.logits(&normed, &mut self.scratch)?;
+            self.scratch.enough = false;
+            let logits = self.shell.logits(&normed, &mut self.scratch);
             self.scratch.give(normed);
-            self.scratch.give(logits);
-            Ok(())
-        });
+            // What was not computed need not be finite.
+            if !std::mem::take(&mut self.scratch.enough) {
+                match logits {
+                    Ok(logits) => self.scratch.give(logits),
+                    Err(error) => done = Err(error),
+                }
+            }
+        }
         self.scratch.tap = None;
         done
     }
@@ -136,7 +143,9 @@ impl Walk {
             let (own, more) = std::mem::take(&mut rest).split_at_mut(tokens * hidden);
             let mut rotations = std::mem::take(&mut scratch.rotations);
             let rotation = shell.rotations(&spans, *index, &mut rotations);
+            scratch.enough = false;
             layer.forward(own, hidden, *index, &mut parts, rotation, scratch);
+            scratch.enough = false;
             scratch.rotations = rotations;
             (rest, first) = (more, last);
             done += tokens;

@@ -165,7 +165,10 @@ fn formats_that_a_folder_has_not_are_refused() {
         let options = WriteOptions { dtype: Some(dtype), ..WriteOptions::default() };
         let error =
             write_model(&model, &folder.path().join("copy"), &options, &mut |_, _| Ok(())).unwrap_err();
-        assert!(error.to_string().contains("choose F32, F16 or BF16, or write a .gguf file"), "{error}");
+        assert!(
+            error.to_string().contains("choose F32, F16, BF16 or groups (G4_128), or write a .gguf file"),
+            "{error}"
+        );
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

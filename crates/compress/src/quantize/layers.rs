@@ -113,7 +113,9 @@ impl<'m> Quantizer<'m> {
             self.matrix(tokens, None)?;
         }
         let current = Model { weights: self.weights.clone(), ..self.model.clone() };
-        let mut walk = Walk::begin(&current, calibration, Mode::fast())?;
+        // Inputs rounded to bf16 say as much about what matters.
+        let quantize = ounce_kernels::isa::bf16_pays().then_some(DType::BF16);
+        let mut walk = Walk::begin(&current, calibration, Mode::Fast { quantize })?;
         for index in 0..spec.layers.len() {
             if spec.layers[index].shares.is_none() {
                 for stage in self.stages(index) {
@@ -169,7 +171,11 @@ impl<'m> Quantizer<'m> {
         };
         let linears: HashSet<String> =
             names.iter().map(|name| name.trim_end_matches(".weight").to_owned()).collect();
-        let collector = Arc::new(Mutex::new(Collector::of(linears, matches!(self.method, Method::Gptq(_)))));
+        // Those of one stage see the same input, unless there are experts.
+        let last = names.first().filter(|name| !name.contains(".experts.") && !name.contains(".shared."));
+        let last = last.map(|name| name.trim_end_matches(".weight").to_owned());
+        let pairs = matches!(self.method, Method::Gptq(_));
+        let collector = Arc::new(Mutex::new(Collector::of(linears, last, pairs)));
         if names.iter().any(|name| name.starts_with("layers.")) {
             let weights = self.weights.clone();
             walk.look(&weights, collector.clone(), |_| self.check())?;

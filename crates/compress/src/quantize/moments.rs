@@ -52,6 +52,8 @@ pub struct Collector {
     pairs: bool,
     /// Linears of interest; none for all.
     only: Option<HashSet<String>>,
+    /// The linear behind which nothing is of interest.
+    last: Option<String>,
     /// Of a linear's name, the place in `moments`.
     places: HashMap<String, usize>,
     moments: Vec<Moments>,
@@ -64,9 +66,9 @@ impl Collector {
         Collector { pairs, ..Collector::default() }
     }
 
-    /// As [`Collector::new`], for some linear layers.
-    pub fn of(linears: HashSet<String>, pairs: bool) -> Collector {
-        Collector { pairs, only: Some(linears), ..Collector::default() }
+    /// As [`Collector::new`], for some linear layers. `last` is the one behind which none of them comes, if one is known.
+    pub fn of(linears: HashSet<String>, last: Option<String>, pairs: bool) -> Collector {
+        Collector { pairs, only: Some(linears), last, ..Collector::default() }
     }
 
     /// Where a linear layer's moments lie: the same number for those that share their input.
@@ -87,11 +89,11 @@ impl std::fmt::Debug for Collector {
 }
 
 impl Tap for Collector {
-    fn observe(&mut self, linears: &[&str], x: &[f32], width: usize) {
+    fn observe(&mut self, linears: &[&str], x: &[f32], width: usize) -> bool {
         let wanted = |name: &&&str| self.only.as_ref().is_none_or(|only| only.contains(**name));
         let linears: Vec<&str> = linears.iter().filter(wanted).copied().collect();
         if linears.is_empty() {
-            return;
+            return false;
         }
         let known = linears.first().and_then(|name| self.places.get(*name)).copied();
         let place = known.unwrap_or_else(|| {
@@ -101,6 +103,7 @@ impl Tap for Collector {
             place
         });
         self.moments[place].add(x, &mut self.workspace);
+        self.last.as_ref().is_some_and(|last| linears.contains(&last.as_str()))
     }
 }
 

@@ -20,6 +20,17 @@ pub struct WriteOptions {
     pub shard_bytes: Option<u64>,
     /// Whether something already there is replaced.
     pub overwrite: bool,
+    /// How a folder stores weights in ounce's group formats; none is compressed-tensors. GGUF files have no such choice.
+    pub packing: Option<Packing>,
+}
+
+/// How weights in group formats ([`DType::groups`]) are stored in a folder, so that other tools read them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// compressed-tensors, `pack-quantized`.
+    CompressedTensors,
+    /// GPTQ: `gptq`, or `gptq_v2` where a zero point is 0.
+    Gptq,
 }
 
 /// A tensor as it will lie in a new file.

@@ -189,8 +189,8 @@ fn locate(
     let (dtype, found) = source.info(file_name).ok_or("is missing")?;
     if !dtype.is_weight() {
         return Err(format!(
-            "holds {dtype} values, which are no weights; a model quantized by another tool is not read, take the \
-             original or a GGUF"
+            "holds {dtype} values, which are no weights; config.json does not say in quantization_config how they are \
+             packed, take the original or a GGUF"
         ));
     }
     let part_shapes: Vec<&[usize]> = rule

@@ -92,7 +92,7 @@ impl FileTensor {
 
     /// Whether the parts' stored bytes can be copied in any format; layouts that compute or transpose can't
     /// take block formats.
-    fn copies(&self, dtype: DType) -> bool {
+    pub(crate) fn copies(&self, dtype: DType) -> bool {
         match self.layout {
             Layout::Rows | Layout::HeadThirds | Layout::Interleaved => true,
             Layout::Columns => !dtype.is_block(),

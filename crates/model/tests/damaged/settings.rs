@@ -84,7 +84,11 @@ fn wrong_values_are_refused_with_their_key() {
         ("model_type", json!(5), "should be a string"),
         ("model_type", Value::Null, "(missing) is no family"),
         ("architectures", json!("LlamaForCausalLM"), "should be a list of strings"),
-        ("quantization_config", json!({"quant_method": "gptq"}), "packed by gptq, which ounce does not read"),
+        (
+            "quantization_config",
+            json!({"quant_method": "aqlm"}),
+            "packed by aqlm, which ounce does not read; it reads gptq",
+        ),
         ("quantization_config", json!({}), "packed by an unnamed method"),
         ("quantization_config", json!("awq"), "should be an object"),
         ("compression_config", json!({"quant_method": "sparse"}), "packed by sparse"),

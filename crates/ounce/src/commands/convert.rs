@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 use ounce_kernels::{DType, quant};
-use ounce_model::formats::{Forecast, WriteOptions, gguf_model, hf};
+use ounce_model::formats::{Forecast, Packing, WriteOptions, gguf_model, hf};
 use serde::Serialize;
 
 use crate::cli::Globals;
@@ -22,8 +22,10 @@ Examples:
   ounce convert model.gguf ./folder                       back to a Hugging Face folder
   ounce convert org/name ./half --dtype bf16 --shard-size 2G
   ounce convert ./folder model.gguf --dtype q4_k --dry-run
+  ounce convert ./folder ./packed --dtype g4_64           4 bits in groups of 64, as compressed-tensors
 A target that ends in .gguf becomes a GGUF file, any other a Hugging Face folder. Without --dtype each tensor
-keeps its format where the target has it. Formats by blocks (q8_0, q4_k …) exist in GGUF only.")]
+keeps its format where the target has it. Formats by blocks (q8_0, q4_k …) exist in GGUF only, groups (g4_64 …)
+in folders only.")]
 pub struct Args {
     #[arg(help = source::MODEL_HELP)]
     model: String,
@@ -35,12 +37,24 @@ pub struct Args {
     /// Largest weight file before it is split: bytes, or with K, M, G, T (powers of 1024). Folders only
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
     shard_size: Option<u64>,
+    /// How weights in groups (g4_64 …) are stored in a folder; compressed-tensors unless said otherwise
+    #[arg(long, value_name = "FORMAT")]
+    packing: Option<PackingArg>,
     /// Replace what is at the target
     #[arg(long)]
     force: bool,
     /// List what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+/// What `--packing` takes.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum PackingArg {
+    /// compressed-tensors, pack-quantized
+    CompressedTensors,
+    /// GPTQ
+    Gptq,
 }
 
 /// What is printed with `--json`.
@@ -78,7 +92,15 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         bail!("{}: ounce writes folders and .gguf files, no .{} file", target.display(), ending.display());
     }
     let model = source::open(&args.model)?;
-    let options = WriteOptions { dtype: args.dtype, shard_bytes: args.shard_size, overwrite: args.force };
+    let packing = args.packing.map(|packing| match packing {
+        PackingArg::CompressedTensors => Packing::CompressedTensors,
+        PackingArg::Gptq => Packing::Gptq,
+    });
+    if packing.is_some() && is_gguf(target) {
+        bail!("{}: --packing is for folders; GGUF files have formats of their own", target.display());
+    }
+    let options =
+        WriteOptions { dtype: args.dtype, shard_bytes: args.shard_size, overwrite: args.force, packing };
     if args.dry_run {
         let forecast = if is_gguf(target) {
             gguf_model::forecast(&model, target, &options)?

@@ -35,6 +35,8 @@ pub(super) fn target(name: &str, shape: &[usize], stored: DType, asked: Option<D
         return match stored {
             dtype if router && !dtype.is_block() => DType::F32,
             DType::F64 => DType::F32,
+            // Nearer to a scale times a whole number than BF16 is.
+            dtype if dtype.group_shape().is_some() => DType::F16,
             dtype if dtype.ggml_id().is_none() => DType::BF16,
             dtype => dtype,
         };

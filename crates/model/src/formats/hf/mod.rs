@@ -2,7 +2,10 @@
 //! sentence-transformers' files. Nothing in a folder is run; pickle weights are refused.
 
 pub(crate) mod files;
+mod packing;
+mod plan;
 mod pooling;
+mod quantized;
 mod read;
 mod write;
 

@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 
 use super::files::{self, MAX_SETTINGS_BYTES};
 use super::pooling::read_modules;
+use super::quantized::Method;
 use crate::chat::ChatTemplate;
 use crate::families::{self, Family};
 use crate::formats::safetensors::SafetensorsFile;
 use crate::model::{Extra, Format, Model, Origin};
-use crate::names;
+use crate::names::{self, Layout, Names};
 use crate::spec::Spec;
 use crate::storage::Bytes;
 use crate::tokenizer::{Tokenizer, load};
@@ -93,20 +94,13 @@ struct Settings {
     spec: Spec,
     /// Files that sentence-transformers keeps in folders of their own.
     module_files: Vec<String>,
+    /// How another tool quantized the weights.
+    method: Option<Method>,
 }
 
 impl Settings {
-    fn read(folder: &Path, config: Config, read: ReadFile<'_>) -> Result<Settings> {
-        for key in ["quantization_config", "compression_config"] {
-            if let Some(quantization) = config.object_opt(key)? {
-                let method = quantization.text_opt("quant_method")?.unwrap_or("an unnamed method");
-                let what = format!(
-                    "the weights are packed by {method}, which ounce does not read; take the original model or a \
-                     GGUF"
-                );
-                return Err(config.error(key, what));
-            }
-        }
+    fn read(folder: &Path, mut config: Config, read: ReadFile<'_>) -> Result<Settings> {
+        let method = Method::take(&mut config)?;
         let (family, mut spec) = families::spec_of(&config)?;
         let generation = read_generation(folder, read)?;
         config.ids("eos_token_id")?;
@@ -114,7 +108,14 @@ impl Settings {
         let modules = read_modules(folder, read)?;
         spec.pooling = modules.as_ref().map(|modules| modules.pooling);
         let module_files = modules.map(|modules| modules.files).unwrap_or_default();
-        Ok(Settings { config, generation, family, spec, module_files })
+        if method.is_some() && has_transposed(&family.names) {
+            return Err(config.error(
+                "model_type",
+                "quantized checkpoints of this family, which stores its matrices transposed, are not read; take the \
+                 original model or a GGUF",
+            ));
+        }
+        Ok(Settings { config, generation, family, spec, module_files, method })
     }
 
     fn with_weights(
@@ -125,8 +126,13 @@ impl Settings {
         (tokenizer, chat): (Option<Tokenizer>, Option<ChatTemplate>),
         read: ReadFile<'_>,
     ) -> Result<Model> {
-        self.untie_if_told_twice(&source)?;
-        let weights = names::resolve(&self.spec, &self.family.names, Arc::new(source))?;
+        let source: Arc<dyn TensorSource> = Arc::new(source);
+        let source = match &self.method {
+            Some(method) => method.unpack(source)?,
+            None => source,
+        };
+        self.untie_if_told_twice(source.as_ref())?;
+        let weights = names::resolve(&self.spec, &self.family.names, source)?;
         let mut extras = Vec::new();
         let modules = self.module_files.iter().map(String::as_str).filter(|name| *name != "config.json");
         let names: BTreeSet<&str> = EXTRAS.into_iter().chain(modules).collect();
@@ -142,7 +148,7 @@ impl Settings {
 
     /// A file that has an output matrix unlike the embedding means it, whatever `tie_word_embeddings` says; so
     /// transformers decides too.
-    fn untie_if_told_twice(&mut self, source: &SafetensorsFile) -> Result<()> {
+    fn untie_if_told_twice(&mut self, source: &dyn TensorSource) -> Result<()> {
         if !self.spec.head.as_ref().is_some_and(|head| head.tied) {
             return Ok(());
         }
@@ -157,6 +163,11 @@ impl Settings {
         self.spec = Spec { pooling, ..families::spec_of(&self.config)?.1 };
         Ok(())
     }
+}
+
+/// Whether a family's files have matrices as `[in, out]`; quantized ones are `[out, in]` whatever the family.
+fn has_transposed(names: &Names) -> bool {
+    names.rules.iter().copied().flatten().any(|rule| rule.layout == Layout::Columns)
 }
 
 fn json(config: &Config) -> Value {

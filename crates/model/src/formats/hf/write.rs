@@ -9,20 +9,15 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::files::stays_inside;
+use super::packing::Piece;
+use super::plan::{Plan, Planned, bad, plan};
 use crate::families;
 use crate::formats::{Forecast, PlannedTensor, Progress, WriteOptions, check_target};
 use crate::model::Model;
-use crate::names::{self, FileTensor};
+use crate::names;
 use crate::storage::AtomicFile;
-use crate::weights::bytes_of;
+use crate::weights::Tensor;
 use crate::{Error, Result};
-
-/// A tensor to be written: what it is made of, its format and its size.
-struct Planned {
-    tensor: FileTensor,
-    dtype: DType,
-    bytes: u64,
-}
 
 /// Writes `model` into `folder`, which is made. Returns the bytes of the weights.
 ///
@@ -38,7 +33,7 @@ pub fn write_model(
     options: &WriteOptions,
     progress: Progress<'_>,
 ) -> Result<u64> {
-    let (family, planned) = prepare(model, folder, options)?;
+    let (family, plan) = prepare(model, folder, options)?;
     let parent = folder.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(Error::io(parent))?;
     let draft = beside(folder, parent)?;
@@ -49,8 +44,8 @@ pub fn write_model(
         fs::set_permissions(draft.path(), fs::Permissions::from_mode(0o755))
             .map_err(Error::io(draft.path()))?;
     }
-    let total = write_weights(model, &planned, draft.path(), options.shard_bytes, progress)?;
-    write_texts(model, family, &planned, draft.path())?;
+    let total = write_weights(model, &plan, draft.path(), options.shard_bytes, progress)?;
+    write_texts(model, family, &plan, draft.path())?;
     put_in_place(draft, folder, parent)?;
     Ok(total)
 }
@@ -60,12 +55,9 @@ pub fn write_model(
 /// # Errors
 /// As [`write_model`], before it writes.
 pub fn forecast(model: &Model, folder: &Path, options: &WriteOptions) -> Result<Forecast> {
-    let (_, planned) = prepare(model, folder, options)?;
+    let planned = prepare(model, folder, options)?.1.tensors;
     let bytes = planned.iter().map(|planned| planned.bytes).sum();
-    let tensor = |Planned { tensor, dtype, bytes }| {
-        let FileTensor { name, shape, .. } = tensor;
-        PlannedTensor { name, dtype, shape, bytes }
-    };
+    let tensor = |Planned { name, dtype, shape, bytes, .. }| PlannedTensor { name, dtype, shape, bytes };
     Ok(Forecast { tensors: planned.into_iter().map(tensor).collect(), bytes })
 }
 
@@ -74,14 +66,13 @@ fn prepare(
     model: &Model,
     folder: &Path,
     options: &WriteOptions,
-) -> Result<(&'static families::Family, Vec<Planned>)> {
+) -> Result<(&'static families::Family, Plan)> {
     check_target(folder, options.overwrite)?;
     check_replaceable(folder)?;
     let family = families::by_name(&model.spec.family).ok_or_else(|| {
         Error::unsupported(format!("the family {} has no folder format", model.spec.family))
     })?;
-    let planned = plan(model, names::plan(&model.spec, &family.names)?, options.dtype)?;
-    Ok((family, planned))
+    Ok((family, plan(model, names::plan(&model.spec, &family.names)?, options)?))
 }
 
 /// Refuses to replace what is no model's folder: a name typed wrong must not cost a home directory.
@@ -126,48 +117,6 @@ fn put_in_place(draft: TempDir, folder: &Path, parent: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Chooses each tensor's format: as asked, else as stored; block formats, which safetensors has not, become F16.
-/// A vector or small table kept in F32 by the source joins the matrices' format if that loses nothing.
-fn plan(model: &Model, tensors: Vec<FileTensor>, asked: Option<DType>) -> Result<Vec<Planned>> {
-    if let Some(dtype) = asked.filter(|dtype| dtype.safetensors_name().is_none() || !dtype.is_weight()) {
-        return Err(Error::unsupported(format!(
-            "safetensors can't hold {dtype}; choose F32, F16 or BF16, or write a .gguf file"
-        )));
-    }
-    let stored = |tensor: &FileTensor| match tensor.stored_dtype(&model.weights) {
-        dtype if dtype.is_block() => DType::F16,
-        dtype => dtype,
-    };
-    let common =
-        tensors.iter().filter(|it| it.shape.len() > 1).map(stored).find(|dtype| *dtype != DType::F32);
-    let mut planned = Vec::with_capacity(tensors.len());
-    for tensor in tensors {
-        // Norms and biases do not bear 8 bits.
-        let asked = asked.filter(|dtype| dtype.block_bytes() > 1 || tensor.shape.len() > 1);
-        let mut dtype = asked.unwrap_or_else(|| stored(&tensor));
-        let small = tensor.shape.len() == 1 || tensor.shape[0] <= 512;
-        let joins = asked.is_none() && small && dtype == DType::F32;
-        if let Some(common) = common.filter(|_| joins) {
-            dtype = if is_lossless(model, &tensor, common)? { common } else { dtype };
-        }
-        let bytes = bytes_of(dtype, &tensor.shape)
-            .ok_or_else(|| Error::tensor(model.weights.path(), tensor.name.as_str(), "its size overflows"))?
-            as u64;
-        planned.push(Planned { tensor, dtype, bytes });
-    }
-    // Larger elements first keeps every tensor aligned to its own size.
-    planned.sort_by_key(|planned| std::cmp::Reverse(planned.dtype.block_bytes()));
-    Ok(planned)
-}
-
-fn is_lossless(model: &Model, tensor: &FileTensor, dtype: DType) -> Result<bool> {
-    let wide = tensor.build(&model.weights, DType::F32)?;
-    let Ok(narrow) = tensor.build(&model.weights, dtype) else { return Ok(false) };
-    let numbers =
-        |tensor: &crate::Tensor| tensor.to_f32().map_err(|error| Error::unsupported(error.to_string()));
-    Ok(numbers(&wide)? == numbers(&narrow)?)
-}
-
 /// Splits the tensors into files of at most `limit` bytes (a larger tensor has a file of its own).
 fn shards(planned: &[Planned], limit: Option<u64>) -> Vec<&[Planned]> {
     let Some(limit) = limit else { return vec![planned] };
@@ -186,13 +135,13 @@ fn shards(planned: &[Planned], limit: Option<u64>) -> Vec<&[Planned]> {
 
 fn write_weights(
     model: &Model,
-    planned: &[Planned],
+    plan: &Plan,
     folder: &Path,
     limit: Option<u64>,
     progress: Progress<'_>,
 ) -> Result<u64> {
-    let total: u64 = planned.iter().map(|planned| planned.bytes).sum();
-    let shards = shards(planned, limit);
+    let total: u64 = plan.tensors.iter().map(|planned| planned.bytes).sum();
+    let shards = shards(&plan.tensors, limit);
     let mut weight_map = Map::new();
     let mut done = 0;
     for (index, shard) in shards.iter().enumerate() {
@@ -201,9 +150,9 @@ fn write_weights(
             count => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
         };
         for planned in *shard {
-            weight_map.insert(planned.tensor.name.clone(), Value::String(name.clone()));
+            weight_map.insert(planned.name.clone(), Value::String(name.clone()));
         }
-        write_file(model, shard, &folder.join(name), &mut |bytes| {
+        write_file(model, plan, shard, &folder.join(name), &mut |bytes| {
             done += bytes;
             progress(done, total)
         })?;
@@ -218,6 +167,7 @@ fn write_weights(
 /// One safetensors file: length of the header, header, data.
 fn write_file(
     model: &Model,
+    plan: &Plan,
     shard: &[Planned],
     path: &Path,
     written: &mut dyn FnMut(u64) -> Result<()>,
@@ -229,10 +179,10 @@ fn write_file(
     for planned in shard {
         let info = json!({
             "dtype": planned.dtype.safetensors_name(),
-            "shape": planned.tensor.shape,
+            "shape": planned.shape,
             "data_offsets": [offset, offset + planned.bytes],
         });
-        header.insert(planned.tensor.name.clone(), info);
+        header.insert(planned.name.clone(), info);
         offset += planned.bytes;
     }
     let mut text = Value::Object(header).to_string();
@@ -240,18 +190,31 @@ fn write_file(
     let mut file = AtomicFile::create(path)?;
     file.write_all(&(text.len() as u64).to_le_bytes()).map_err(Error::io(path))?;
     file.write_all(text.as_bytes()).map_err(Error::io(path))?;
+    // Pieces of one weight mostly lie side by side.
+    let mut last: Option<(&str, Tensor)> = None;
     for planned in shard {
-        let tensor = planned.tensor.build(&model.weights, planned.dtype)?;
-        file.write_all(&tensor.data).map_err(Error::io(path))?;
+        let tensor = match last.take().filter(|(name, _)| *name == planned.tensor.name) {
+            Some((_, tensor)) => tensor,
+            None => planned.tensor.build(&model.weights, planned.built)?,
+        };
+        match plan.packed.as_ref().filter(|_| planned.piece != Piece::Whole) {
+            Some((scheme, _)) => {
+                let bytes = scheme.bytes(planned.piece, &tensor);
+                let bytes = bytes.map_err(|what| bad(model, &planned.tensor, what))?;
+                file.write_all(&bytes).map_err(Error::io(path))?;
+                last = Some((&planned.tensor.name, tensor));
+            }
+            None => file.write_all(&tensor.data).map_err(Error::io(path))?,
+        }
         written(planned.bytes)?;
     }
     file.commit()
 }
 
-fn write_texts(model: &Model, family: &families::Family, planned: &[Planned], folder: &Path) -> Result<()> {
+fn write_texts(model: &Model, family: &families::Family, plan: &Plan, folder: &Path) -> Result<()> {
     let mut config = model.config.map().clone();
-    let dtype =
-        planned.iter().find(|it| it.tensor.shape.len() > 1).map_or(DType::F32, |planned| planned.dtype);
+    let matrix = || plan.tensors.iter().find(|it| it.shape.len() > 1).map(|planned| planned.dtype);
+    let dtype = plan.packed.as_ref().map(|(scheme, _)| scheme.float()).or_else(matrix).unwrap_or(DType::F32);
     let name = match dtype {
         DType::F16 => "float16",
         DType::BF16 => "bfloat16",
@@ -260,6 +223,9 @@ fn write_texts(model: &Model, family: &families::Family, planned: &[Planned], fo
     };
     config.remove("dtype");
     config.insert("torch_dtype".to_string(), json!(name));
+    if let Some((_, quantization)) = &plan.packed {
+        config.insert("quantization_config".to_string(), quantization.clone());
+    }
     if !config.contains_key("architectures") {
         config.insert("architectures".to_string(), json!([family.architectures[0]]));
     }
