@@ -96,6 +96,25 @@ impl Walk {
         Ok(())
     }
 
+    /// Goes through the next layer with these weights and shows `tap` what its linears are given; it must not have enough.
+    ///
+    /// # Errors
+    /// As [`Walk::look`].
+    ///
+    /// # Panics
+    /// If no layer is left.
+    pub fn watch(
+        &mut self,
+        weights: &Weights,
+        tap: SharedTap,
+        progress: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        self.scratch.tap = Some(tap);
+        let done = self.advance(weights, progress);
+        self.scratch.tap = None;
+        done
+    }
+
     /// Shows `tap` what the head is given; all layers must be behind.
     ///
     /// # Errors

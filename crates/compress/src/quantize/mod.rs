@@ -1,5 +1,6 @@
 //! Fewer bits a number, or cheaper arithmetic on them.
 
+pub mod allocate;
 mod descent;
 mod factor;
 pub mod gptq;
@@ -7,6 +8,7 @@ pub mod l_mul;
 pub mod layers;
 pub mod moments;
 pub mod plan;
+pub mod sensitivity;
 mod store;
 
 pub use layers::{Finished, Method, Quantizer};

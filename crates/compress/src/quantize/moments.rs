@@ -71,6 +71,11 @@ impl Collector {
         Collector { pairs, only: Some(linears), last, ..Collector::default() }
     }
 
+    /// All moments by the linear's name.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Moments)> {
+        self.places.iter().map(|(name, &place)| (name.as_str(), &self.moments[place]))
+    }
+
     /// Where a linear layer's moments lie: the same number for those that share their input.
     pub(super) fn place(&self, linear: &str) -> Option<usize> {
         self.places.get(linear).copied()

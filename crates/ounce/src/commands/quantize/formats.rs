@@ -7,7 +7,9 @@ use ounce_compress::quantize::{Plan, Unit};
 use ounce_kernels::{DType, quant};
 use ounce_model::Model;
 
+use super::allocation::Budget;
 use super::is_gguf;
+use crate::units as sizes;
 
 /// Flags that choose formats.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,6 +25,13 @@ pub struct FormatArgs {
     /// Values that share a scale, in folders: 32, 64, 128 or 256
     #[arg(long, value_name = "N", requires = "bits", default_value_t = 64)]
     group: usize,
+    /// Give each matrix its own format, so that the file takes at most so much and loses least: bytes, or with K, M, G
+    /// (powers of 1024)
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["dtype", "bits"], value_parser = sizes::parse_size)]
+    bytes: Option<u64>,
+    /// The same for so many bits a weight, all tensors counted
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["dtype", "bits", "bytes"])]
+    bits_per_weight: Option<f64>,
     /// Another format for matrices whose name in a GGUF file matches the pattern; the last match counts. `keep` as the
     /// format leaves them as they are
     #[arg(long, value_name = "PATTERN=FORMAT", value_parser = parse_keep)]
@@ -63,6 +72,24 @@ impl FormatArgs {
         Ok(Plan::new(choices)?)
     }
 
+    /// The size that was asked for, if formats are to be chosen by it.
+    ///
+    /// # Errors
+    /// If it can't be.
+    pub fn budget(&self) -> anyhow::Result<Option<Budget>> {
+        if let Some(bits) = self.bits_per_weight.filter(|bits| !(*bits >= 1.0 && *bits <= 32.0)) {
+            bail!("--bits-per-weight should be from 1 to 32, found {bits}");
+        }
+        let bits = self.bits_per_weight.map(Budget::BitsPerWeight);
+        Ok(self.bytes.map(Budget::Bytes).or(bits))
+    }
+
+    /// What `--keep` says of a unit.
+    pub fn kept(&self, unit: &Unit) -> Option<Option<DType>> {
+        let mut matches = self.keep.iter().rev();
+        matches.find(|(pattern, _)| pattern.matches(&unit.name)).map(|(_, format)| *format)
+    }
+
     fn wanted(&self, gguf: bool) -> anyhow::Result<DType> {
         Ok(match (self.dtype, self.bits) {
             (Some(dtype), _) => dtype,
@@ -84,7 +111,7 @@ impl FormatArgs {
         })
     }
 
-    fn check(&self, units: &[Unit], gguf: bool, dtype: DType) -> anyhow::Result<()> {
+    pub(super) fn check(&self, units: &[Unit], gguf: bool, dtype: DType) -> anyhow::Result<()> {
         let all = self.keep.iter().filter_map(|(_, format)| *format).chain([dtype]);
         for dtype in all {
             if gguf && dtype.ggml_id().is_none() {
@@ -106,8 +133,8 @@ impl FormatArgs {
     }
 
     fn choice(&self, model: &Model, unit: &Unit, dtype: DType, gguf: bool) -> Option<DType> {
-        if let Some((_, format)) = self.keep.iter().rev().find(|(pattern, _)| pattern.matches(&unit.name)) {
-            return *format;
+        if let Some(format) = self.kept(unit) {
+            return format;
         }
         let stored = unit.matrices.first().and_then(|it| model.weights.info(it)).map(|it| it.0)?;
         // What has as few bits already would only lose.

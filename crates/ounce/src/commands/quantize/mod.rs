@@ -1,5 +1,6 @@
 //! `ounce quantize`: fewer bits a weight at the least loss.
 
+mod allocation;
 mod closing;
 mod formats;
 mod texts;
@@ -17,6 +18,8 @@ use ounce_model::formats::{Forecast, WriteOptions, gguf_model, hf};
 use serde::Serialize;
 use serde_json::json;
 
+use allocation::Table;
+
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::interrupt::Watch;
@@ -30,6 +33,8 @@ Examples:
   ounce quantize builtin -o tales.gguf --type q4_0
   ounce quantize ./folder -o model.gguf --bits 4 --calibration wiki.txt
   ounce quantize ./folder -o model.gguf --type q3_k --keep 'blk.*.attn_v.weight=q5_k' --keep output.weight=q8_0
+  ounce quantize ./folder -o model.gguf --bytes 90M                  each matrix its own format, by sensitivity
+  ounce quantize ./folder -o ./packed --bits-per-weight 3.5
   ounce quantize ./folder -o model.gguf --type q4_k --dry-run       formats and the exact size, without work
   ounce quantize ./folder -o model.gguf --method round              what llama-quantize would write
 Each matrix is rounded column by column, later columns answering the errors of earlier ones on calibration text
@@ -102,17 +107,25 @@ pub(super) fn is_gguf(target: &Path) -> bool {
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let model = source::open(&args.model)?;
     let units = units(&model)?;
-    let plan = args.formats.plan(&model, &units, &args.output)?;
     let options = WriteOptions { overwrite: args.force, ..WriteOptions::default() };
+    let budget = args.formats.budget()?;
+    let calibration = match args.method {
+        MethodName::Round if budget.is_none() => Vec::new(),
+        _ if args.dry_run && budget.is_none() => Vec::new(),
+        _ => args.texts.calibration(&model)?,
+    };
+    let plan = match budget {
+        None => args.formats.plan(&model, &units, &args.output)?,
+        Some(budget) => {
+            let table = Table::measure(&model, &units, is_gguf(&args.output), &calibration)?;
+            table.plan(&model, &units, &args.formats, &args.output, &options, budget)?
+        }
+    };
     let forecast = forecast(&plan.placeholder(&model)?, &args.output, &options)?;
     if args.dry_run {
         return print_plan(&model, &units, &plan, &forecast, &args.output, globals);
     }
     let method = args.method()?;
-    let calibration = match args.method {
-        MethodName::Round => Vec::new(),
-        _ => args.texts.calibration(&model)?,
-    };
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let start = Instant::now();
     let (store, folder) = open_store(&args, &model, &plan, &calibration)?;
