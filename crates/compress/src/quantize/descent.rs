@@ -20,12 +20,12 @@ pub(super) fn descend(weights: &[f32], grid: &Grid, hessian: &Hessian, coded: &m
         .par_chunks_exact_mut(n)
         .zip(coded.codes.par_chunks_exact_mut(n))
         .zip(coded.values.par_chunks_exact_mut(n))
-        .zip(coded.scales.par_chunks_exact_mut(n / grid.len()));
+        .zip(coded.scales.par_chunks_exact_mut(n / grid.block_len()));
     rows.with_min_len(4).for_each(|(((slope, codes), values), scales)| {
         let mut row = Row { h: &hessian.full, n, grid, slope, codes, values, scales };
         for round in 0..rounds {
             if round > 0 {
-                (0..n / grid.len()).for_each(|block| row.fit_factors(block));
+                (0..n / grid.block_len()).for_each(|block| row.fit_factors(block));
             }
             if !row.move_codes() {
                 break;
@@ -47,7 +47,7 @@ struct Row<'a> {
 impl Row<'_> {
     /// One pass over all codes; whether any moved.
     fn move_codes(&mut self) -> bool {
-        let (n, len, part) = (self.n, self.grid.len(), self.grid.part());
+        let (n, len, part) = (self.n, self.grid.block_len(), self.grid.part());
         let mut moved = false;
         for column in 0..n {
             let own = self.h[column * n + column];
@@ -72,7 +72,7 @@ impl Row<'_> {
 
     /// Fits the factor of a block, and then the factor of its minimums, to its codes.
     fn fit_factors(&mut self, block: usize) {
-        let (len, part) = (self.grid.len(), self.grid.part());
+        let (len, part) = (self.grid.block_len(), self.grid.part());
         if self.grid.steps_are_powers() {
             return;
         }

@@ -160,7 +160,7 @@ pub(super) struct Codes {
 /// If rows are no whole number of the grid's blocks, or of another width than the Hessian.
 pub fn quantize(weights: &[f32], grid: &Grid, hessian: &Hessian, options: &Options) -> Quantized {
     let n = hessian.n;
-    assert!(n.is_multiple_of(grid.len()) && weights.len().is_multiple_of(n), "whole blocks");
+    assert!(n.is_multiple_of(grid.block_len()) && weights.len().is_multiple_of(n), "whole blocks");
     let mut coded = feed_back(weights, grid, hessian);
     let whole = hessian.loss(weights).max(f64::MIN_POSITIVE);
     let difference =
@@ -172,10 +172,10 @@ pub fn quantize(weights: &[f32], grid: &Grid, hessian: &Hessian, options: &Optio
         after = hessian.loss(&difference(&coded.values)) / whole;
     }
     let dtype = grid.dtype();
-    let mut bytes = vec![0; weights.len() / grid.len() * dtype.block_bytes()];
+    let mut bytes = vec![0; weights.len() / grid.block_len() * dtype.block_bytes()];
     bytes
         .par_chunks_exact_mut(dtype.block_bytes())
-        .zip(coded.codes.par_chunks_exact(grid.len()))
+        .zip(coded.codes.par_chunks_exact(grid.block_len()))
         .zip(&coded.scales)
         .for_each(|((block, codes), scales)| grid.put(scales, codes, block));
     Quantized { bytes, error: after, error_before_descent: before }
@@ -194,7 +194,7 @@ fn round_columns(
     fit: impl Fn(&[f32], &[f32]) -> Scales + Sync,
 ) -> Codes {
     let Hessian { order, factors, n, .. } = hessian;
-    let (n, len) = (*n, grid.len());
+    let (n, len) = (*n, grid.block_len());
     let rows = weights.len() / n;
     let in_order = order.is_sorted();
     // What each column is to become: its weight and what earlier errors ask of it.

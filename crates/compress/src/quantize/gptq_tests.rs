@@ -111,7 +111,7 @@ fn as_written(w: &[f32], n: usize, h: &[f64], grid: &Grid, scales: &Scales) -> V
     let mut codes = vec![0; w.len()];
     for (row, codes) in current.chunks_exact_mut(n).zip(codes.chunks_exact_mut(n)) {
         for k in 0..n {
-            let (code, value) = grid.nearest(scales, k % grid.len() / grid.part(), row[k] as f32);
+            let (code, value) = grid.nearest(scales, k % grid.block_len() / grid.part(), row[k] as f32);
             codes[k] = code;
             let error = (row[k] - f64::from(value)) / upper[k * n + k];
             for j in k + 1..n {

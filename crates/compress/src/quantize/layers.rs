@@ -3,7 +3,7 @@
 //! No more than a layer's weights, its Hessians and the hidden states of the calibration tokens are in memory; finished
 //! matrices go to a [`Store`] and are mapped from there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -61,6 +61,7 @@ pub struct Quantizer<'m> {
     plan: &'m Plan,
     method: Method,
     store: &'m Store,
+    importance: Option<&'m HashMap<String, Vec<f32>>>,
     weights: Weights,
     done: u64,
     total: u64,
@@ -78,7 +79,13 @@ impl<'m> Quantizer<'m> {
     ) -> Quantizer<'m> {
         let shapes = plan.formats.keys().filter_map(|name| model.weights.info(name));
         let total = shapes.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
-        Quantizer { model, plan, method, store, weights: model.weights.clone(), done: 0, total, observer }
+        let weights = model.weights.clone();
+        Quantizer { model, plan, method, store, importance: None, weights, done: 0, total, observer }
+    }
+
+    /// With mean squares of the inputs by matrix, which [`Method::Weighted`] then takes in the place of calibration.
+    pub fn with_importance(self, importance: &'m HashMap<String, Vec<f32>>) -> Quantizer<'m> {
+        Quantizer { importance: Some(importance), ..self }
     }
 
     /// Quantizes all that the plan names and gives the weights of the new model. `calibration` are token ids, one list a
@@ -88,16 +95,20 @@ impl<'m> Quantizer<'m> {
     /// If a weight can't be read or holds values that are no numbers, the calibration sequences are empty or don't fit
     /// the model, the store can't be written, or the observer stops the work.
     pub fn run(mut self, calibration: Vec<Vec<u32>>) -> Result<Weights> {
-        match self.method {
-            Method::Round => self.round_all()?,
-            Method::Weighted | Method::Gptq(_) => self.calibrated(calibration)?,
+        match (self.method, self.importance) {
+            (Method::Round, _) => self.one_by_one(&HashMap::new())?,
+            (Method::Weighted, Some(importance)) => self.one_by_one(importance)?,
+            (Method::Weighted | Method::Gptq(_), _) => self.calibrated(calibration)?,
         }
         Ok(self.weights)
     }
 
-    fn round_all(&mut self) -> Result<()> {
+    fn one_by_one(&mut self, importance: &HashMap<String, Vec<f32>>) -> Result<()> {
         let names: Vec<String> = self.plan.formats.keys().cloned().collect();
-        names.iter().try_for_each(|name| self.matrix(name, None))
+        names.iter().try_for_each(|name| {
+            let seen = importance.get(name).map(|it| Seen::Squares(it.clone()));
+            self.matrix(name, seen.as_ref())
+        })
     }
 
     fn calibrated(&mut self, calibration: Vec<Vec<u32>>) -> Result<()> {

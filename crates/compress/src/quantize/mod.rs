@@ -4,6 +4,7 @@ pub mod allocate;
 mod descent;
 mod factor;
 pub mod gptq;
+pub mod imatrix;
 pub mod l_mul;
 pub mod layers;
 pub mod moments;

@@ -152,7 +152,7 @@ impl Grid {
     }
 
     /// Values in a block.
-    pub fn len(&self) -> usize {
+    pub fn block_len(&self) -> usize {
         self.dtype.block_len()
     }
 
@@ -171,7 +171,7 @@ impl Grid {
     /// # Panics
     /// If there are not as many values and weights as a block has.
     pub fn fit(&self, values: &[f32], weights: &[f32]) -> Scales {
-        assert!(values.len() == self.len() && weights.len() == self.len(), "one block");
+        assert!(values.len() == self.block_len() && weights.len() == self.block_len(), "one block");
         search::fit(self, values, weights)
     }
 
@@ -206,7 +206,7 @@ impl Grid {
     /// # Panics
     /// If `codes` or `block` has not a block's length.
     pub fn put(&self, scales: &Scales, codes: &[u8], block: &mut [u8]) {
-        assert!(codes.len() == self.len() && block.len() == self.dtype.block_bytes(), "one block");
+        assert!(codes.len() == self.block_len() && block.len() == self.dtype.block_bytes(), "one block");
         block.fill(0);
         (self.put)(scales, codes, block);
     }
@@ -244,9 +244,9 @@ pub fn encode_weighted(
         .par_chunks_mut((rows * row_bytes).max(1))
         .zip(values.par_chunks((rows * row_len).max(1)))
         .for_each(|(out, values)| {
-            let rows = values.chunks_exact(row_len).flat_map(|row| row.chunks_exact(grid.len()));
-            let weights = weights.chunks_exact(grid.len()).cycle();
-            let mut codes = vec![0; grid.len()];
+            let rows = values.chunks_exact(row_len).flat_map(|row| row.chunks_exact(grid.block_len()));
+            let weights = weights.chunks_exact(grid.block_len()).cycle();
+            let mut codes = vec![0; grid.block_len()];
             for ((values, weights), block) in rows.zip(weights).zip(out.chunks_exact_mut(dtype.block_bytes()))
             {
                 let scales = grid.fit(values, weights);

@@ -25,20 +25,20 @@ fn weighted_error(values: &[f32], weights: &[f32], bytes: &[u8], dtype: DType) -
 fn every_block_format_has_a_grid() {
     for dtype in DType::all().filter(|dtype| dtype.is_block()) {
         let grid = Grid::of(dtype).unwrap_or_else(|| panic!("{dtype} has no grid"));
-        assert!(grid.len() / grid.part() <= PARTS, "{dtype}");
+        assert!(grid.block_len() / grid.part() <= PARTS, "{dtype}");
     }
 }
 
 #[test]
 fn what_the_grid_says_is_what_the_block_holds() {
     for grid in table::GRIDS {
-        let x = values(grid.len(), 3);
-        let scales = grid.fit(&x, &vec![1.0; grid.len()]);
+        let x = values(grid.block_len(), 3);
+        let scales = grid.fit(&x, &vec![1.0; grid.block_len()]);
         let (codes, expected): (Vec<u8>, Vec<f32>) =
             x.iter().enumerate().map(|(i, &x)| grid.nearest(&scales, i / grid.part(), x)).unzip();
         let mut block = vec![0xff; grid.dtype.block_bytes()];
         grid.put(&scales, &codes, &mut block);
-        let mut found = vec![0.0; grid.len()];
+        let mut found = vec![0.0; grid.block_len()];
         decode(grid.dtype, &block, &mut found).unwrap();
         for (expected, found) in expected.iter().zip(&found) {
             assert!((expected - found).abs() <= 1e-6 * expected.abs().max(1e-3), "{}", grid.dtype);
@@ -73,8 +73,9 @@ fn blocks_of_one_value_and_of_zeros_are_stored() {
     for grid in table::GRIDS {
         for x in [0.0f32, 0.25, -0.25] {
             let mut bytes = Vec::new();
-            encode_weighted(grid.dtype, &vec![x; grid.len()], grid.len(), &[], &mut bytes).unwrap();
-            let mut found = vec![1.0; grid.len()];
+            encode_weighted(grid.dtype, &vec![x; grid.block_len()], grid.block_len(), &[], &mut bytes)
+                .unwrap();
+            let mut found = vec![1.0; grid.block_len()];
             decode(grid.dtype, &bytes, &mut found).unwrap();
             for found in found {
                 assert!((found - x).abs() <= 0.01 * x.abs(), "{}: {x} became {found}", grid.dtype);

@@ -1,5 +1,6 @@
 //! `ounce bench`: what can be measured, one file each.
 
+mod frontier;
 mod method;
 mod peer;
 mod speed;
@@ -10,14 +11,15 @@ use clap::Subcommand;
 use crate::cli::Globals;
 use crate::failure::Outcome;
 
-/// Measure: a method's promise, a model's speed, or training steps
+/// Measure: a method's promise, a model's speed, training steps, or quality against bytes
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ounce bench method 20
   ounce bench speed ./model.gguf
   ounce bench speed --shape smollm2-135m --quant q4_0
-  ounce bench train --against python=python3")]
+  ounce bench train --against python=python3
+  ounce bench frontier builtin --plot frontier.svg")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -25,6 +27,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    Frontier(frontier::Args),
     Method(method::Args),
     Speed(speed::Args),
     Train(train::Args),
@@ -36,6 +39,7 @@ enum What {
 /// As the part that was named.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     match args.what {
+        What::Frontier(args) => frontier::run(args, globals),
         What::Method(args) => method::run(args, globals),
         What::Speed(args) => speed::run(args, globals),
         What::Train(args) => train::run(args, globals),

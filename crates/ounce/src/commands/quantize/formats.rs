@@ -12,7 +12,7 @@ use super::is_gguf;
 use crate::units as sizes;
 
 /// Flags that choose formats.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Formats")]
 pub struct FormatArgs {
     /// Format of the matrices: q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q4_0, iq4_xs … in GGUF files; bits and group as in
@@ -44,7 +44,7 @@ const USUAL: DType = DType::Q4K;
 /// The least bits of token vectors and head where nothing else is said: few in number, they touch every token.
 const OUTER: DType = DType::Q6K;
 
-pub(super) fn parse(text: &str) -> Result<DType, String> {
+pub fn parse(text: &str) -> Result<DType, String> {
     let known = |dtype: &DType| quant::can_encode(*dtype);
     DType::parse(text).filter(known).ok_or_else(|| {
         let names: Vec<String> = DType::all().filter(known).map(|it| it.name().to_lowercase()).collect();
@@ -60,6 +60,11 @@ fn parse_keep(text: &str) -> Result<(glob::Pattern, Option<DType>), String> {
 }
 
 impl FormatArgs {
+    /// One format for all.
+    pub fn of(dtype: DType) -> FormatArgs {
+        FormatArgs { dtype: Some(dtype), ..FormatArgs::default() }
+    }
+
     /// The plan for a model's units.
     ///
     /// # Errors

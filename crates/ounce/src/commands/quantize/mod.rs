@@ -1,19 +1,21 @@
 //! `ounce quantize`: fewer bits a weight at the least loss.
 
-mod allocation;
+pub(super) mod allocation;
 mod closing;
-mod formats;
-mod texts;
+pub(super) mod formats;
+pub(super) mod texts;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use ounce_compress::Error as CompressError;
 use ounce_compress::quantize::gptq::{self, Order};
-use ounce_compress::quantize::{Finished, Method, Plan, Quantizer, Store, Unit, units};
+use ounce_compress::quantize::{Finished, Method, Plan, Quantizer, Store, Unit, imatrix, sensitivity, units};
 use ounce_kernels::DType;
 use ounce_model::Model;
+use ounce_model::formats::imatrix::Imatrix;
 use ounce_model::formats::{Forecast, WriteOptions, gguf_model, hf};
 use serde::Serialize;
 use serde_json::json;
@@ -36,6 +38,7 @@ Examples:
   ounce quantize ./folder -o model.gguf --bytes 90M                  each matrix its own format, by sensitivity
   ounce quantize ./folder -o ./packed --bits-per-weight 3.5
   ounce quantize ./folder -o model.gguf --type q4_k --dry-run       formats and the exact size, without work
+  ounce quantize ./folder -o model.gguf --method weighted --imatrix imatrix.gguf
   ounce quantize ./folder -o model.gguf --method round              what llama-quantize would write
 Each matrix is rounded column by column, later columns answering the errors of earlier ones on calibration text
 (GPTQ), and then mended code by code. Layers are done one behind the other, each on what the quantized ones before
@@ -61,6 +64,12 @@ pub struct Args {
     /// Rounds of mending codes after GPTQ; 0 leaves what GPTQ gave
     #[arg(long, value_name = "N", default_value_t = 4)]
     descent: usize,
+    /// For --method weighted: importance from this file of llama-imatrix, in the place of calibration
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+    /// Write the importance that calibration found to this file, for llama-quantize
+    #[arg(long, value_name = "FILE", conflicts_with = "imatrix")]
+    save_imatrix: Option<PathBuf>,
     #[command(flatten)]
     texts: texts::TextArgs,
     /// Replace what is at the target
@@ -110,7 +119,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let options = WriteOptions { overwrite: args.force, ..WriteOptions::default() };
     let budget = args.formats.budget()?;
     let calibration = match args.method {
+        _ if args.save_imatrix.is_some() && !args.dry_run => args.texts.calibration(&model)?,
         MethodName::Round if budget.is_none() => Vec::new(),
+        MethodName::Weighted if args.imatrix.is_some() && budget.is_none() => Vec::new(),
         _ if args.dry_run && budget.is_none() => Vec::new(),
         _ => args.texts.calibration(&model)?,
     };
@@ -127,15 +138,17 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     }
     let method = args.method()?;
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
+    let importance = args.importance(&model)?;
+    if let Some(path) = &args.save_imatrix {
+        save_imatrix(path, &model, &calibration, args.texts.name())?;
+    }
     let start = Instant::now();
     let (store, folder) = open_store(&args, &model, &plan, &calibration)?;
-    let (weights, matrices) =
-        quantize(&model, &plan, method, &store, calibration).map_err(|error| {
-            match matches!(error, CompressError::Model(ounce_model::Error::Interrupted)) {
-                true => anyhow::Error::from(crate::failure::Interrupted)
-                    .context(format!("the same command goes on from what is in {}", folder.display())),
-                false => error.into(),
-            }
+    let (weights, matrices) = quantize(&model, &plan, method, importance.as_ref(), &store, calibration)
+        .map_err(|error| match matches!(error, CompressError::Model(ounce_model::Error::Interrupted)) {
+            true => anyhow::Error::from(crate::failure::Interrupted)
+                .context(format!("the same command goes on from what is in {}", folder.display())),
+            false => error.into(),
         })?;
     let quantized = Model { weights, ..model.clone() };
     let bytes = write(&quantized, &args.output, &options)?;
@@ -169,6 +182,18 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 }
 
 impl Args {
+    /// What `--imatrix` says.
+    fn importance(&self, model: &Model) -> anyhow::Result<Option<HashMap<String, Vec<f32>>>> {
+        let Some(path) = &self.imatrix else { return Ok(None) };
+        if self.method != MethodName::Weighted {
+            bail!(
+                "an importance matrix holds no products of columns, as gptq needs them; add --method weighted"
+            );
+        }
+        let file = Imatrix::open(path)?;
+        Ok(Some(imatrix::importance(&file, model).with_context(|| path.display().to_string())?))
+    }
+
     fn method(&self) -> anyhow::Result<Method> {
         if !(self.damping > 0.0 && self.damping <= 10.0) {
             bail!("--damping should be above 0 and at most 10, found {}", self.damping);
@@ -182,6 +207,19 @@ impl Args {
             }
         })
     }
+}
+
+/// Writes what calibration sees of the inputs for llama.cpp's quantizer.
+fn save_imatrix(path: &Path, model: &Model, calibration: &[Vec<u32>], dataset: &str) -> anyhow::Result<()> {
+    let watch = Watch::start();
+    let mut bar = Progress::new("looking at inputs", Counted::Items);
+    let found = sensitivity::importance(model, calibration.to_vec(), |done, total| {
+        bar.set(done as u64, total as u64);
+        Ok(watch.check()?)
+    })?;
+    let length = calibration.first().map_or(0, Vec::len);
+    imatrix::to_file(&found, model, dataset, calibration.len(), length)?.write(path)?;
+    Ok(())
 }
 
 /// The folder of finished matrices beside the target, and all that they depend on.
@@ -207,6 +245,7 @@ fn open_store(
         "act_order": args.act_order,
         "descent": args.descent,
         "calibration": format!("{text:016x}"),
+        "imatrix": args.imatrix,
     });
     Ok((Store::open(&folder, &settings)?, folder))
 }
@@ -216,6 +255,7 @@ fn quantize(
     model: &Model,
     plan: &Plan,
     method: Method,
+    importance: Option<&HashMap<String, Vec<f32>>>,
     store: &Store,
     calibration: Vec<Vec<u32>>,
 ) -> ounce_compress::Result<(ounce_model::Weights, Vec<Finished>)> {
@@ -232,7 +272,11 @@ fn quantize(
         }
         Ok(watch.check()?)
     };
-    let weights = Quantizer::new(model, plan, method, store, &mut observer).run(calibration)?;
+    let mut quantizer = Quantizer::new(model, plan, method, store, &mut observer);
+    if let Some(importance) = importance {
+        quantizer = quantizer.with_importance(importance);
+    }
+    let weights = quantizer.run(calibration)?;
     Ok((weights, matrices))
 }
 

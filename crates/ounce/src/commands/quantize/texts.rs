@@ -36,6 +36,11 @@ pub struct TextArgs {
 }
 
 impl TextArgs {
+    /// Where the calibration text comes from, in a few words.
+    pub fn name(&self) -> &str {
+        self.calibration.as_deref().and_then(|path| path.to_str()).unwrap_or("generated tales")
+    }
+
     /// Calibration sequences: pieces of the text, each behind the token that begins texts.
     ///
     /// # Errors
@@ -81,7 +86,7 @@ impl TextArgs {
 }
 
 /// Tokens of a sequence.
-pub(super) fn sequence_length(model: &Model) -> usize {
+pub fn sequence_length(model: &Model) -> usize {
     model.spec.context_length.clamp(2, 512)
 }
 
