@@ -3,6 +3,7 @@
 mod descent;
 mod factor;
 pub mod gptq;
+pub mod hqq;
 pub mod l_mul;
 pub mod layers;
 pub mod moments;
