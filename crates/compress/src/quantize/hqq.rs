@@ -33,7 +33,7 @@ pub struct Options {
     pub exponent: f32,
     /// β of the first turn.
     pub beta: f32,
-    /// What β grows by in every turn.
+    /// What β grows by in every turn. The paper's 1.01; its released code (0.2.8) has 1, whatever is asked for.
     pub kappa: f32,
     /// Turns at most.
     pub iterations: usize,

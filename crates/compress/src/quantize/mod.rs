@@ -19,3 +19,6 @@ pub use layers::{Finished, Method, Quantizer};
 pub use plan::{Plan, Unit, units};
 pub use prepare::Preparation;
 pub use store::Store;
+
+#[cfg(test)]
+mod golden_tests;

@@ -2,6 +2,7 @@
 
 mod closing;
 mod formats;
+mod prepare;
 mod texts;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use ounce_compress::Error as CompressError;
 use ounce_compress::quantize::gptq::{self, Order};
-use ounce_compress::quantize::{Finished, Method, Plan, Quantizer, Store, Unit, units};
+use ounce_compress::quantize::{Finished, Method, Plan, Preparation, Quantizer, Store, Unit, hqq, units};
 use ounce_kernels::DType;
 use ounce_model::Model;
 use ounce_model::formats::{Forecast, WriteOptions, gguf_model, hf};
@@ -32,10 +33,13 @@ Examples:
   ounce quantize ./folder -o model.gguf --type q3_k --keep 'blk.*.attn_v.weight=q5_k' --keep output.weight=q8_0
   ounce quantize ./folder -o model.gguf --type q4_k --dry-run       formats and the exact size, without work
   ounce quantize ./folder -o model.gguf --method round              what llama-quantize would write
+  ounce quantize ./folder -o small --bits 4 --method hqq            groups in seconds, without any text
+  ounce quantize ./folder -o model.gguf --type q4_0 --prepare rotate --prepare awq
 Each matrix is rounded column by column, later columns answering the errors of earlier ones on calibration text
 (GPTQ), and then mended code by code. Layers are done one behind the other, each on what the quantized ones before
-it give. A run that is stopped goes on where it stopped when the same command is given again. The table at the end
-compares with the original on text that calibration did not see.")]
+it give. What --prepare names is done to the weights before, and folded into them: the model computes the same at the
+same cost, and loses less when it is rounded. A run that is stopped goes on where it stopped when the same command is
+given again. The table at the end compares with the original on text that calibration did not see.")]
 pub struct Args {
     #[arg(help = source::MODEL_HELP)]
     model: String,
@@ -47,6 +51,8 @@ pub struct Args {
     /// How values become codes
     #[arg(long, value_enum, value_name = "METHOD", default_value = "gptq")]
     method: MethodName,
+    #[command(flatten)]
+    prepare: prepare::PrepareArgs,
     /// Share of the mean of the inputs' second moments that is added to their diagonal
     #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
     damping: f32,
@@ -74,6 +80,8 @@ pub enum MethodName {
     Round,
     /// To the nearest, with scales that fit best where inputs are large
     Weighted,
+    /// To the nearest, with zero points and scales for which outliers weigh less, without text; folders only
+    Hqq,
     /// Column by column with error feedback, then mended code by code
     Gptq,
 }
@@ -84,6 +92,7 @@ struct Report<'a> {
     model: String,
     target: &'a Path,
     method: MethodName,
+    prepare: Vec<&'static str>,
     calibration_tokens: usize,
     matrices: Vec<Finished>,
     seconds: f64,
@@ -101,30 +110,36 @@ pub(super) fn is_gguf(target: &Path) -> bool {
 /// If the target exists, a format does not fit, calibration is impossible, or reading or writing fails.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let model = source::open(&args.model)?;
-    let units = units(&model)?;
-    let plan = args.formats.plan(&model, &units, &args.output)?;
+    let steps = args.prepare.steps()?;
+    let shaped = prepare::shaped(&steps, &model)?;
+    let units = units(&shaped)?;
+    let plan = args.formats.plan(&shaped, &units, &args.output)?;
+    let method = args.method(&plan)?;
     let options = WriteOptions { overwrite: args.force, ..WriteOptions::default() };
-    let forecast = forecast(&plan.placeholder(&model)?, &args.output, &options)?;
+    let mut forecast = forecast(&plan.placeholder(&shaped)?, &args.output, &options)?;
     if args.dry_run {
-        return print_plan(&model, &units, &plan, &forecast, &args.output, globals);
+        return print_plan(&shaped, &units, &plan, &forecast, &args.output, globals);
     }
-    let method = args.method()?;
-    let calibration = match args.method {
-        MethodName::Round => Vec::new(),
-        _ => args.texts.calibration(&model)?,
+    let looks = !matches!(method, Method::Round | Method::Hqq(_));
+    let calibration = match looks || steps.iter().any(Preparation::needs_calibration) {
+        true => args.texts.calibration(&model)?,
+        false => Vec::new(),
     };
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let start = Instant::now();
-    let (store, folder) = open_store(&args, &model, &plan, &calibration)?;
-    let (weights, matrices) =
-        quantize(&model, &plan, method, &store, calibration).map_err(|error| {
-            match matches!(error, CompressError::Model(ounce_model::Error::Interrupted)) {
-                true => anyhow::Error::from(crate::failure::Interrupted)
-                    .context(format!("the same command goes on from what is in {}", folder.display())),
-                false => error.into(),
-            }
-        })?;
-    let quantized = Model { weights, ..model.clone() };
+    let (store, folder) = open_store(&args, &steps, &model, &plan, &calibration)?;
+    let goes_on = |error: CompressError| match is_interrupt(&error) {
+        true => anyhow::Error::from(crate::failure::Interrupted)
+            .context(format!("the same command goes on from what is in {}", folder.display())),
+        false => error.into(),
+    };
+    let prepared = prepare::apply(&steps, shaped, &plan, &calibration, &store).map_err(goes_on)?;
+    if !steps.is_empty() {
+        // Norms that changed may no longer fit the format in which a folder stores them with the rest.
+        forecast = self::forecast(&plan.placeholder(&prepared)?, &args.output, &options)?;
+    }
+    let (weights, matrices) = quantize(&prepared, &plan, method, &store, calibration).map_err(goes_on)?;
+    let quantized = Model { weights, ..prepared };
     let bytes = write(&quantized, &args.output, &options)?;
     if bytes != forecast.bytes {
         bail!(
@@ -141,6 +156,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         model: args.model.clone(),
         target: &args.output,
         method: args.method,
+        prepare: steps.iter().map(Preparation::name).collect(),
         calibration_tokens,
         matrices,
         seconds,
@@ -156,7 +172,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 }
 
 impl Args {
-    fn method(&self) -> anyhow::Result<Method> {
+    fn method(&self, plan: &Plan) -> anyhow::Result<Method> {
         if !(self.damping > 0.0 && self.damping <= 10.0) {
             bail!("--damping should be above 0 and at most 10, found {}", self.damping);
         }
@@ -164,6 +180,18 @@ impl Args {
         Ok(match self.method {
             MethodName::Round => Method::Round,
             MethodName::Weighted => Method::Weighted,
+            MethodName::Hqq => {
+                let blocks = plan.formats.iter().filter_map(|(name, it)| Some((name, DType::parse(it)?)));
+                if let Some((name, other)) =
+                    blocks.into_iter().find(|(_, it)| it.is_block() && !hqq::suits(*it))
+                {
+                    bail!(
+                        "--method hqq chooses the zero points of groups, and {name} is to become {other}, which has none; \
+                         name a folder as the target, or choose another method"
+                    );
+                }
+                Method::Hqq(hqq::Options::default())
+            }
             MethodName::Gptq => {
                 Method::Gptq(gptq::Options { damping: self.damping, order, descent: self.descent })
             }
@@ -171,9 +199,19 @@ impl Args {
     }
 }
 
+/// Whether the user stopped the work, in a loop of ours or of the engine's.
+fn is_interrupt(error: &CompressError) -> bool {
+    use ounce_model::Error::Interrupted;
+    matches!(
+        error,
+        CompressError::Model(Interrupted) | CompressError::Engine(ounce_engine::Error::Model(Interrupted))
+    )
+}
+
 /// The folder of finished matrices beside the target, and all that they depend on.
 fn open_store(
     args: &Args,
+    steps: &[Preparation],
     model: &Model,
     plan: &Plan,
     calibration: &[Vec<u32>],
@@ -190,6 +228,7 @@ fn open_store(
         "bytes": model.weight_bytes(),
         "formats": plan.formats,
         "method": args.method,
+        "prepare": steps.iter().map(Preparation::settings).collect::<Vec<_>>(),
         "damping": args.damping,
         "act_order": args.act_order,
         "descent": args.descent,
