@@ -26,6 +26,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// For what runs inside the engine's loops and may only fail as they do.
+    pub(crate) fn into_engine(self) -> ounce_engine::Error {
+        match self {
+            Error::Model(error) => error.into(),
+            Error::Engine(error) => error,
+            other => ounce_engine::Error::Option(other.to_string()),
+        }
+    }
+
     /// An [`Error::Matrix`].
     pub fn matrix(matrix: impl Into<String>, what: impl ToString) -> Error {
         Error::Matrix { matrix: matrix.into(), what: what.to_string() }

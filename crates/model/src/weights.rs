@@ -238,6 +238,29 @@ impl Weights {
         Ok(Weights { replaced: Arc::new(replaced), ..self.clone() })
     }
 
+    /// These weights and others besides, at the end: for models that get a part more, as an output matrix of their own.
+    /// A tensor that is there already is replaced.
+    ///
+    /// # Errors
+    /// If a tensor has too few or many bytes, or replaces one of another shape.
+    pub fn extended(&self, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Weights> {
+        let (mut order, mut replaced) = (Vec::clone(&self.order), HashMap::clone(&self.replaced));
+        for (name, tensor) in tensors {
+            let other = self.info(&name).filter(|(_, shape)| *shape != tensor.shape);
+            if other.is_some() || !tensor.is_whole() {
+                return Err(Error::tensor(
+                    self.path(),
+                    name,
+                    "can't be added with such a shape and so many bytes",
+                ));
+            }
+            if replaced.insert(name.clone(), tensor).is_none() && !self.places.contains_key(&name) {
+                order.push(name);
+            }
+        }
+        Ok(Weights { order: Arc::new(order), replaced: Arc::new(replaced), ..self.clone() })
+    }
+
     /// Tensors held in memory under ounce's own names, in the order in which they were inserted.
     pub fn in_memory(source: MemorySource) -> Weights {
         let place = |name: &String| {
@@ -268,7 +291,7 @@ impl Weights {
 
     /// Whether there is such a tensor.
     pub fn contains(&self, name: &str) -> bool {
-        self.places.contains_key(name)
+        self.places.contains_key(name) || self.replaced.contains_key(name)
     }
 
     /// Stored format and shape of a tensor, without reading it.

@@ -3,6 +3,7 @@ use ounce_kernels::DType;
 use ounce_kernels::quant::{self, grid};
 
 use super::*;
+use crate::quantize::golden_tests::{floats, golden};
 use crate::quantize::moments::Collector;
 
 /// Inputs whose columns are correlated and of different size, `[tokens, n]`.
@@ -136,6 +137,23 @@ fn the_codes_are_those_of_the_paper() {
     let fixed = Fixed(scales);
     let found = fixed.feed_back(&w, grid, &hessian);
     let differ = expected.iter().zip(&found).filter(|(a, b)| a != b).count();
+    // A value halfway between two levels may fall to either side.
+    assert!(differ * 200 <= found.len(), "{differ} of {} codes differ", found.len());
+}
+
+#[test]
+fn the_codes_are_those_of_another_implementation() {
+    let golden = &golden()["gptq"];
+    let (x, w) = (floats(&golden["inputs"]), floats(&golden["weights"]));
+    let n = golden["width"].as_u64().unwrap() as usize;
+    let hessian = hessian(&x, n, &Options { descent: 0, ..Options::default() });
+    let factor = golden["scale"].as_f64().unwrap() as f32;
+    let scales = Scales { factor, second: 0.0, scales: [1; grid::PARTS], minimums: [0; grid::PARTS] };
+    let found = Fixed(scales).feed_back(&w, Grid::of(DType::Q4_0).unwrap(), &hessian);
+    let expected = floats(&golden["codes"]);
+    assert_eq!(found.len(), expected.len());
+    let differ = found.iter().zip(&expected).filter(|(a, b)| f32::from(**a) != **b).count();
+    println!("{differ} of {} codes differ", found.len());
     // A value halfway between two levels may fall to either side.
     assert!(differ * 200 <= found.len(), "{differ} of {} codes differ", found.len());
 }

@@ -16,6 +16,7 @@ use ounce_model::{Model, Tensor, Weights};
 use serde::Serialize;
 
 use super::gptq::{self, Hessian};
+use super::hqq;
 use super::moments::Collector;
 use super::plan::Plan;
 use super::store::Store;
@@ -28,6 +29,8 @@ pub enum Method {
     Round,
     /// To the nearest level of scales that fit best where inputs are large.
     Weighted,
+    /// With zero points that make outliers weigh less; group formats only, no calibration.
+    Hqq(hqq::Options),
     /// Column by column with error feedback, then coordinate descent.
     Gptq(gptq::Options),
 }
@@ -89,14 +92,15 @@ impl<'m> Quantizer<'m> {
     }
 
     /// Quantizes all that the plan names and gives the weights of the new model. `calibration` are token ids, one list a
-    /// sequence; only [`Method::Round`] can do without.
+    /// sequence; [`Method::Round`] and [`Method::Hqq`]
+    /// do without.
     ///
     /// # Errors
     /// If a weight can't be read or holds values that are no numbers, the calibration sequences are empty or don't fit
     /// the model, the store can't be written, or the observer stops the work.
     pub fn run(mut self, calibration: Vec<Vec<u32>>) -> Result<Weights> {
         match (self.method, self.importance) {
-            (Method::Round, _) => self.one_by_one(&HashMap::new())?,
+            (Method::Round | Method::Hqq(_), _) => self.one_by_one(&HashMap::new())?,
             (Method::Weighted, Some(importance)) => self.one_by_one(importance)?,
             (Method::Weighted | Method::Gptq(_), _) => self.calibrated(calibration)?,
         }
@@ -112,11 +116,7 @@ impl<'m> Quantizer<'m> {
     }
 
     fn calibrated(&mut self, calibration: Vec<Vec<u32>>) -> Result<()> {
-        if calibration.iter().all(Vec::is_empty) {
-            return Err(Error::Option(
-                "the calibration text is empty; give one with some thousand tokens".into(),
-            ));
-        }
+        not_empty(&calibration)?;
         let spec = &self.model.spec;
         let tied = spec.head.as_ref().is_some_and(|head| head.tied);
         // Token vectors that are nothing else come first, so that all layers see what is left of them.
@@ -125,9 +125,7 @@ impl<'m> Quantizer<'m> {
             self.matrix(tokens, None)?;
         }
         let current = Model { weights: self.weights.clone(), ..self.model.clone() };
-        // Inputs rounded to bf16 say as much about what matters, and tiles multiply them several times as fast.
-        let quantize = (Isa::current() == Isa::Amx).then_some(DType::BF16);
-        let mut walk = Walk::begin(&current, calibration, Mode::Fast { quantize })?;
+        let mut walk = Walk::begin(&current, calibration, mode())?;
         for index in 0..spec.layers.len() {
             if spec.layers[index].shares.is_none() {
                 for stage in self.stages(index) {
@@ -151,11 +149,7 @@ impl<'m> Quantizer<'m> {
     }
 
     fn check(&mut self) -> ounce_engine::Result<()> {
-        (self.observer)(None, self.done, self.total).map_err(|error| match error {
-            Error::Model(error) => error.into(),
-            Error::Engine(error) => error,
-            other => ounce_engine::Error::Option(other.to_string()),
-        })
+        (self.observer)(None, self.done, self.total).map_err(Error::into_engine)
     }
 
     /// The matrices of a layer by their place in it: each stage's inputs depend on the stages before.
@@ -283,12 +277,27 @@ fn quantized(
     let mut error = None;
     match (method, seen, Grid::of(dtype)) {
         (Method::Round, ..) | (_, _, None) => {
+            // Plain types leave nothing to choose.
             quant::encode_rows(dtype, &values, row, &mut bytes).map_err(text)?
         }
-        (Method::Gptq(options), Some(Seen::Pairs(hessian)), Some(grid)) => {
-            if let Some(place) = values.iter().position(|x| !x.is_finite()) {
-                return Err(format!("value {place} is {}; repair the weights first", values[place]));
+        (Method::Hqq(_), ..) if !hqq::suits(dtype) => {
+            return Err(format!(
+                "HQQ chooses the zero points of groups, which {dtype} does not have; choose a format like g4_64, or \
+                 another method"
+            ));
+        }
+        (Method::Hqq(options), _, Some(grid)) => {
+            finite(&values)?;
+            bytes = hqq::quantize(&values, grid, &options);
+            if let Some(at) = quant::check_scales(dtype, &bytes) {
+                let first = at / dtype.block_bytes() * dtype.block_len();
+                return Err(format!(
+                    "the values from {first} on are too large for {dtype}; keep this matrix as it is"
+                ));
             }
+        }
+        (Method::Gptq(options), Some(Seen::Pairs(hessian)), Some(grid)) => {
+            finite(&values)?;
             let done = gptq::quantize(&values, grid, hessian, &options);
             (bytes, error) = (done.bytes, Some(done.error));
         }
@@ -298,4 +307,27 @@ fn quantized(
         _ => grid::encode_weighted(dtype, &values, row, &[], &mut bytes).map_err(text)?,
     }
     Ok((Tensor { dtype, shape: stored.shape.clone(), data: Bytes::from(bytes) }, error))
+}
+
+/// How layers are computed for calibration.
+pub(super) fn mode() -> Mode {
+    // Inputs rounded to bf16 say as much about what matters, and tiles multiply them several times as fast.
+    Mode::Fast { quantize: (Isa::current() == Isa::Amx).then_some(DType::BF16) }
+}
+
+/// Refuses calibration without tokens.
+pub(super) fn not_empty(calibration: &[Vec<u32>]) -> Result<()> {
+    match calibration.iter().all(Vec::is_empty) {
+        true => {
+            Err(Error::Option("the calibration text is empty; give one with some thousand tokens".into()))
+        }
+        false => Ok(()),
+    }
+}
+
+fn finite(values: &[f32]) -> Result<(), String> {
+    match values.iter().position(|x| !x.is_finite()) {
+        Some(place) => Err(format!("value {place} is {}; repair the weights first", values[place])),
+        None => Ok(()),
+    }
 }

@@ -1,10 +1,11 @@
-//! What calibration remembers of a linear layer's input: the second moments of its columns.
+//! What calibration remembers of a linear layer's input: the second moments of its columns, their means and peaks.
 
 use std::collections::{HashMap, HashSet};
 
 use ounce_engine::Tap;
 use ounce_kernels::gemm::{Compute, Operand, Workspace, gemm};
 use ounce_kernels::pool::Pool;
+use rayon::prelude::*;
 
 /// Second moments of a linear layer's input of some width.
 #[derive(Debug, Clone)]
@@ -15,6 +16,10 @@ pub struct Moments {
     pub tokens: usize,
     /// Sum of the squares of each column, `[width]`.
     pub squares: Vec<f64>,
+    /// Sum of the absolute values of each column, `[width]`.
+    pub magnitudes: Vec<f64>,
+    /// Largest absolute value of each column, `[width]`.
+    pub peaks: Vec<f32>,
     /// Sum of the products of all pairs of columns, `[width, width]`; empty if only squares were asked for.
     pub products: Vec<f32>,
 }
@@ -23,7 +28,8 @@ impl Moments {
     /// Nothing seen yet.
     pub fn new(width: usize, pairs: bool) -> Moments {
         let products = if pairs { vec![0.0; width * width] } else { Vec::new() };
-        Moments { width, tokens: 0, squares: vec![0.0; width], products }
+        let (squares, magnitudes, peaks) = (vec![0.0; width], vec![0.0; width], vec![0.0; width]);
+        Moments { width, tokens: 0, squares, magnitudes, peaks, products }
     }
 
     /// Adds the vectors `x`, `[count, width]`.
@@ -32,6 +38,8 @@ impl Moments {
         self.tokens += count;
         for x in x.chunks_exact(n) {
             self.squares.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
+            self.magnitudes.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(x.abs()));
+            self.peaks.iter_mut().zip(x).for_each(|(peak, x)| *peak = peak.max(x.abs()));
         }
         if !self.products.is_empty() {
             let (left, right) = (Operand::columns(x, n), Operand::rows(x, n));
@@ -43,6 +51,27 @@ impl Moments {
     /// Mean square of each column: what an error in it costs.
     pub fn importance(&self) -> Vec<f32> {
         self.squares.iter().map(|sum| (sum / self.tokens.max(1) as f64) as f32).collect()
+    }
+
+    /// Mean absolute value of each column.
+    pub fn mean_magnitudes(&self) -> Vec<f32> {
+        self.magnitudes.iter().map(|sum| (sum / self.tokens.max(1) as f64) as f32).collect()
+    }
+
+    /// `tr(A H Aᵀ)` with H the mean of `x xᵀ`: the mean square by which outputs move where weights move by `a`,
+    /// `[rows, width]`, summed over rows.
+    ///
+    /// # Panics
+    /// If the products of pairs were not asked for, or `a` has rows of another width.
+    pub fn loss(&self, a: &[f32]) -> f64 {
+        let n = self.width;
+        assert!(self.products.len() == n * n && a.len().is_multiple_of(n), "pairs, and whole rows");
+        let mut product = vec![0.0; a.len()];
+        let (left, right) = (Operand::rows(a, n), Operand::rows(&self.products, n));
+        let (size, mut workspace) = ((a.len() / n, n, n), Workspace::default());
+        gemm(Pool::global(), Compute::F32, size, left, right, false, &mut product, n, &mut workspace);
+        let sum: f64 = a.par_iter().zip(&product).map(|(a, b)| f64::from(a * b)).sum();
+        sum / self.tokens.max(1) as f64
     }
 }
 
@@ -131,6 +160,15 @@ mod tests {
             }
             assert!((moments.squares[i] - f64::from(moments.products[i * 5 + i])).abs() < 1e-5);
         }
+        for i in 0..5 {
+            let column = || x.chunks_exact(5).map(|x| x[i].abs());
+            assert_eq!(moments.peaks[i], column().fold(0.0, f32::max));
+            assert!((moments.mean_magnitudes()[i] - column().sum::<f32>() / 7.0).abs() < 1e-6);
+        }
+        let a = [0.5, -1.0, 0.25, 2.0, -0.125];
+        let square = |x: &[f32]| x.iter().zip(a).map(|(x, a)| x * a).sum::<f32>().powi(2);
+        let expected = x.chunks_exact(5).map(square).sum::<f32>() / 7.0;
+        assert!((moments.loss(&a) - f64::from(expected)).abs() < 1e-5 * f64::from(expected));
         assert!(collector.moments("c").is_none());
     }
 }

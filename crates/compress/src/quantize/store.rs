@@ -13,6 +13,9 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
+/// Lists what a finished step stored.
+const FINISHED: &str = "finished.json";
+
 /// A folder of finished matrices.
 #[derive(Debug)]
 pub struct Store {
@@ -51,6 +54,25 @@ impl Store {
             Err(_) => write(&path, format!("{settings:#}\n").as_bytes())?,
         }
         Ok(Store { folder: folder.to_path_buf(), _lock: lock })
+    }
+
+    /// A folder within for a step of the work whose weights later steps depend on.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn part(&self, name: &str, settings: &Value) -> Result<Store> {
+        Store::open(&self.folder.join(name), settings)
+    }
+
+    /// The names of all that a finished step stored.
+    pub(super) fn finished(&self) -> Option<Vec<String>> {
+        serde_json::from_slice(&fs::read(self.folder.join(FINISHED)).ok()?).ok()
+    }
+
+    /// Notes that a step is finished.
+    pub(super) fn finish(&self, names: &[String]) -> Result<()> {
+        let text = serde_json::to_string(names).map_err(|error| Error::matrix(FINISHED, error))?;
+        write(&self.folder.join(FINISHED), text.as_bytes())
     }
 
     /// A matrix that was finished before.

@@ -3,6 +3,7 @@
 pub(super) mod allocation;
 mod closing;
 pub(super) mod formats;
+mod prepare;
 pub(super) mod texts;
 
 use std::collections::HashMap;
@@ -12,7 +13,9 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use ounce_compress::Error as CompressError;
 use ounce_compress::quantize::gptq::{self, Order};
-use ounce_compress::quantize::{Finished, Method, Plan, Quantizer, Store, Unit, imatrix, sensitivity, units};
+use ounce_compress::quantize::{
+    Finished, Method, Plan, Preparation, Quantizer, Store, Unit, hqq, imatrix, sensitivity, units,
+};
 use ounce_kernels::DType;
 use ounce_model::Model;
 use ounce_model::formats::imatrix::Imatrix;
@@ -40,10 +43,13 @@ Examples:
   ounce quantize ./folder -o model.gguf --type q4_k --dry-run       formats and the exact size, without work
   ounce quantize ./folder -o model.gguf --method weighted --imatrix imatrix.gguf
   ounce quantize ./folder -o model.gguf --method round              what llama-quantize would write
+  ounce quantize ./folder -o small --bits 4 --method hqq            groups in seconds, without any text
+  ounce quantize ./folder -o model.gguf --type q4_0 --prepare rotate --prepare awq
 Each matrix is rounded column by column, later columns answering the errors of earlier ones on calibration text
 (GPTQ), and then mended code by code. Layers are done one behind the other, each on what the quantized ones before
-it give. A run that is stopped goes on where it stopped when the same command is given again. The table at the end
-compares with the original on text that calibration did not see.")]
+it give. What --prepare names is done to the weights before, and folded into them: the model computes the same at the
+same cost, and loses less when it is rounded. A run that is stopped goes on where it stopped when the same command is
+given again. The table at the end compares with the original on text that calibration did not see.")]
 pub struct Args {
     #[arg(help = source::MODEL_HELP)]
     model: String,
@@ -55,6 +61,8 @@ pub struct Args {
     /// How values become codes
     #[arg(long, value_enum, value_name = "METHOD", default_value = "gptq")]
     method: MethodName,
+    #[command(flatten)]
+    prepare: prepare::PrepareArgs,
     /// Share of the mean of the inputs' second moments that is added to their diagonal
     #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
     damping: f32,
@@ -88,6 +96,8 @@ pub enum MethodName {
     Round,
     /// To the nearest, with scales that fit best where inputs are large
     Weighted,
+    /// To the nearest, with zero points and scales for which outliers weigh less, without text; folders only
+    Hqq,
     /// Column by column with error feedback, then mended code by code
     Gptq,
 }
@@ -98,6 +108,7 @@ struct Report<'a> {
     model: String,
     target: &'a Path,
     method: MethodName,
+    prepare: Vec<&'static str>,
     calibration_tokens: usize,
     matrices: Vec<Finished>,
     seconds: f64,
@@ -115,42 +126,52 @@ pub(super) fn is_gguf(target: &Path) -> bool {
 /// If the target exists, a format does not fit, calibration is impossible, or reading or writing fails.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let model = source::open(&args.model)?;
-    let units = units(&model)?;
+    let steps = args.prepare.steps()?;
+    if args.imatrix.is_some() && !steps.is_empty() {
+        bail!(
+            "an importance matrix tells of inputs as they were, and --prepare changes them; leave out one of the two"
+        );
+    }
+    let shaped = prepare::shaped(&steps, &model)?;
+    let units = units(&shaped)?;
     let options = WriteOptions { overwrite: args.force, ..WriteOptions::default() };
     let budget = args.formats.budget()?;
-    let calibration = match args.method {
-        _ if args.save_imatrix.is_some() && !args.dry_run => args.texts.calibration(&model)?,
-        MethodName::Round if budget.is_none() => Vec::new(),
-        MethodName::Weighted if args.imatrix.is_some() && budget.is_none() => Vec::new(),
-        _ if args.dry_run && budget.is_none() => Vec::new(),
-        _ => args.texts.calibration(&model)?,
+    let calibration = match args.looks(&steps) || budget.is_some() {
+        true => args.texts.calibration(&model)?,
+        false => Vec::new(),
     };
     let plan = match budget {
-        None => args.formats.plan(&model, &units, &args.output)?,
+        None => args.formats.plan(&shaped, &units, &args.output)?,
         Some(budget) => {
-            let table = Table::measure(&model, &units, is_gguf(&args.output), &calibration)?;
-            table.plan(&model, &units, &args.formats, &args.output, &options, budget)?
+            let table = Table::measure(&shaped, &units, is_gguf(&args.output), &calibration)?;
+            table.plan(&shaped, &units, &args.formats, &args.output, &options, budget)?
         }
     };
-    let forecast = forecast(&plan.placeholder(&model)?, &args.output, &options)?;
+    let method = args.method(&plan)?;
+    let mut forecast = forecast(&plan.placeholder(&shaped)?, &args.output, &options)?;
     if args.dry_run {
-        return print_plan(&model, &units, &plan, &forecast, &args.output, globals);
+        return print_plan(&shaped, &units, &plan, &forecast, &args.output, globals);
     }
-    let method = args.method()?;
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let importance = args.importance(&model)?;
     if let Some(path) = &args.save_imatrix {
         save_imatrix(path, &model, &calibration, args.texts.name())?;
     }
     let start = Instant::now();
-    let (store, folder) = open_store(&args, &model, &plan, &calibration)?;
-    let (weights, matrices) = quantize(&model, &plan, method, importance.as_ref(), &store, calibration)
-        .map_err(|error| match matches!(error, CompressError::Model(ounce_model::Error::Interrupted)) {
-            true => anyhow::Error::from(crate::failure::Interrupted)
-                .context(format!("the same command goes on from what is in {}", folder.display())),
-            false => error.into(),
-        })?;
-    let quantized = Model { weights, ..model.clone() };
+    let (store, folder) = open_store(&args, &steps, &model, &plan, &calibration)?;
+    let goes_on = |error: CompressError| match is_interrupt(&error) {
+        true => anyhow::Error::from(crate::failure::Interrupted)
+            .context(format!("the same command goes on from what is in {}", folder.display())),
+        false => error.into(),
+    };
+    let prepared = prepare::apply(&steps, shaped, &plan, &calibration, &store).map_err(goes_on)?;
+    if !steps.is_empty() {
+        // Norms that changed may no longer fit the format in which a folder stores them with the rest.
+        forecast = self::forecast(&plan.placeholder(&prepared)?, &args.output, &options)?;
+    }
+    let (weights, matrices) =
+        quantize(&prepared, &plan, method, importance.as_ref(), &store, calibration).map_err(goes_on)?;
+    let quantized = Model { weights, ..prepared };
     let bytes = write(&quantized, &args.output, &options)?;
     if bytes != forecast.bytes {
         bail!(
@@ -167,6 +188,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         model: args.model.clone(),
         target: &args.output,
         method: args.method,
+        prepare: steps.iter().map(Preparation::name).collect(),
         calibration_tokens,
         matrices,
         seconds,
@@ -182,6 +204,18 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 }
 
 impl Args {
+    /// Whether a text is to be looked at before anything is written.
+    fn looks(&self, steps: &[Preparation]) -> bool {
+        let by_method = match self.method {
+            MethodName::Round | MethodName::Hqq => false,
+            MethodName::Weighted => self.imatrix.is_none(),
+            MethodName::Gptq => true,
+        };
+        let needed =
+            by_method || self.save_imatrix.is_some() || steps.iter().any(Preparation::needs_calibration);
+        needed && !self.dry_run
+    }
+
     /// What `--imatrix` says.
     fn importance(&self, model: &Model) -> anyhow::Result<Option<HashMap<String, Vec<f32>>>> {
         let Some(path) = &self.imatrix else { return Ok(None) };
@@ -194,7 +228,7 @@ impl Args {
         Ok(Some(imatrix::importance(&file, model).with_context(|| path.display().to_string())?))
     }
 
-    fn method(&self) -> anyhow::Result<Method> {
+    fn method(&self, plan: &Plan) -> anyhow::Result<Method> {
         if !(self.damping > 0.0 && self.damping <= 10.0) {
             bail!("--damping should be above 0 and at most 10, found {}", self.damping);
         }
@@ -202,6 +236,18 @@ impl Args {
         Ok(match self.method {
             MethodName::Round => Method::Round,
             MethodName::Weighted => Method::Weighted,
+            MethodName::Hqq => {
+                let blocks = plan.formats.iter().filter_map(|(name, it)| Some((name, DType::parse(it)?)));
+                if let Some((name, other)) =
+                    blocks.into_iter().find(|(_, it)| it.is_block() && !hqq::suits(*it))
+                {
+                    bail!(
+                        "--method hqq chooses the zero points of groups, and {name} is to become {other}, which has none; \
+                         name a folder as the target, or choose another method"
+                    );
+                }
+                Method::Hqq(hqq::Options::default())
+            }
             MethodName::Gptq => {
                 Method::Gptq(gptq::Options { damping: self.damping, order, descent: self.descent })
             }
@@ -222,9 +268,19 @@ fn save_imatrix(path: &Path, model: &Model, calibration: &[Vec<u32>], dataset: &
     Ok(())
 }
 
+/// Whether the user stopped the work, in a loop of ours or of the engine's.
+fn is_interrupt(error: &CompressError) -> bool {
+    use ounce_model::Error::Interrupted;
+    matches!(
+        error,
+        CompressError::Model(Interrupted) | CompressError::Engine(ounce_engine::Error::Model(Interrupted))
+    )
+}
+
 /// The folder of finished matrices beside the target, and all that they depend on.
 fn open_store(
     args: &Args,
+    steps: &[Preparation],
     model: &Model,
     plan: &Plan,
     calibration: &[Vec<u32>],
@@ -241,6 +297,7 @@ fn open_store(
         "bytes": model.weight_bytes(),
         "formats": plan.formats,
         "method": args.method,
+        "prepare": steps.iter().map(Preparation::settings).collect::<Vec<_>>(),
         "damping": args.damping,
         "act_order": args.act_order,
         "descent": args.descent,
