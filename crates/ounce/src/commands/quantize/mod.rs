@@ -286,6 +286,10 @@ fn open_store(
     calibration: &[Vec<u32>],
 ) -> anyhow::Result<(Store, PathBuf)> {
     let name = args.output.file_name().with_context(|| format!("{} names no file", args.output.display()))?;
+    let parent = args.output.parent().filter(|it| !it.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|it| !it.is_dir()) {
+        bail!("{}: there is no such folder; make it first", parent.display());
+    }
     let folder = args.output.with_file_name(format!(".{}.partial", name.to_string_lossy()));
     // A sum over all ids that depends on their order.
     let text = calibration.iter().flatten().fold(0xcbf2_9ce4_8422_2325u64, |hash, &id| {
