@@ -1,6 +1,7 @@
 //! Fewer bits a number, or cheaper arithmetic on them.
 
 mod descent;
+pub mod efficient_qat;
 mod factor;
 pub mod gptq;
 pub mod l_mul;

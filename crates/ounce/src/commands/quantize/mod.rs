@@ -3,12 +3,14 @@
 mod closing;
 mod formats;
 mod texts;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use ounce_compress::Error as CompressError;
+use ounce_compress::quantize::efficient_qat::block_ap::Trained;
 use ounce_compress::quantize::gptq::{self, Order};
 use ounce_compress::quantize::{Finished, Method, Plan, Quantizer, Store, Unit, units};
 use ounce_kernels::DType;
@@ -32,6 +34,7 @@ Examples:
   ounce quantize ./folder -o model.gguf --type q3_k --keep 'blk.*.attn_v.weight=q5_k' --keep output.weight=q8_0
   ounce quantize ./folder -o model.gguf --type q4_k --dry-run       formats and the exact size, without work
   ounce quantize ./folder -o model.gguf --method round              what llama-quantize would write
+  ounce quantize ./folder -o small --bits 2 --group 64 --train both
 Each matrix is rounded column by column, later columns answering the errors of earlier ones on calibration text
 (GPTQ), and then mended code by code. Layers are done one behind the other, each on what the quantized ones before
 it give. A run that is stopped goes on where it stopped when the same command is given again. The table at the end
@@ -56,6 +59,8 @@ pub struct Args {
     /// Rounds of mending codes after GPTQ; 0 leaves what GPTQ gave
     #[arg(long, value_name = "N", default_value_t = 4)]
     descent: usize,
+    #[command(flatten)]
+    training: training::TrainingArgs,
     #[command(flatten)]
     texts: texts::TextArgs,
     /// Replace what is at the target
@@ -86,6 +91,8 @@ struct Report<'a> {
     method: MethodName,
     calibration_tokens: usize,
     matrices: Vec<Finished>,
+    #[serde(flatten)]
+    training: training::Report,
     seconds: f64,
     #[serde(flatten)]
     closing: closing::Closing,
@@ -109,22 +116,29 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         return print_plan(&model, &units, &plan, &forecast, &args.output, globals);
     }
     let method = args.method()?;
+    args.training.check(&plan)?;
     let calibration = match args.method {
-        MethodName::Round => Vec::new(),
+        MethodName::Round if !args.training.is_asked() => Vec::new(),
         _ => args.texts.calibration(&model)?,
     };
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let start = Instant::now();
     let (store, folder) = open_store(&args, &model, &plan, &calibration)?;
+    let explained = |error| match matches!(error, CompressError::Model(ounce_model::Error::Interrupted)) {
+        true => anyhow::Error::from(crate::failure::Interrupted)
+            .context(format!("the same command goes on from what is in {}", folder.display())),
+        false => error.into(),
+    };
+    let mut training = training::Report::default();
+    let sequences = if args.training.scales() { calibration.clone() } else { Vec::new() };
+    let work = Work { plan: &plan, method, store: &store, training: &args.training };
     let (weights, matrices) =
-        quantize(&model, &plan, method, &store, calibration).map_err(|error| {
-            match matches!(error, CompressError::Model(ounce_model::Error::Interrupted)) {
-                true => anyhow::Error::from(crate::failure::Interrupted)
-                    .context(format!("the same command goes on from what is in {}", folder.display())),
-                false => error.into(),
-            }
-        })?;
-    let quantized = Model { weights, ..model.clone() };
+        work.quantize(&model, calibration, &mut training.layers).map_err(explained)?;
+    let mut quantized = Model { weights, ..model.clone() };
+    if args.training.scales() {
+        let tuned = args.training.tune(&quantized, &sequences).map_err(explained)?;
+        (quantized.weights, training.step_sizes) = (tuned.0, Some(tuned.1));
+    }
     let bytes = write(&quantized, &args.output, &options)?;
     if bytes != forecast.bytes {
         bail!(
@@ -143,12 +157,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         method: args.method,
         calibration_tokens,
         matrices,
+        training,
         seconds,
         closing,
     };
     if globals.json {
         output::json(&report)?;
     } else {
+        report.training.print()?;
         report.closing.print()?;
         output::line(format!("{}: {} in {seconds:.0} s", args.output.display(), sizes::bytes(bytes)))?;
     }
@@ -193,34 +209,53 @@ fn open_store(
         "damping": args.damping,
         "act_order": args.act_order,
         "descent": args.descent,
+        "training": args.training.settings(),
         "calibration": format!("{text:016x}"),
     });
     Ok((Store::open(&folder, &settings)?, folder))
 }
 
-/// Quantizes with a bar, and a line for each matrix with its error.
-fn quantize(
-    model: &Model,
-    plan: &Plan,
+/// How a model is quantized.
+struct Work<'w> {
+    plan: &'w Plan,
     method: Method,
-    store: &Store,
-    calibration: Vec<Vec<u32>>,
-) -> ounce_compress::Result<(ounce_model::Weights, Vec<Finished>)> {
-    let watch = Watch::start();
-    let mut bar = Progress::new("quantizing", Counted::Share);
-    let mut matrices = Vec::new();
-    let mut observer = |finished: Option<&Finished>, done: u64, total: u64| {
-        bar.set(done, total);
-        if let Some(finished) = finished {
-            let error = finished.error.map(|it| format!(", error {:.3} %", it * 100.0)).unwrap_or_default();
-            tracing::info!("{}: {}{error}, {:.1} s", finished.matrix, finished.dtype, finished.seconds);
-            bar.say(&format!("{}{error}", finished.matrix));
-            matrices.push(finished.clone());
+    store: &'w Store,
+    training: &'w training::TrainingArgs,
+}
+
+impl Work<'_> {
+    /// Quantizes with a bar, and a line for each matrix and trained layer with its error.
+    fn quantize(
+        &self,
+        model: &Model,
+        calibration: Vec<Vec<u32>>,
+        layers: &mut Vec<Trained>,
+    ) -> ounce_compress::Result<(ounce_model::Weights, Vec<Finished>)> {
+        let watch = Watch::start();
+        let mut bar = Progress::new("quantizing", Counted::Share);
+        let mut matrices = Vec::new();
+        let mut observer = |finished: Option<&Finished>, done: u64, total: u64| {
+            bar.set(done, total);
+            if let Some(finished) = finished {
+                let error =
+                    finished.error.map(|it| format!(", error {:.3} %", it * 100.0)).unwrap_or_default();
+                tracing::info!("{}: {}{error}, {:.1} s", finished.matrix, finished.dtype, finished.seconds);
+                bar.say(&format!("{}{error}", finished.matrix));
+                matrices.push(finished.clone());
+            }
+            Ok(watch.check()?)
+        };
+        let mut on_layer = |trained: &Trained| {
+            tracing::info!("{}, {:.1} s", training::line(trained), trained.seconds);
+            layers.push(*trained);
+        };
+        let mut quantizer = Quantizer::new(model, self.plan, self.method, self.store, &mut observer);
+        if let Some(options) = self.training.blocks() {
+            quantizer = quantizer.with_training(options, &mut on_layer);
         }
-        Ok(watch.check()?)
-    };
-    let weights = Quantizer::new(model, plan, method, store, &mut observer).run(calibration)?;
-    Ok((weights, matrices))
+        let weights = quantizer.run(calibration)?;
+        Ok((weights, matrices))
+    }
 }
 
 fn forecast(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Result<Forecast> {
