@@ -45,8 +45,13 @@ fn gradients_of_step_sizes_are_those_of_finite_differences() {
     assert_eq!(trained.len(), 2 * 6, "step sizes and nothing else");
     for at in trained {
         let param = &net.params()[at];
-        let (place, gradient) =
-            param.grad.iter().copied().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs())).expect("some");
+        let (place, gradient) = param
+            .grad
+            .iter()
+            .copied()
+            .enumerate()
+            .max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()))
+            .expect("some");
         let (name, step) = (param.name.clone(), param.value[place]);
         let mut at_factor = |factor: f32| {
             net.params_mut()[at].value[place] = step * factor;
@@ -68,8 +73,14 @@ fn a_network_gives_out_the_step_sizes_that_it_computes_with() {
     let batch = batch("llama", false);
     let before = sum(&mut net, &batch);
     let name = "layers.1.feed_forward.up.weight";
-    assert_eq!(*net.model().expect("whole").weights.get(name).expect("there").data, *model.weights.get(name).expect("there").data);
-    net.params_mut().iter_mut().filter(|it| it.is_trainable()).for_each(|it| it.value.iter_mut().for_each(|step| *step *= 1.1));
+    assert_eq!(
+        *net.model().expect("whole").weights.get(name).expect("there").data,
+        *model.weights.get(name).expect("there").data
+    );
+    net.params_mut()
+        .iter_mut()
+        .filter(|it| it.is_trainable())
+        .for_each(|it| it.value.iter_mut().for_each(|step| *step *= 1.1));
     assert_eq!(sum(&mut net, &batch), before, "not stored yet");
     net.store_steps();
     let after = sum(&mut net, &batch);
@@ -101,9 +112,12 @@ fn distance(out: &mut [f32], target: &[f32]) -> f64 {
 fn gradients_of_one_layer_are_those_of_finite_differences() {
     for name in ["llama", "gemma2", "gpt_neox", "mixtral"] {
         let model = Model::open(golden().join("models").join(name)).expect("golden");
-        let mut layer = OneLayer::new(&model, 1, Options::default(), &|name| name.ends_with(".weight")).expect("reads");
+        let mut layer =
+            OneLayer::new(&model, 1, Options::default(), &|name| name.ends_with(".weight")).expect("reads");
         let lengths = [5, 7];
-        let wave = |count: usize, speed: f32| -> Vec<f32> { (0..count).map(|at| (at as f32 * speed).sin()).collect() };
+        let wave = |count: usize, speed: f32| -> Vec<f32> {
+            (0..count).map(|at| (at as f32 * speed).sin()).collect()
+        };
         let count = 12 * model.spec.hidden_size;
         let (x, target) = (wave(count, 0.7), wave(count, 0.3));
         layer.accumulate(&x, &lengths, |out| distance(out, &target));
@@ -113,8 +127,13 @@ fn gradients_of_one_layer_are_those_of_finite_differences() {
             if !param.is_trainable() || param.shape.len() != 2 {
                 continue;
             }
-            let (place, gradient) =
-                param.grad.iter().copied().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs())).expect("some");
+            let (place, gradient) = param
+                .grad
+                .iter()
+                .copied()
+                .enumerate()
+                .max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()))
+                .expect("some");
             let (what, value) = (param.name.clone(), param.value[place]);
             let mut with = |change: f32| {
                 layer.params_mut()[at].value[place] = value + change;

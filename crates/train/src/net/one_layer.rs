@@ -81,12 +81,7 @@ impl OneLayer {
     ///
     /// # Panics
     /// If `x` is not so many tokens.
-    pub fn accumulate<T>(
-        &mut self,
-        x: &[f32],
-        lengths: &[usize],
-        loss: impl FnOnce(&mut [f32]) -> T,
-    ) -> T {
+    pub fn accumulate<T>(&mut self, x: &[f32], lengths: &[usize], loss: impl FnOnce(&mut [f32]) -> T) -> T {
         let balance = self.options.balance;
         let (layer, mut cx) = self.context(lengths, balance);
         let x = cx.copy(x);

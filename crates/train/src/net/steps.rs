@@ -122,9 +122,7 @@ pub(super) fn backward(index: usize, x: &[f32], dy: &[f32], cx: &mut Context<'_>
             let mut codes = [0; LARGEST_GROUP];
             let codes = &mut codes[..group];
             let blocks = bytes[row * groups * dtype.block_bytes()..].chunks_exact(dtype.block_bytes());
-            for ((sum, block), dw) in
-                grad.iter_mut().zip(blocks).zip(dw[row * input..].chunks_exact(group))
-            {
+            for ((sum, block), dw) in grad.iter_mut().zip(blocks).zip(dw[row * input..].chunks_exact(group)) {
                 let (_, zero) = read_block(bits, block, codes);
                 let zero = f32::from(zero);
                 *sum += codes.iter().zip(dw).map(|(&code, dw)| (f32::from(code) - zero) * dw).sum::<f32>();

@@ -49,11 +49,11 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            epochs: 8,
-            tokens: 512,
-            weight_rate: 0.01,
-            step_rate: 0.01,
-            zero_rate: 0.01,
+            epochs: 4,
+            tokens: 256,
+            weight_rate: 0.003,
+            step_rate: 0.004,
+            zero_rate: 0.0005,
             start: Start::Codes,
         }
     }

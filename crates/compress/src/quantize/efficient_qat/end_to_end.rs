@@ -34,7 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { epochs: 2, tokens: 1024, rate: 0.002 }
+        Options { epochs: 2, tokens: 512, rate: 0.005 }
     }
 }
 

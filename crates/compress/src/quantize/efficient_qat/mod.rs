@@ -7,6 +7,13 @@
 //! - [`end_to_end`]: codes and zero points frozen, all step sizes together, on the next token.
 //!
 //! Both begin where another quantizer ends, GPTQ as a rule, and give the same formats back.
+//!
+//! Measured on the tiny built-in model at 2 bits in groups of 64: perplexity 22.9 rounded, 2.94 by GPTQ, 2.18 with Block-AP behind
+//! it, 1.90 with E2E-QP behind that, 1.54 of the original. In the settings that were tried, weights that begin in the cell of GPTQ's code but as near to the
+//! original as that allows ([`Start::Codes`]) ended nearer than those that begin at the original or at the stored value. Zero points
+//! are best left to stay where they are: at rates that let them jump, all layers ended worse. At 4 bits nothing is left to
+//! gain for tales; E2E-QP lowers the perplexity a little and moves predictions away from the original's (KL 0.0035 to 0.0064),
+//! for it learns the text, not the original.
 
 mod adam;
 pub mod block_ap;
@@ -14,9 +21,27 @@ pub mod end_to_end;
 pub mod memory;
 pub mod quantizer;
 
+mod demonstrate;
+
+use ounce_eval::method::{Family, Method};
 use serde::Serialize;
 
 use crate::{Error, Result};
+
+const NUMBER: u16 = 75;
+
+/// The method's entry in the catalogue.
+pub const METHOD: Method = Method {
+    number: NUMBER,
+    name: "EfficientQAT",
+    family: Family::Quantization,
+    paper: "EfficientQAT: Efficient Quantization-Aware Training for Large Language Models",
+    arxiv: Some("2407.11062"),
+    gives: "Weights are trained at 2 to 4 bits block after block, so memory never holds more than one block in training, and then the step sizes are tuned together.",
+    claim: "2-bit Llama-2-70B in 41 hours on one 80 GB card, less than 3 points below full precision (69.48 against 72.41).",
+    command: Some("ounce quantize MODEL -o FOLDER --bits 2 --group 64 --train both"),
+    demonstrate: Some(demonstrate::demonstrate),
+};
 
 /// Where a weight begins, between the original and what it was quantized to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]

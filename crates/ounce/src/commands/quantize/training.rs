@@ -18,7 +18,7 @@ pub struct TrainingArgs {
     /// Train what was quantized, on the calibration text (EfficientQAT); for folders, most useful with 2 or 3 bits
     #[arg(long, value_enum, value_name = "PHASES")]
     train: Option<Phases>,
-    /// Passes over the calibration text in each phase [default: 8 for blocks, 2 for scales]
+    /// Passes over the calibration text in each phase [default: 4 for blocks, 2 for scales]
     #[arg(long, value_name = "N", requires = "train", value_parser = clap::value_parser!(u16).range(1..=1000))]
     train_epochs: Option<u16>,
 }
@@ -70,10 +70,11 @@ impl TrainingArgs {
     /// # Errors
     /// If training is asked for and nothing of the plan is in groups.
     pub fn check(&self, plan: &Plan) -> anyhow::Result<()> {
-        let grouped =
-            |name: &String| plan.dtype(name).is_some_and(|dtype| dtype.group_shape().is_some());
+        let grouped = |name: &String| plan.dtype(name).is_some_and(|dtype| dtype.group_shape().is_some());
         if self.is_asked() && !plan.formats.keys().any(grouped) {
-            bail!("--train needs matrices in groups such as g2_64, which folders hold; name a folder as the target");
+            bail!(
+                "--train needs matrices in groups such as g2_64, which folders hold; name a folder as the target"
+            );
         }
         Ok(())
     }
