@@ -12,6 +12,9 @@ pub enum Error {
     /// The model can't be run.
     #[error(transparent)]
     Engine(#[from] ounce_engine::Error),
+    /// The model can't be trained.
+    #[error(transparent)]
+    Train(#[from] ounce_train::Error),
     /// A weight can't be put into its new form.
     #[error("{matrix}: {what}")]
     Matrix {

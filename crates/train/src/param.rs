@@ -14,6 +14,8 @@ pub enum ParamKind {
     Norm,
     /// A bias.
     Bias,
+    /// The step sizes of a matrix in groups whose codes are frozen, `[out, in / group]`.
+    Steps,
 }
 
 /// A weight, row-major, with its gradient.

@@ -1,7 +1,8 @@
 //! Quantizing a whole model: matrix by matrix, or layer by layer behind what is already quantized.
 //!
 //! No more than a layer's weights, its Hessians and the hidden states of the calibration tokens are in memory; finished
-//! matrices go to a [`Store`] and are mapped from there.
+//! matrices go to a [`Store`] and are mapped from there. Layers that are trained behind that ([`block_ap`]) have the hidden
+//! states of the original model beside them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use ounce_model::storage::Bytes;
 use ounce_model::{Model, Tensor, Weights};
 use serde::Serialize;
 
+use super::efficient_qat::block_ap::{self, Streams, Trained};
 use super::gptq::{self, Hessian};
 use super::hqq;
 use super::moments::Collector;
@@ -58,6 +60,9 @@ fn name_of<S: serde::Serializer>(dtype: &DType, serializer: S) -> Result<S::Ok, 
 /// Is told of every finished matrix and of the values done and in all; may stop the work.
 pub type Observer<'o> = &'o mut dyn FnMut(Option<&Finished>, u64, u64) -> Result<()>;
 
+/// Is told of every layer that was trained.
+pub type TrainedObserver<'o> = &'o mut dyn FnMut(&Trained);
+
 /// A model on its way to fewer bits.
 pub struct Quantizer<'m> {
     model: &'m Model,
@@ -69,6 +74,7 @@ pub struct Quantizer<'m> {
     done: u64,
     total: u64,
     observer: Observer<'m>,
+    training: Option<(block_ap::Options, TrainedObserver<'m>)>,
 }
 
 impl<'m> Quantizer<'m> {
@@ -83,12 +89,39 @@ impl<'m> Quantizer<'m> {
         let shapes = plan.formats.keys().filter_map(|name| model.weights.info(name));
         let total = shapes.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
         let weights = model.weights.clone();
-        Quantizer { model, plan, method, store, importance: None, weights, done: 0, total, observer }
+        Quantizer {
+            model,
+            plan,
+            method,
+            store,
+            importance: None,
+            weights,
+            done: 0,
+            total,
+            observer,
+            training: None,
+        }
     }
 
     /// With mean squares of the inputs by matrix, which [`Method::Weighted`] then takes in the place of calibration.
+    #[must_use]
     pub fn with_importance(self, importance: &'m HashMap<String, Vec<f32>>) -> Quantizer<'m> {
         Quantizer { importance: Some(importance), ..self }
+    }
+
+    /// Trains each layer's matrices in groups once they are quantized, before the next layer's turn. Work on a value counts
+    /// once more for each epoch.
+    #[must_use]
+    pub fn with_training(
+        mut self,
+        options: block_ap::Options,
+        observer: TrainedObserver<'m>,
+    ) -> Quantizer<'m> {
+        for index in 0..self.model.spec.layers.len() {
+            self.total += self.training_work(index, &options);
+        }
+        self.training = Some((options, observer));
+        self
     }
 
     /// Quantizes all that the plan names and gives the weights of the new model. `calibration` are token ids, one list a
@@ -99,10 +132,11 @@ impl<'m> Quantizer<'m> {
     /// If a weight can't be read or holds values that are no numbers, the calibration sequences are empty or don't fit
     /// the model, the store can't be written, or the observer stops the work.
     pub fn run(mut self, calibration: Vec<Vec<u32>>) -> Result<Weights> {
+        let alone = self.training.is_none();
         match (self.method, self.importance) {
-            (Method::Round | Method::Hqq(_), _) => self.one_by_one(&HashMap::new())?,
-            (Method::Weighted, Some(importance)) => self.one_by_one(importance)?,
-            (Method::Weighted | Method::Gptq(_), _) => self.calibrated(calibration)?,
+            (Method::Round | Method::Hqq(_), _) if alone => self.one_by_one(&HashMap::new())?,
+            (Method::Weighted, Some(importance)) if alone => self.one_by_one(importance)?,
+            _ => self.calibrated(calibration)?,
         }
         Ok(self.weights)
     }
@@ -125,6 +159,11 @@ impl<'m> Quantizer<'m> {
             self.matrix(tokens, None)?;
         }
         let current = Model { weights: self.weights.clone(), ..self.model.clone() };
+        let lengths: Vec<usize> = calibration.iter().map(Vec::len).collect();
+        let mut originals = match self.training {
+            Some(_) => Some(Walk::begin(self.model, calibration.clone(), mode())?),
+            None => None,
+        };
         let mut walk = Walk::begin(&current, calibration, mode())?;
         for index in 0..spec.layers.len() {
             if spec.layers[index].shares.is_none() {
@@ -132,9 +171,16 @@ impl<'m> Quantizer<'m> {
                     self.stage(&stage, Some(&mut walk))?;
                 }
             }
+            if let Some(originals) = &mut originals {
+                let weights = self.model.weights.clone();
+                originals.advance(&weights, |_| self.check())?;
+                let (input, target) = (walk.hidden(), originals.hidden());
+                self.train(index, &Streams { input, target, lengths: &lengths })?;
+            }
             let weights = self.weights.clone();
             walk.advance(&weights, |_| self.check())?;
         }
+        drop(originals);
         let head = if tied { tokens } else { "head.weight" };
         let rest: Vec<String> =
             self.plan.formats.keys().filter(|name| !name.starts_with("layers.")).cloned().collect();
@@ -150,6 +196,65 @@ impl<'m> Quantizer<'m> {
 
     fn check(&mut self) -> ounce_engine::Result<()> {
         (self.observer)(None, self.done, self.total).map_err(Error::into_engine)
+    }
+
+    /// The matrices of a layer that can be trained; none of one that uses another's.
+    fn trainable(&self, layer: usize) -> Vec<String> {
+        let prefix = format!("layers.{layer}.");
+        let own = self.model.spec.layers[layer].shares.is_none();
+        let grouped = |name: &&String| self.plan.dtype(name).is_some_and(|it| it.group_shape().is_some());
+        let names = self.plan.formats.keys().filter(|name| own && name.starts_with(&prefix));
+        names.filter(grouped).cloned().collect()
+    }
+
+    fn training_work(&self, layer: usize, options: &block_ap::Options) -> u64 {
+        let values = |name: &String| self.model.weights.info(name).map_or(0, |it| it.1.iter().product());
+        (self.trainable(layer).iter().map(values).sum::<usize>() * options.epochs) as u64
+    }
+
+    /// Trains the matrices of a layer, or takes them over from an earlier run.
+    fn train(&mut self, layer: usize, streams: &Streams<'_>) -> Result<()> {
+        let names = self.trainable(layer);
+        let Some((options, _)) = self.training.as_ref().filter(|_| !names.is_empty()) else { return Ok(()) };
+        let (options, work) = (*options, self.training_work(layer, options));
+        let kept = |name: &String| format!("{name}.trained");
+        let known: Option<Vec<Tensor>> = (names.iter())
+            .map(|name| {
+                let (_, shape) = self.model.weights.info(name)?;
+                Some(self.store.get(&kept(name), self.plan.dtype(name)?, shape)?.0)
+            })
+            .collect();
+        let note = format!("layers.{layer}.trained");
+        let (tensors, trained) = match (known, self.store.note::<Trained>(&note)) {
+            (Some(tensors), Some(trained)) => {
+                let named = names.iter().cloned().zip(tensors).collect();
+                (named, Trained { resumed: true, seconds: 0.0, ..trained })
+            }
+            _ => {
+                let model = Model { weights: self.weights.clone(), ..self.model.clone() };
+                let (done, total, observer) = (self.done, self.total, &mut self.observer);
+                let mut progress = |share: f64| observer(None, done + (share * work as f64) as u64, total);
+                let original = &self.model.weights;
+                let (tensors, trained) =
+                    block_ap::train(&model, original, layer, &names, streams, &options, &mut progress)?;
+                let stored: Result<Vec<(String, Tensor)>> = (tensors.into_iter())
+                    .map(|(name, tensor)| {
+                        let tensor = self.store.put(&kept(&name), &tensor, None)?;
+                        Ok((name, tensor))
+                    })
+                    .collect();
+                let stored = stored?;
+                // The note comes last: with it the layer counts as trained.
+                self.store.put_note(&note, &trained)?;
+                (stored, trained)
+            }
+        };
+        self.done += work;
+        self.weights = self.weights.replaced(tensors)?;
+        if let Some((_, observer)) = &mut self.training {
+            observer(&trained);
+        }
+        (self.observer)(None, self.done, self.total)
     }
 
     /// The matrices of a layer by their place in it: each stage's inputs depend on the stages before.
@@ -172,7 +277,8 @@ impl<'m> Quantizer<'m> {
     /// Quantizes matrices that need nothing of each other.
     fn stage(&mut self, names: &[String], walk: Option<&mut Walk>) -> Result<()> {
         let finished = |name: &String| self.finished(name).is_some();
-        let (Some(walk), false) = (walk, names.iter().all(finished)) else {
+        let blind = matches!(self.method, Method::Round) || names.iter().all(finished);
+        let (Some(walk), false) = (walk, blind) else {
             return names.iter().try_for_each(|name| self.matrix(name, None));
         };
         let linears: HashSet<String> =

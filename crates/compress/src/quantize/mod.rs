@@ -3,6 +3,7 @@
 pub mod allocate;
 pub mod awq;
 mod descent;
+pub mod efficient_qat;
 mod factor;
 pub mod fold;
 pub mod gptq;

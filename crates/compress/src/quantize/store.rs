@@ -8,6 +8,7 @@ use ounce_kernels::DType;
 use ounce_model::storage::{AtomicFile, Bytes, FolderLock};
 use ounce_model::weights::bytes_of;
 use ounce_model::{Error as ModelError, Tensor};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -77,8 +78,7 @@ impl Store {
 
     /// A matrix that was finished before.
     pub(super) fn get(&self, name: &str, dtype: DType, shape: &[usize]) -> Option<(Tensor, Note)> {
-        let note: Note =
-            serde_json::from_slice(&fs::read(self.folder.join(format!("{name}.json"))).ok()?).ok()?;
+        let note: Note = self.note(name)?;
         let data = Bytes::map(self.folder.join(name)).ok()?;
         let whole = bytes_of(dtype, shape) == Some(data.len()) && note.dtype == dtype.name();
         whole.then(|| (Tensor { dtype, shape: shape.to_vec(), data }, note))
@@ -90,9 +90,19 @@ impl Store {
         write(&path, &tensor.data)?;
         // The note comes last: with it the matrix counts as finished.
         let note = Note { dtype: tensor.dtype.name().to_owned(), error };
-        let text = serde_json::to_string(&note).map_err(|error| Error::matrix(name, error))?;
-        write(&self.folder.join(format!("{name}.json")), text.as_bytes())?;
+        self.put_note(name, &note)?;
         Ok(Tensor { data: Bytes::map(&path)?, ..tensor.clone() })
+    }
+
+    /// What was noted under a name.
+    pub(super) fn note<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.folder.join(format!("{name}.json"))).ok()?).ok()
+    }
+
+    /// Notes something under a name.
+    pub(super) fn put_note<T: Serialize>(&self, name: &str, note: &T) -> Result<()> {
+        let text = serde_json::to_string(note).map_err(|error| Error::matrix(name, error))?;
+        write(&self.folder.join(format!("{name}.json")), text.as_bytes())
     }
 
     /// Removes the folder.

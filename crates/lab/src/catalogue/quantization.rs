@@ -33,15 +33,6 @@ pub(super) const PLANNED: &[Method] = &[
         "One-step SDXL-turbo at W8A8 without loss and W4A8 nearly so: 3 to 4 times smaller and 1.45 times faster than FP16.",
     ),
     Method::planned(
-        75,
-        "EfficientQAT",
-        FAMILY,
-        "EfficientQAT: Efficient Quantization-Aware Training for Large Language Models",
-        Some("2407.11062"),
-        "Weights are trained at 2 to 4 bits block after block, so memory never holds more than one block in training, and then the step sizes are tuned together.",
-        "2-bit Llama-2-70B in 41 hours on one 80 GB card, less than 3 points below full precision (69.48 against 72.41).",
-    ),
-    Method::planned(
         98,
         "Quantizer choices",
         FAMILY,

@@ -1,14 +1,19 @@
 //! Takes a model's weights into a network: which become parameters, which stay as they are stored.
 
-use ounce_model::Weights;
+use ounce_model::{Tensor, Weights};
 
 use super::linear::{Linear, Matrix};
+use super::steps::Packed;
 use crate::{Param, ParamKind, Result};
 
 /// Collects parameters while the parts of a network are made.
 pub(crate) struct Builder<'m> {
     pub weights: &'m Weights,
     pub params: Vec<Param>,
+    /// Frozen matrices whose step sizes are trained.
+    pub packed: Vec<Packed>,
+    /// Whether frozen matrices in groups become such.
+    pub steps: bool,
     /// Which weights are trained, by name.
     pub trains: &'m dyn Fn(&str) -> bool,
 }
@@ -25,7 +30,12 @@ pub(crate) fn kind_of(name: &str, shape: &[usize]) -> ParamKind {
     }
 }
 
-impl Builder<'_> {
+impl<'m> Builder<'m> {
+    /// Nothing taken in yet.
+    pub fn new(weights: &'m Weights, trains: &'m dyn Fn(&str) -> bool) -> Builder<'m> {
+        Builder { weights, params: Vec::new(), packed: Vec::new(), steps: false, trains }
+    }
+
     /// The index of the parameter of this name, which is taken in if it is new.
     pub fn param(&mut self, name: &str) -> Result<usize> {
         if let Some(known) = self.params.iter().position(|param| param.name == name) {
@@ -39,6 +49,17 @@ impl Builder<'_> {
         }
         self.params.push(param);
         Ok(self.params.len() - 1)
+    }
+
+    /// The index of the packed matrix of this name, which is taken in with its step sizes if it is new.
+    fn packed(&mut self, name: &str, tensor: &Tensor, shape: (usize, usize)) -> usize {
+        if let Some(known) = self.packed.iter().position(|packed| packed.name == name) {
+            return known;
+        }
+        let (packed, steps) = Packed::take(name, tensor, shape, self.params.len());
+        self.params.push(steps);
+        self.packed.push(packed);
+        self.packed.len() - 1
     }
 
     /// The parameter of this name if `there`.
@@ -58,7 +79,11 @@ impl Builder<'_> {
         let tensor = self.weights.get(name)?;
         let (output, input) = (tensor.rows(), tensor.row_len());
         let stays = !(self.trains)(name) && !self.params.iter().any(|param| param.name == name);
-        let matrix = if stays { Matrix::Stored(tensor) } else { Matrix::Param(self.param(name)?) };
+        let matrix = match (stays, self.steps.then(|| tensor.dtype.group_shape()).flatten()) {
+            (true, Some(shape)) => Matrix::Steps(self.packed(name, &tensor, shape)),
+            (true, None) => Matrix::Stored(tensor),
+            (false, _) => Matrix::Param(self.param(name)?),
+        };
         Ok(Linear { matrix, bias, input, output })
     }
 }

@@ -7,12 +7,15 @@ use ounce_kernels::vector::add;
 
 use super::buffers::Buffers;
 use super::rotation::Rotation;
+use super::steps::Packed;
 use crate::Param;
 
 /// The state of one pass over one batch.
 pub(crate) struct Context<'a> {
     /// All weights; parts know theirs by index.
     pub params: &'a mut [Param],
+    /// Matrices whose step sizes are trained.
+    pub packed: &'a [Packed],
     pub buffers: &'a mut Buffers,
     pub pool: &'a Pool,
     /// How products of linear layers are computed.

@@ -266,11 +266,12 @@ mod tests {
             let model = Model::open(path).expect("golden");
             let kind = model.spec.layers[0].feed_forward.as_ref().map(|it| &it.kind);
             let Some(FeedForwardKind::Experts(spec)) = kind else { panic!("{name} has experts") };
-            let mut from = Builder { weights: &model.weights, params: Vec::new(), trains: &|_| true };
+            let mut from = Builder::new(&model.weights, &|_| true);
             let experts = Experts::build(&mut from, "layers.0.feed_forward", spec).expect("golden");
             let (width, tokens) = (model.spec.hidden_size, 23);
             let x = normal(1.0, tokens * width, 1, "x");
             let mut cx = Context {
+                packed: &[],
                 params: &mut from.params,
                 buffers: &mut Buffers::default(),
                 pool: Pool::global(),

@@ -38,7 +38,7 @@ impl Init {
             let writes =
                 info.name.ends_with("attention.output.weight") || info.name.ends_with(".down.weight");
             let values = match kind_of(&info.name, &info.shape) {
-                ParamKind::Bias => vec![0.0; count],
+                ParamKind::Bias | ParamKind::Steps => vec![0.0; count],
                 ParamKind::Norm => vec![if offset { 0.0 } else { 1.0 }; count],
                 ParamKind::Embedding | ParamKind::Head => normal(self.embedding, count, seed, &info.name),
                 ParamKind::Matrix => {

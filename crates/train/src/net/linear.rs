@@ -1,13 +1,14 @@
 //! A linear layer `y = x · Wᵀ + b` and its gradients: `dx = dy · W`, `dW = dyᵀ · x`, `db = Σ dy`.
 //!
 //! A frozen layer has no `dW`. One that is frozen and stored in a quantized format is multiplied from its packed rows,
-//! forward and backward; its dense form never exists as a whole.
+//! forward and backward; its dense form never exists as a whole. The same holds where only step sizes are trained.
 
 use ounce_kernels::gemm::{Operand, gemm};
 use ounce_kernels::grad::bias::{add_bias, bias_backward};
 use ounce_model::Tensor;
 
 use super::context::Context;
+use super::steps;
 
 /// Where a layer's matrix is.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) enum Matrix {
     Param(usize),
     /// Frozen, in the format in which it was stored.
     Stored(Tensor),
+    /// Among the packed matrices whose step sizes are trained.
+    Steps(usize),
 }
 
 /// One linear layer.
@@ -35,6 +38,10 @@ impl Linear {
             Matrix::Param(index) => Operand::Columns { data: &cx.params[*index].value, stride: self.input },
             Matrix::Stored(tensor) => {
                 Operand::StoredColumns { dtype: tensor.dtype, bytes: &tensor.data, row_len: self.input }
+            }
+            Matrix::Steps(index) => {
+                let packed = &cx.packed[*index];
+                Operand::StoredColumns { dtype: packed.dtype, bytes: &packed.bytes, row_len: self.input }
             }
         };
         let x = Operand::Rows { data: x, stride: self.input };
@@ -61,7 +68,11 @@ impl Linear {
                 bias_backward(cx.pool, dy, self.output, &mut bias.grad);
             }
         }
-        let Matrix::Param(index) = self.matrix else { return };
+        let index = match self.matrix {
+            Matrix::Param(index) => index,
+            Matrix::Stored(_) => return,
+            Matrix::Steps(index) => return steps::backward(index, x, dy, cx),
+        };
         let param = &mut cx.params[index];
         if !param.is_trainable() {
             return;
@@ -80,6 +91,10 @@ impl Linear {
             Matrix::Param(index) => Operand::Rows { data: &cx.params[*index].value, stride: self.input },
             Matrix::Stored(tensor) => {
                 Operand::StoredRows { dtype: tensor.dtype, bytes: &tensor.data, row_len: self.input }
+            }
+            Matrix::Steps(index) => {
+                let packed = &cx.packed[*index];
+                Operand::StoredRows { dtype: packed.dtype, bytes: &packed.bytes, row_len: self.input }
             }
         };
         let dy = Operand::Rows { data: dy, stride: self.output };

@@ -19,7 +19,9 @@ mod init;
 mod layer;
 mod linear;
 mod norm;
+pub mod one_layer;
 mod rotation;
+mod steps;
 
 use std::path::Path;
 
@@ -38,6 +40,7 @@ use self::context::Context;
 use self::embedding::Embedding;
 use self::head::Head;
 use self::layer::Layer;
+use self::steps::Packed;
 use crate::data::select::scale_to_one;
 use crate::loss::{Choices, CrossEntropy, LogProbabilities, LogitLoss, PreferenceLoss, Scores, SpanLoss};
 use crate::{Batch, Error, Loss, Param, ParamKind, Result, Trainable};
@@ -80,6 +83,8 @@ impl Default for Options {
 pub struct Net {
     model: Model,
     params: Vec<Param>,
+    /// Frozen matrices whose step sizes are among the parameters.
+    packed: Vec<Packed>,
     embedding: Embedding,
     layers: Vec<Layer>,
     head: Option<Head>,
@@ -106,8 +111,11 @@ impl Net {
     /// # Errors
     /// If a weight can't be read.
     pub fn with_frozen(model: &Model, options: Options, trains: &dyn Fn(&str) -> bool) -> Result<Net> {
+        Net::build(model, options, Builder::new(&model.weights, trains))
+    }
+
+    fn build(model: &Model, options: Options, mut from: Builder<'_>) -> Result<Net> {
         let spec = &model.spec;
-        let mut from = Builder { weights: &model.weights, params: Vec::new(), trains };
         let mut rotations = Rotations::default();
         let mut embedding = Embedding::build(&mut from, spec)?;
         embedding.gradient_scale = options.embedding_gradient.unwrap_or(1.0);
@@ -118,11 +126,12 @@ impl Net {
             })
             .collect::<Result<_>>()?;
         let head = Head::build(&mut from, spec)?;
-        let params = from.params;
+        let (params, packed) = (from.params, from.packed);
         let (buffers, pool) = (Buffers::default(), Pool::global());
         Ok(Net {
             model: model.clone(),
             params,
+            packed,
             embedding,
             layers,
             head,
@@ -175,7 +184,7 @@ impl Net {
         for info in self.model.spec.tensors() {
             let tensor = match self.params.iter().find(|param| param.name == info.name) {
                 Some(param) => Tensor::from_f32(&param.shape, &param.value),
-                None => self.model.weights.get(&info.name)?,
+                None => self.frozen(&info.name)?,
             };
             source.insert(info.name, tensor);
         }
@@ -221,6 +230,7 @@ impl Net {
         self.rotations.fill(&batch.lengths);
         let mut cx = Context {
             params: &mut self.params,
+            packed: &self.packed,
             buffers: &mut self.buffers,
             pool: self.pool,
             compute: self.options.compute,
@@ -319,7 +329,7 @@ impl Net {
             hash.update(info.name.as_bytes());
             match self.params.iter().find(|param| param.name == info.name) {
                 Some(param) => hash.update(cast_slice::<f32, u8>(&param.value)),
-                None => hash.update(&*self.model.weights.get(&info.name)?.data),
+                None => hash.update(&*self.frozen(&info.name)?.data),
             }
         }
         Ok(hash.finalize().into())

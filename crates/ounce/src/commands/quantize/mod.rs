@@ -2,9 +2,12 @@
 
 pub(super) mod allocation;
 mod closing;
+mod dry_run;
 pub(super) mod formats;
 mod prepare;
 pub(super) mod texts;
+mod training;
+mod work;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +17,7 @@ use anyhow::{Context, bail};
 use ounce_compress::Error as CompressError;
 use ounce_compress::quantize::gptq::{self, Order};
 use ounce_compress::quantize::{
-    Finished, Method, Plan, Preparation, Quantizer, Store, Unit, hqq, imatrix, sensitivity, units,
+    Finished, Method, Plan, Preparation, Store, hqq, imatrix, sensitivity, units,
 };
 use ounce_kernels::DType;
 use ounce_model::Model;
@@ -24,6 +27,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use allocation::Table;
+
+use work::Work;
 
 use crate::cli::Globals;
 use crate::failure::Outcome;
@@ -45,6 +50,7 @@ Examples:
   ounce quantize ./folder -o model.gguf --method round              what llama-quantize would write
   ounce quantize ./folder -o small --bits 4 --method hqq            groups in seconds, without any text
   ounce quantize ./folder -o model.gguf --type q4_0 --prepare rotate --prepare awq
+  ounce quantize ./folder -o small --bits 2 --group 64 --train both
 Each matrix is rounded column by column, later columns answering the errors of earlier ones on calibration text
 (GPTQ), and then mended code by code. Layers are done one behind the other, each on what the quantized ones before
 it give. What --prepare names is done to the weights before, and folded into them: the model computes the same at the
@@ -79,6 +85,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "imatrix")]
     save_imatrix: Option<PathBuf>,
     #[command(flatten)]
+    training: training::TrainingArgs,
+    #[command(flatten)]
     texts: texts::TextArgs,
     /// Replace what is at the target
     #[arg(long)]
@@ -111,6 +119,8 @@ struct Report<'a> {
     prepare: Vec<&'static str>,
     calibration_tokens: usize,
     matrices: Vec<Finished>,
+    #[serde(flatten)]
+    training: training::Report,
     seconds: f64,
     #[serde(flatten)]
     closing: closing::Closing,
@@ -148,9 +158,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         }
     };
     let method = args.method(&plan)?;
+    args.training.check(&plan)?;
     let mut forecast = forecast(&plan.placeholder(&shaped)?, &args.output, &options)?;
     if args.dry_run {
-        return print_plan(&shaped, &units, &plan, &forecast, &args.output, globals);
+        return dry_run::print(&shaped, &units, &plan, &forecast, &args.output, globals);
     }
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let importance = args.importance(&model)?;
@@ -169,9 +180,21 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         // Norms that changed may no longer fit the format in which a folder stores them with the rest.
         forecast = self::forecast(&plan.placeholder(&prepared)?, &args.output, &options)?;
     }
-    let (weights, matrices) =
-        quantize(&prepared, &plan, method, importance.as_ref(), &store, calibration).map_err(goes_on)?;
-    let quantized = Model { weights, ..prepared };
+    let mut training = training::Report::default();
+    let sequences = if args.training.scales() { calibration.clone() } else { Vec::new() };
+    let work = Work {
+        plan: &plan,
+        method,
+        importance: importance.as_ref(),
+        store: &store,
+        training: &args.training,
+    };
+    let (weights, matrices) = work.quantize(&prepared, calibration, &mut training.layers).map_err(goes_on)?;
+    let mut quantized = Model { weights, ..prepared };
+    if args.training.scales() {
+        let tuned = args.training.tune(&quantized, &sequences).map_err(goes_on)?;
+        (quantized.weights, training.step_sizes) = (tuned.0, Some(tuned.1));
+    }
     let bytes = write(&quantized, &args.output, &options)?;
     if bytes != forecast.bytes {
         bail!(
@@ -191,12 +214,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         prepare: steps.iter().map(Preparation::name).collect(),
         calibration_tokens,
         matrices,
+        training,
         seconds,
         closing,
     };
     if globals.json {
         output::json(&report)?;
     } else {
+        report.training.print()?;
         report.closing.print()?;
         output::line(format!("{}: {} in {seconds:.0} s", args.output.display(), sizes::bytes(bytes)))?;
     }
@@ -211,8 +236,10 @@ impl Args {
             MethodName::Weighted => self.imatrix.is_none(),
             MethodName::Gptq => true,
         };
-        let needed =
-            by_method || self.save_imatrix.is_some() || steps.iter().any(Preparation::needs_calibration);
+        let needed = by_method
+            || self.training.is_asked()
+            || self.save_imatrix.is_some()
+            || steps.iter().any(Preparation::needs_calibration);
         needed && !self.dry_run
     }
 
@@ -305,40 +332,11 @@ fn open_store(
         "damping": args.damping,
         "act_order": args.act_order,
         "descent": args.descent,
+        "training": args.training.settings(),
         "calibration": format!("{text:016x}"),
         "imatrix": args.imatrix,
     });
     Ok((Store::open(&folder, &settings)?, folder))
-}
-
-/// Quantizes with a bar, and a line for each matrix with its error.
-fn quantize(
-    model: &Model,
-    plan: &Plan,
-    method: Method,
-    importance: Option<&HashMap<String, Vec<f32>>>,
-    store: &Store,
-    calibration: Vec<Vec<u32>>,
-) -> ounce_compress::Result<(ounce_model::Weights, Vec<Finished>)> {
-    let watch = Watch::start();
-    let mut bar = Progress::new("quantizing", Counted::Share);
-    let mut matrices = Vec::new();
-    let mut observer = |finished: Option<&Finished>, done: u64, total: u64| {
-        bar.set(done, total);
-        if let Some(finished) = finished {
-            let error = finished.error.map(|it| format!(", error {:.3} %", it * 100.0)).unwrap_or_default();
-            tracing::info!("{}: {}{error}, {:.1} s", finished.matrix, finished.dtype, finished.seconds);
-            bar.say(&format!("{}{error}", finished.matrix));
-            matrices.push(finished.clone());
-        }
-        Ok(watch.check()?)
-    };
-    let mut quantizer = Quantizer::new(model, plan, method, store, &mut observer);
-    if let Some(importance) = importance {
-        quantizer = quantizer.with_importance(importance);
-    }
-    let weights = quantizer.run(calibration)?;
-    Ok((weights, matrices))
 }
 
 fn forecast(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Result<Forecast> {
@@ -359,61 +357,4 @@ fn write(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Result
         true => gguf_model::write_model(model, target, options, &mut progress)?,
         false => hf::write_model(model, target, options, &mut progress)?,
     })
-}
-
-/// What `--dry-run` prints with `--json`.
-#[derive(Debug, Serialize)]
-struct Planned<'a> {
-    target: &'a Path,
-    bytes: u64,
-    bits_per_weight: f64,
-    units: Vec<PlannedUnit<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-struct PlannedUnit<'a> {
-    name: &'a str,
-    shape: [usize; 2],
-    from: &'static str,
-    to: &'static str,
-    bytes: usize,
-}
-
-fn print_plan(
-    model: &Model,
-    units: &[Unit],
-    plan: &Plan,
-    forecast: &Forecast,
-    target: &Path,
-    globals: &Globals,
-) -> anyhow::Result<Outcome> {
-    let planned = units.iter().map(|unit| {
-        let from = unit.matrices.first().and_then(|it| model.weights.info(it)).map_or(DType::F32, |it| it.0);
-        let to = unit.matrices.first().and_then(|it| plan.dtype(it)).unwrap_or(from);
-        PlannedUnit {
-            name: &unit.name,
-            shape: [unit.rows, unit.columns],
-            from: from.name(),
-            to: to.name(),
-            bytes: unit.bytes(to).unwrap_or(0),
-        }
-    });
-    let bits_per_weight = closing::bits_per_weight(forecast);
-    let planned = Planned { target, bytes: forecast.bytes, bits_per_weight, units: planned.collect() };
-    if globals.json {
-        output::json(&planned)?;
-        return Ok(Outcome::Done);
-    }
-    let mut table = output::table(&["matrix", "shape", "from", "to", "bytes"]);
-    for unit in &planned.units {
-        let shape = format!("{}×{}", unit.shape[0], unit.shape[1]);
-        table.add_row([unit.name, &shape, unit.from, unit.to, &unit.bytes.to_string()]);
-    }
-    output::print_table(&table)?;
-    let size = sizes::bytes(forecast.bytes);
-    output::line(format!(
-        "{}: {size} would be written, {bits_per_weight:.2} bits a weight",
-        target.display()
-    ))?;
-    Ok(Outcome::Done)
 }
