@@ -72,7 +72,7 @@ fn gradients_are_those_of_the_straight_through_surrogate() {
             zeros: matrix.zeros.clone(),
             ..matrix
         };
-        fn slot<'a>(matrix: &'a mut Quantized, kind: usize) -> &'a mut Vec<f32> {
+        fn slot(matrix: &mut Quantized, kind: usize) -> &mut Vec<f32> {
             match kind {
                 0 => &mut matrix.weights,
                 1 => &mut matrix.steps,
