@@ -137,6 +137,14 @@ fn what_is_wrong_is_said_in_one_sentence() {
         ([to("packed"), vec!["--type", "q4_0"]].concat(), "folders have no format Q4_0"),
         ([to("packed"), vec!["--bits", "5"]].concat(), "2, 3, 4 or 8 bits"),
         ([to("a.gguf"), vec!["--keep", "nothing*=q8_0"]].concat(), "no matrix has such a name"),
+        (
+            [
+                to("a.gguf"),
+                vec!["--bits-per-weight", "6", "--keep", "nothing*=q8_0", "--calibration-tokens", "1024"],
+            ]
+            .concat(),
+            "no matrix has such a name",
+        ),
         ([to("a.gguf"), vec!["--damping", "0"]].concat(), "--damping"),
         ([to("a.gguf"), vec!["--bits-per-weight", "0.5"]].concat(), "from 1 to 32"),
         ([to("there.gguf"), vec!["--type", "q4_0"]].concat(), "--force"),

@@ -9,12 +9,13 @@ use ounce_kernels::quant::grid::{Grid, Scales};
 use rayon::prelude::*;
 
 use super::gptq::{Codes, Hessian};
+use super::moments::times;
 
 /// Lowers the loss of `coded` in so many rounds, or fewer when nothing moves any more.
 pub(super) fn descend(weights: &[f32], grid: &Grid, hessian: &Hessian, coded: &mut Codes, rounds: usize) {
     let n = hessian.width();
     let difference: Vec<f32> = weights.iter().zip(&coded.values).map(|(w, v)| w - v).collect();
-    let mut slopes = hessian.times(&difference);
+    let mut slopes = times(&difference, &hessian.full, n);
     drop(difference);
     let rows = slopes
         .par_chunks_exact_mut(n)

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use super::descent;
 use super::factor::{Factors, factorise};
-use super::moments::Moments;
+use super::moments::{Moments, trace};
 
 /// Columns whose errors are fed forward together.
 const BLOCK: usize = 64;
@@ -129,18 +129,7 @@ impl Hessian {
 
     /// `tr(A H Aᵀ)` for the rows of `a`.
     pub fn loss(&self, a: &[f32]) -> f64 {
-        let product = self.times(a);
-        a.par_iter().zip(&product).map(|(a, b)| f64::from(a * b)).sum()
-    }
-
-    /// `A H`, `[rows, n]`.
-    pub(super) fn times(&self, a: &[f32]) -> Vec<f32> {
-        let (n, rows) = (self.n, a.len() / self.n);
-        let mut out = vec![0.0; a.len()];
-        let (left, right) = (Operand::rows(a, n), Operand::rows(&self.full, n));
-        let mut workspace = Workspace::default();
-        gemm(Pool::global(), Compute::F32, (rows, n, n), left, right, false, &mut out, n, &mut workspace);
-        out
+        trace(a, &self.full, self.n)
     }
 }
 

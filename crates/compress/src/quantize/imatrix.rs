@@ -19,19 +19,16 @@ pub fn importance(file: &Imatrix, model: &Model) -> Result<HashMap<String, Vec<f
         let Some(found) = file.importance(&name) else { continue };
         for (index, part) in parts.iter().enumerate() {
             let columns = model.weights.info(part).and_then(|(_, shape)| shape.last().copied()).unwrap_or(0);
-            let own = if found.len() == columns {
-                found.get(..)
-            } else {
-                found.get(index * columns..(index + 1) * columns)
+            let own = match found.len() {
+                len if len == columns => &found[..],
+                len if len == parts.len() * columns => &found[index * columns..][..columns],
+                len => {
+                    let what = format!(
+                        "rows have {columns} values; the importance matrix has {len} for it and is another model's"
+                    );
+                    return Err(Error::matrix(&name, what));
+                }
             };
-            let own = own.filter(|_| found.len() == columns || found.len() == parts.len() * columns);
-            let own = own.ok_or_else(|| {
-                let what = format!(
-                    "rows have {columns} values; the importance matrix has {} for it and is another model's",
-                    found.len()
-                );
-                Error::matrix(&name, what)
-            })?;
             all.insert(part.clone(), own.to_vec());
         }
     }
@@ -44,7 +41,7 @@ pub fn importance(file: &Imatrix, model: &Model) -> Result<HashMap<String, Vec<f
     Ok(all)
 }
 
-/// The file for importance that [`super::sensitivity::importance()`] found on so many tokens.
+/// The file for importance that [`super::sensitivity::importance()`] found on these sequences.
 ///
 /// # Errors
 /// If GGUF has no place for the model, or the numbers are not finite.
@@ -52,9 +49,9 @@ pub fn to_file(
     importance: &HashMap<String, Vec<f32>>,
     model: &Model,
     dataset: &str,
-    sequences: usize,
-    length: usize,
+    calibration: &[Vec<u32>],
 ) -> Result<Imatrix> {
+    let (sequences, length) = (calibration.len(), calibration.first().map_or(0, Vec::len));
     let mut entries = BTreeMap::new();
     let tokens = (sequences * length).max(1) as f32;
     for (name, parts) in gguf_model::matrices(model)? {

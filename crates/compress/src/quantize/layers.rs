@@ -4,6 +4,7 @@
 //! matrices go to a [`Store`] and are mapped from there. Layers that are trained behind that ([`block_ap`]) have the hidden
 //! states of the original model beside them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -125,26 +126,35 @@ impl<'m> Quantizer<'m> {
     }
 
     /// Quantizes all that the plan names and gives the weights of the new model. `calibration` are token ids, one list a
-    /// sequence; [`Method::Round`] and [`Method::Hqq`]
-    /// do without.
+    /// sequence; [`Method::Round`], [`Method::Hqq`] and given importance do without, unless layers are trained.
     ///
     /// # Errors
     /// If a weight can't be read or holds values that are no numbers, the calibration sequences are empty or don't fit
     /// the model, the store can't be written, or the observer stops the work.
     pub fn run(mut self, calibration: Vec<Vec<u32>>) -> Result<Weights> {
-        let alone = self.training.is_none();
-        match (self.method, self.importance) {
-            (Method::Round | Method::Hqq(_), _) if alone => self.one_by_one(&HashMap::new())?,
-            (Method::Weighted, Some(importance)) if alone => self.one_by_one(importance)?,
-            _ => self.calibrated(calibration)?,
+        if self.training.is_some() || self.looks() {
+            self.calibrated(calibration)?;
+        } else {
+            let names: Vec<String> = self.plan.formats.keys().cloned().collect();
+            self.without_look(&names)?;
         }
         Ok(self.weights)
     }
 
-    fn one_by_one(&mut self, importance: &HashMap<String, Vec<f32>>) -> Result<()> {
-        let names: Vec<String> = self.plan.formats.keys().cloned().collect();
+    /// Whether the method wants to see what linear layers are given.
+    fn looks(&self) -> bool {
+        match self.method {
+            Method::Round | Method::Hqq(_) => false,
+            Method::Weighted => self.importance.is_none(),
+            Method::Gptq(_) => true,
+        }
+    }
+
+    /// Quantizes matrices with what is known of their inputs beforehand, if anything.
+    fn without_look(&mut self, names: &[String]) -> Result<()> {
+        let importance = self.importance.filter(|_| matches!(self.method, Method::Weighted));
         names.iter().try_for_each(|name| {
-            let seen = importance.get(name).map(|it| Seen::Squares(it.clone()));
+            let seen = importance.and_then(|it| it.get(name)).map(|it| Seen::Squares(it.clone()));
             self.matrix(name, seen.as_ref())
         })
     }
@@ -156,7 +166,7 @@ impl<'m> Quantizer<'m> {
         // Token vectors that are nothing else come first, so that all layers see what is left of them.
         let tokens = "embed.tokens.weight";
         if !tied && self.plan.dtype(tokens).is_some() {
-            self.matrix(tokens, None)?;
+            self.without_look(&[tokens.to_owned()])?;
         }
         let current = Model { weights: self.weights.clone(), ..self.model.clone() };
         let lengths: Vec<usize> = calibration.iter().map(Vec::len).collect();
@@ -277,10 +287,8 @@ impl<'m> Quantizer<'m> {
     /// Quantizes matrices that need nothing of each other.
     fn stage(&mut self, names: &[String], walk: Option<&mut Walk>) -> Result<()> {
         let finished = |name: &String| self.finished(name).is_some();
-        let blind = matches!(self.method, Method::Round) || names.iter().all(finished);
-        let (Some(walk), false) = (walk, blind) else {
-            return names.iter().try_for_each(|name| self.matrix(name, None));
-        };
+        let blind = !self.looks() || names.iter().all(finished);
+        let (Some(walk), false) = (walk, blind) else { return self.without_look(names) };
         let linears: HashSet<String> =
             names.iter().map(|name| name.trim_end_matches(".weight").to_owned()).collect();
         // Those of one stage see the same input, unless there are experts.
@@ -296,30 +304,24 @@ impl<'m> Quantizer<'m> {
         }
         let collector = collector.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that share their input share the Hessian.
-        let mut known: Vec<(usize, Seen)> = Vec::new();
+        let mut known: HashMap<usize, Seen> = HashMap::new();
         for name in names {
             let linear = name.trim_end_matches(".weight");
-            let place = collector.place(linear);
-            let index = match place.and_then(|place| known.iter().position(|(it, _)| *it == place)) {
-                Some(index) => Some(index),
-                None => match collector.moments(linear) {
-                    None => None,
-                    Some(moments) => {
-                        let seen = match self.method {
-                            Method::Gptq(options) => Seen::Pairs(
-                                Hessian::new(moments, &options).map_err(|what| Error::matrix(name, what))?,
-                            ),
-                            _ => Seen::Squares(moments.importance()),
-                        };
-                        known.push((place.unwrap_or(usize::MAX), seen));
-                        Some(known.len() - 1)
-                    }
-                },
-            };
-            if index.is_none() {
+            let Some((place, moments)) = collector.place(linear).zip(collector.moments(linear)) else {
                 tracing::warn!("{name}: calibration never reached it; it is rounded without data");
-            }
-            self.matrix(name, index.map(|index| &known[index].1))?;
+                self.matrix(name, None)?;
+                continue;
+            };
+            let seen = match known.entry(place) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(match self.method {
+                    Method::Gptq(options) => Seen::Pairs(
+                        Hessian::new(moments, &options).map_err(|what| Error::matrix(name, what))?,
+                    ),
+                    _ => Seen::Squares(moments.importance()),
+                }),
+            };
+            self.matrix(name, Some(seen))?;
         }
         Ok(())
     }

@@ -66,13 +66,22 @@ impl Moments {
     pub fn loss(&self, a: &[f32]) -> f64 {
         let n = self.width;
         assert!(self.products.len() == n * n && a.len().is_multiple_of(n), "pairs, and whole rows");
-        let mut product = vec![0.0; a.len()];
-        let (left, right) = (Operand::rows(a, n), Operand::rows(&self.products, n));
-        let (size, mut workspace) = ((a.len() / n, n, n), Workspace::default());
-        gemm(Pool::global(), Compute::F32, size, left, right, false, &mut product, n, &mut workspace);
-        let sum: f64 = a.par_iter().zip(&product).map(|(a, b)| f64::from(a * b)).sum();
-        sum / self.tokens.max(1) as f64
+        trace(a, &self.products, n) / self.tokens.max(1) as f64
     }
+}
+
+/// `A H`, `[rows, n]`, for the rows of `a` and a symmetric `h`, `[n, n]`.
+pub(super) fn times(a: &[f32], h: &[f32], n: usize) -> Vec<f32> {
+    let mut out = vec![0.0; a.len()];
+    let (left, right) = (Operand::rows(a, n), Operand::rows(h, n));
+    let (size, mut workspace) = ((a.len() / n, n, n), Workspace::default());
+    gemm(Pool::global(), Compute::F32, size, left, right, false, &mut out, n, &mut workspace);
+    out
+}
+
+/// `tr(A H Aᵀ)`, as for [`times`].
+pub(super) fn trace(a: &[f32], h: &[f32], n: usize) -> f64 {
+    a.par_iter().zip(&times(a, h, n)).map(|(a, b)| f64::from(a * b)).sum()
 }
 
 /// Collects [`Moments`] of linear layers by name; those that share their input share their moments.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 use ounce_kernels::{DType, quant};
+use ounce_model::Model;
 use ounce_model::formats::{Forecast, Packing, WriteOptions, gguf_model, hf};
 use serde::Serialize;
 
@@ -68,7 +69,11 @@ struct Report {
     seconds: f64,
 }
 
-fn parse_dtype(text: &str) -> Result<DType, String> {
+/// A format that ounce writes, by its name.
+///
+/// # Errors
+/// In one sentence, if there is none.
+pub fn parse_dtype(text: &str) -> Result<DType, String> {
     DType::parse(text).filter(|dtype| quant::can_encode(*dtype)).ok_or_else(|| {
         let known: Vec<String> =
             DType::all().filter(|it| quant::can_encode(*it)).map(|it| it.name().to_lowercase()).collect();
@@ -76,8 +81,38 @@ fn parse_dtype(text: &str) -> Result<DType, String> {
     })
 }
 
-fn is_gguf(target: &Path) -> bool {
+/// Whether a target is to become a GGUF file.
+pub fn is_gguf(target: &Path) -> bool {
     target.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"))
+}
+
+/// What writing a model to a target would give.
+///
+/// # Errors
+/// As [`write`], before it writes.
+pub fn forecast(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Result<Forecast> {
+    Ok(match is_gguf(target) {
+        true => gguf_model::forecast(model, target, options)?,
+        false => hf::forecast(model, target, options)?,
+    })
+}
+
+/// Writes a model to a target with a bar; gives the bytes written.
+///
+/// # Errors
+/// If the target exists and may not be replaced, its format has no place for the model, writing fails, or the user stops
+/// it.
+pub fn write(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Result<u64> {
+    let watch = Watch::start();
+    let mut bar = Progress::new("writing", Unit::Bytes);
+    let mut progress = |done: u64, total: u64| {
+        bar.set(done, total);
+        watch.check()
+    };
+    Ok(match is_gguf(target) {
+        true => gguf_model::write_model(model, target, options, &mut progress)?,
+        false => hf::write_model(model, target, options, &mut progress)?,
+    })
 }
 
 /// Runs the command.
@@ -102,26 +137,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let options =
         WriteOptions { dtype: args.dtype, shard_bytes: args.shard_size, overwrite: args.force, packing };
     if args.dry_run {
-        let forecast = if is_gguf(target) {
-            gguf_model::forecast(&model, target, &options)?
-        } else {
-            hf::forecast(&model, target, &options)?
-        };
-        return print_forecast(&forecast, target, globals);
+        return print_forecast(&forecast(&model, target, &options)?, target, globals);
     }
     let start = Instant::now();
-    let watch = Watch::start();
-    let mut bar = Progress::new("writing", Unit::Bytes);
-    let mut progress = |done: u64, total: u64| {
-        bar.set(done, total);
-        watch.check()
-    };
-    let bytes = if is_gguf(target) {
-        gguf_model::write_model(&model, target, &options, &mut progress)?
-    } else {
-        hf::write_model(&model, target, &options, &mut progress)?
-    };
-    drop(bar);
+    let bytes = write(&model, target, &options)?;
     let report = Report {
         model: model.origin.path.display().to_string(),
         target: target.clone(),

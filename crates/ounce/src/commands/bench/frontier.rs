@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 use ounce_compress::quantize::gptq;
-use ounce_compress::quantize::{Method, Plan, Quantizer, Store, imatrix, sensitivity, units};
+use ounce_compress::quantize::{Method, Plan, Quantizer, Store, imatrix, units};
 use ounce_engine::{Engine, Mode};
 use ounce_eval::divergence::Reference;
 use ounce_eval::perplexity::Options;
@@ -15,7 +15,7 @@ use ounce_model::{Model, Tensor};
 use serde::Serialize;
 use serde_json::json;
 
-use super::super::quantize::allocation::{Budget, Table};
+use super::super::quantize::allocation::{Budget, Table, look};
 use super::super::quantize::formats::FormatArgs;
 use super::super::quantize::texts::{TextArgs, sequence_length};
 use crate::cli::Globals;
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(help = source::MODEL_HELP)]
     model: String,
     /// Formats for all matrices
-    #[arg(long = "types", value_name = "FORMAT,…", value_delimiter = ',', value_parser = super::super::quantize::formats::parse,
+    #[arg(long = "types", value_name = "FORMAT,…", value_delimiter = ',', value_parser = super::super::convert::parse_dtype,
           default_value = "q2_k,q3_k,iq4_xs,q4_k,q5_k,q6_k,q8_0")]
     types: Vec<DType>,
     /// Sizes in bits a weight for which each matrix gets its own format
@@ -160,11 +160,7 @@ impl<'a> Bench<'a> {
         let calibration = args.texts.calibration(model)?;
         let Some(documents) = args.texts.test(model)? else { bail!("the frontier needs a test text") };
         let watch = Watch::start();
-        let mut bar = Progress::new("looking at inputs", Counted::Items);
-        let importance = sensitivity::importance(model, calibration.clone(), |done, total| {
-            bar.set(done as u64, total as u64);
-            Ok(watch.check()?)
-        })?;
+        let importance = look(model, &calibration)?;
         let context = sequence_length(model);
         let options = Options { context, stride: context, prefix: source::text_start(model) };
         let original = exact(model)?;
@@ -192,7 +188,7 @@ impl<'a> Bench<'a> {
 
     fn allocated(&self, sizes: &[f64], points: &mut Vec<Point>) -> anyhow::Result<()> {
         let units = units(self.model)?;
-        let table = Table::measure(self.model, &units, true, &self.calibration)?;
+        let table = Table::measure(self.model, &units, true, &self.calibration, &self.importance)?;
         let (target, options) = (Path::new("x.gguf"), WriteOptions::default());
         for &bits in sizes {
             let budget = Budget::BitsPerWeight(bits);
@@ -242,9 +238,7 @@ impl<'a> Bench<'a> {
             (self.folder.join("f32.gguf"), self.folder.join("imatrix.gguf"), self.folder.join("y.gguf"));
         let options = WriteOptions { dtype: Some(DType::F32), ..WriteOptions::default() };
         gguf_model::write_model(self.model, &source, &options, &mut |_, _| self.watch.check())?;
-        let length = self.calibration.first().map_or(0, Vec::len);
-        imatrix::to_file(&self.importance, self.model, "calibration", self.calibration.len(), length)?
-            .write(&matrix)?;
+        imatrix::to_file(&self.importance, self.model, "calibration", &self.calibration)?.write(&matrix)?;
         for kind in types {
             self.watch.check()?;
             let ran =

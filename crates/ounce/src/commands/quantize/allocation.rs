@@ -1,5 +1,6 @@
 //! Formats by sensitivity: the plan with the least loss for a size.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::bail;
@@ -13,8 +14,8 @@ use ounce_kernels::DType;
 use ounce_model::Model;
 use ounce_model::formats::{Forecast, WriteOptions};
 
+use super::super::convert::{forecast, is_gguf};
 use super::formats::FormatArgs;
-use super::{forecast, is_gguf};
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit as Counted};
 use crate::units as sizes;
@@ -49,6 +50,19 @@ impl Budget {
     }
 }
 
+/// Mean squares of the inputs of a model's linear layers on calibration sequences, with a bar.
+///
+/// # Errors
+/// If the model can't be run or the user stops the work.
+pub fn look(model: &Model, calibration: &[Vec<u32>]) -> anyhow::Result<HashMap<String, Vec<f32>>> {
+    let watch = Watch::start();
+    let mut bar = Progress::new("looking at inputs", Counted::Items);
+    Ok(sensitivity::importance(model, calibration.to_vec(), |done, total| {
+        bar.set(done as u64, total as u64);
+        Ok(watch.check()?)
+    })?)
+}
+
 /// What the sensitivities of a model are measured on and for.
 pub struct Table {
     /// Units with their candidates, the coarsest first.
@@ -81,7 +95,7 @@ fn candidates(unit: &Unit, gguf: bool) -> Vec<DType> {
 }
 
 impl Table {
-    /// Measures a model's units with calibration sequences.
+    /// Measures a model's units with calibration sequences and what [`look`] found on them.
     ///
     /// # Errors
     /// If the model can't be run or the user stops the work.
@@ -90,6 +104,7 @@ impl Table {
         units: &[Unit],
         gguf: bool,
         calibration: &[Vec<u32>],
+        importance: &HashMap<String, Vec<f32>>,
     ) -> anyhow::Result<Table> {
         if !model.spec.causal {
             bail!(
@@ -103,11 +118,6 @@ impl Table {
             .filter(|(_, candidates)| !candidates.is_empty())
             .collect();
         let watch = Watch::start();
-        let mut bar = Progress::new("looking at inputs", Counted::Items);
-        let importance = sensitivity::importance(model, calibration.to_vec(), |done, total| {
-            bar.set(done as u64, total as u64);
-            Ok(watch.check()?)
-        })?;
         let count = (TOKENS / calibration.first().map_or(1, Vec::len).max(1)).clamp(1, calibration.len());
         let documents = &calibration[..count];
         let context = documents.iter().map(Vec::len).max().unwrap_or(1);
@@ -116,17 +126,17 @@ impl Table {
         let reference = Reference::of(&engine, documents, &options, LOGITS, |_, _| Ok(()))?;
         drop(engine);
         let mut bar = Progress::new("measuring sensitivities", Counted::Items);
-        let rows = sensitivity::measure(model, &units, &importance, &reference, |done, total| {
+        let rows = sensitivity::measure(model, &units, importance, &reference, |done, total| {
             bar.set(done as u64, total as u64);
             Ok(watch.check()?)
         })?;
         Ok(Table { units, rows })
     }
 
-    /// The plan with the least expected loss within a budget. `fixed` says what is not to be chosen.
+    /// The plan with the least expected loss within a budget. What `formats` keeps is not chosen.
     ///
     /// # Errors
-    /// If even the smallest formats take more.
+    /// If even the smallest formats take more, and as [`FormatArgs::plan`].
     pub fn plan(
         &self,
         model: &Model,
@@ -137,6 +147,7 @@ impl Table {
         budget: Budget,
     ) -> anyhow::Result<Plan> {
         let gguf = is_gguf(target);
+        formats.check(all, gguf, None)?;
         let free: Vec<(&Unit, &Sensitivity)> = self
             .units
             .iter()

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use ounce_compress::quantize::{Plan, Unit};
-use ounce_kernels::{DType, quant};
+use ounce_kernels::DType;
 use ounce_model::Model;
 
+use super::super::convert::{is_gguf, parse_dtype};
 use super::allocation::Budget;
-use super::is_gguf;
 use crate::units as sizes;
 
 /// Flags that choose formats.
@@ -17,7 +17,7 @@ use crate::units as sizes;
 pub struct FormatArgs {
     /// Format of the matrices: q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q4_0, iq4_xs … in GGUF files; bits and group as in
     /// g4_64 in folders. Rows that are no whole blocks take the nearest format with smaller ones
-    #[arg(long = "type", value_name = "FORMAT", value_parser = parse)]
+    #[arg(long = "type", value_name = "FORMAT", value_parser = parse_dtype)]
     dtype: Option<DType>,
     /// Bits of a code, 2 to 8: short for the usual format with so many
     #[arg(long, value_name = "N", conflicts_with = "dtype", value_parser = clap::value_parser!(u8).range(2..=8))]
@@ -44,19 +44,11 @@ const USUAL: DType = DType::Q4K;
 /// The least bits of token vectors and head where nothing else is said: few in number, they touch every token.
 const OUTER: DType = DType::Q6K;
 
-pub fn parse(text: &str) -> Result<DType, String> {
-    let known = |dtype: &DType| quant::can_encode(*dtype);
-    DType::parse(text).filter(known).ok_or_else(|| {
-        let names: Vec<String> = DType::all().filter(known).map(|it| it.name().to_lowercase()).collect();
-        format!("{text:?} is no format that ounce writes; it writes {}", names.join(", "))
-    })
-}
-
 fn parse_keep(text: &str) -> Result<(glob::Pattern, Option<DType>), String> {
     let (pattern, format) = text.rsplit_once('=').ok_or("give PATTERN=FORMAT, as in output.weight=q8_0")?;
     let pattern =
         glob::Pattern::new(pattern).map_err(|error| format!("{pattern:?} is no pattern: {error}"))?;
-    Ok((pattern, if format == "keep" { None } else { Some(parse(format)?) }))
+    Ok((pattern, if format == "keep" { None } else { Some(parse_dtype(format)?) }))
 }
 
 impl FormatArgs {
@@ -72,7 +64,7 @@ impl FormatArgs {
     pub fn plan(&self, model: &Model, units: &[Unit], target: &Path) -> anyhow::Result<Plan> {
         let gguf = is_gguf(target);
         let dtype = self.wanted(gguf)?;
-        self.check(units, gguf, dtype)?;
+        self.check(units, gguf, Some(dtype))?;
         let choices = units.iter().map(|unit| (unit, self.choice(model, unit, dtype, gguf)));
         Ok(Plan::new(choices)?)
     }
@@ -116,8 +108,10 @@ impl FormatArgs {
         })
     }
 
-    pub(super) fn check(&self, units: &[Unit], gguf: bool, dtype: DType) -> anyhow::Result<()> {
-        let all = self.keep.iter().filter_map(|(_, format)| *format).chain([dtype]);
+    /// Refuses formats that the target does not have, and patterns that match nothing. `dtype` is the format of all
+    /// matrices, if there is one.
+    pub(super) fn check(&self, units: &[Unit], gguf: bool, dtype: Option<DType>) -> anyhow::Result<()> {
+        let all = self.keep.iter().filter_map(|(_, format)| *format).chain(dtype);
         for dtype in all {
             if gguf && dtype.ggml_id().is_none() {
                 bail!("GGUF has no format {dtype}; choose q2_k to q8_0, or name a folder as the target");

@@ -16,24 +16,20 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use ounce_compress::Error as CompressError;
 use ounce_compress::quantize::gptq::{self, Order};
-use ounce_compress::quantize::{
-    Finished, Method, Plan, Preparation, Store, hqq, imatrix, sensitivity, units,
-};
+use ounce_compress::quantize::{Finished, Method, Plan, Preparation, Store, hqq, imatrix, units};
 use ounce_kernels::DType;
 use ounce_model::Model;
+use ounce_model::formats::WriteOptions;
 use ounce_model::formats::imatrix::Imatrix;
-use ounce_model::formats::{Forecast, WriteOptions, gguf_model, hf};
 use serde::Serialize;
 use serde_json::json;
 
+use super::convert::{forecast, is_gguf, write};
 use allocation::Table;
-
 use work::Work;
 
 use crate::cli::Globals;
 use crate::failure::Outcome;
-use crate::interrupt::Watch;
-use crate::progress::{Progress, Unit as Counted};
 use crate::{output, source, units as sizes};
 
 /// Quantize a model: fewer bits a weight, at the least loss
@@ -126,10 +122,6 @@ struct Report<'a> {
     closing: closing::Closing,
 }
 
-pub(super) fn is_gguf(target: &Path) -> bool {
-    target.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"))
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -153,20 +145,22 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let plan = match budget {
         None => args.formats.plan(&shaped, &units, &args.output)?,
         Some(budget) => {
-            let table = Table::measure(&shaped, &units, is_gguf(&args.output), &calibration)?;
+            let inputs = allocation::look(&shaped, &calibration)?;
+            let table = Table::measure(&shaped, &units, is_gguf(&args.output), &calibration, &inputs)?;
             table.plan(&shaped, &units, &args.formats, &args.output, &options, budget)?
         }
     };
     let method = args.method(&plan)?;
     args.training.check(&plan)?;
-    let mut forecast = forecast(&plan.placeholder(&shaped)?, &args.output, &options)?;
+    let mut planned = forecast(&plan.placeholder(&shaped)?, &args.output, &options)?;
     if args.dry_run {
-        return dry_run::print(&shaped, &units, &plan, &forecast, &args.output, globals);
+        return dry_run::print(&shaped, &units, &plan, &planned, &args.output, globals);
     }
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let importance = args.importance(&model)?;
     if let Some(path) = &args.save_imatrix {
-        save_imatrix(path, &model, &calibration, args.texts.name())?;
+        let found = allocation::look(&model, &calibration)?;
+        imatrix::to_file(&found, &model, args.texts.name(), &calibration)?.write(path)?;
     }
     let start = Instant::now();
     let (store, folder) = open_store(&args, &steps, &model, &plan, &calibration)?;
@@ -178,7 +172,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let prepared = prepare::apply(&steps, shaped, &plan, &calibration, &store).map_err(goes_on)?;
     if !steps.is_empty() {
         // Norms that changed may no longer fit the format in which a folder stores them with the rest.
-        forecast = self::forecast(&plan.placeholder(&prepared)?, &args.output, &options)?;
+        planned = forecast(&plan.placeholder(&prepared)?, &args.output, &options)?;
     }
     let mut training = training::Report::default();
     let sequences = if args.training.scales() { calibration.clone() } else { Vec::new() };
@@ -196,11 +190,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         (quantized.weights, training.step_sizes) = (tuned.0, Some(tuned.1));
     }
     let bytes = write(&quantized, &args.output, &options)?;
-    if bytes != forecast.bytes {
+    if bytes != planned.bytes {
         bail!(
             "{} has {bytes} bytes where {} were forecast; please report this",
             args.output.display(),
-            forecast.bytes
+            planned.bytes
         );
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -282,19 +276,6 @@ impl Args {
     }
 }
 
-/// Writes what calibration sees of the inputs for llama.cpp's quantizer.
-fn save_imatrix(path: &Path, model: &Model, calibration: &[Vec<u32>], dataset: &str) -> anyhow::Result<()> {
-    let watch = Watch::start();
-    let mut bar = Progress::new("looking at inputs", Counted::Items);
-    let found = sensitivity::importance(model, calibration.to_vec(), |done, total| {
-        bar.set(done as u64, total as u64);
-        Ok(watch.check()?)
-    })?;
-    let length = calibration.first().map_or(0, Vec::len);
-    imatrix::to_file(&found, model, dataset, calibration.len(), length)?.write(path)?;
-    Ok(())
-}
-
 /// Whether the user stopped the work, in a loop of ours or of the engine's.
 fn is_interrupt(error: &CompressError) -> bool {
     use ounce_model::Error::Interrupted;
@@ -337,24 +318,4 @@ fn open_store(
         "imatrix": args.imatrix,
     });
     Ok((Store::open(&folder, &settings)?, folder))
-}
-
-fn forecast(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Result<Forecast> {
-    Ok(match is_gguf(target) {
-        true => gguf_model::forecast(model, target, options)?,
-        false => hf::forecast(model, target, options)?,
-    })
-}
-
-fn write(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Result<u64> {
-    let watch = Watch::start();
-    let mut bar = Progress::new("writing", Counted::Bytes);
-    let mut progress = |done: u64, total: u64| {
-        bar.set(done, total);
-        watch.check()
-    };
-    Ok(match is_gguf(target) {
-        true => gguf_model::write_model(model, target, options, &mut progress)?,
-        false => hf::write_model(model, target, options, &mut progress)?,
-    })
 }
