@@ -89,7 +89,7 @@ pub fn is_gguf(target: &Path) -> bool {
 /// What writing a model to a target would give.
 ///
 /// # Errors
-/// As [`write`], before it writes.
+/// As [`write()`], before it writes.
 pub fn forecast(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Result<Forecast> {
     Ok(match is_gguf(target) {
         true => gguf_model::forecast(model, target, options)?,
