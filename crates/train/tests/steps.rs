@@ -12,6 +12,11 @@ use ounce_train::{Batch, Trainable};
 
 /// A golden model whose matrices with rows of whole groups are stored in groups of 32 values with 4 bits.
 fn packed() -> Model {
+    packed_in(DType::G4x32)
+}
+
+/// The same in any format with blocks of 32 values.
+fn packed_in(dtype: DType) -> Model {
     let model = Model::open(golden().join("models/llama")).expect("golden");
     let mut tensors = Vec::new();
     for name in model.weights.names() {
@@ -21,11 +26,8 @@ fn packed() -> Model {
         }
         let mut bytes = Vec::new();
         let values = tensor.to_f32().expect("golden");
-        quant::encode_rows(DType::G4x32, &values, tensor.row_len(), &mut bytes).expect("whole groups");
-        tensors.push((
-            name.to_owned(),
-            Tensor { dtype: DType::G4x32, shape: tensor.shape.clone(), data: bytes.into() },
-        ));
+        quant::encode_rows(dtype, &values, tensor.row_len(), &mut bytes).expect("whole groups");
+        tensors.push((name.to_owned(), Tensor { dtype, shape: tensor.shape.clone(), data: bytes.into() }));
     }
     assert_eq!(tensors.len(), 2 * 6);
     let weights = model.weights.replaced(tensors).expect("same shapes");
@@ -38,11 +40,18 @@ fn sum(net: &mut Net, batch: &Batch) -> f64 {
 
 #[test]
 fn gradients_of_step_sizes_are_those_of_finite_differences() {
-    let mut net = Net::with_steps(&packed(), Options::default()).expect("has groups");
+    // One scale; with a zero point; with an offset of its own.
+    for (dtype, kinds) in [(DType::Q4_0, 1), (DType::G4x32, 1), (DType::Q4_1, 2)] {
+        let net = Net::with_steps(&packed_in(dtype), Options::default()).expect("has blocks");
+        check_gradients(net, kinds);
+    }
+}
+
+fn check_gradients(mut net: Net, kinds: usize) {
     let batch = batch("llama", false);
     net.accumulate(&batch, 1.0).expect("fits");
     let trained: Vec<usize> = (0..net.params().len()).filter(|&at| net.params()[at].is_trainable()).collect();
-    assert_eq!(trained.len(), 2 * 6, "step sizes and nothing else");
+    assert_eq!(trained.len(), 2 * 6 * kinds, "step sizes and nothing else");
     for at in trained {
         let param = &net.params()[at];
         let (place, gradient) = param
@@ -58,7 +67,7 @@ fn gradients_of_step_sizes_are_those_of_finite_differences() {
             net.store_steps();
             (f64::from(f16::from_f32(step * factor).to_f32()), sum(&mut net, &batch))
         };
-        let ((more, above), (less, below)) = (at_factor(1.03), at_factor(0.97));
+        let ((more, above), (less, below)) = (at_factor(1.01), at_factor(0.99));
         at_factor(1.0);
         let expected = (above - below) / (more - less);
         let off = (f64::from(gradient) - expected).abs();

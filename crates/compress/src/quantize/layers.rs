@@ -17,6 +17,7 @@ use ounce_model::storage::Bytes;
 use ounce_model::{Model, Tensor, Weights};
 use serde::Serialize;
 
+use super::efficient_qat;
 use super::efficient_qat::block_ap::{self, Streams, Trained};
 use super::gptq::{self, Hessian};
 use super::hqq;
@@ -110,7 +111,7 @@ impl<'m> Quantizer<'m> {
         Quantizer { importance: Some(importance), ..self }
     }
 
-    /// Trains each layer's matrices in groups once they are quantized, before the next layer's turn. Work on a value counts
+    /// Trains each layer's matrices in blocks once they are quantized, before the next layer's turn. Work on a value counts
     /// once more for each epoch.
     #[must_use]
     pub fn with_training(
@@ -212,9 +213,9 @@ impl<'m> Quantizer<'m> {
     fn trainable(&self, layer: usize) -> Vec<String> {
         let prefix = format!("layers.{layer}.");
         let own = self.model.spec.layers[layer].shares.is_none();
-        let grouped = |name: &&String| self.plan.dtype(name).is_some_and(|it| it.group_shape().is_some());
+        let suits = |name: &&String| self.plan.dtype(name).is_some_and(efficient_qat::suits);
         let names = self.plan.formats.keys().filter(|name| own && name.starts_with(&prefix));
-        names.filter(grouped).cloned().collect()
+        names.filter(suits).cloned().collect()
     }
 
     fn training_work(&self, layer: usize, options: &block_ap::Options) -> u64 {

@@ -1,9 +1,10 @@
 //! Takes a model's weights into a network: which become parameters, which stay as they are stored.
 
+use ounce_kernels::quant::grid::Grid;
 use ounce_model::{Tensor, Weights};
 
 use super::linear::{Linear, Matrix};
-use super::steps::Packed;
+use super::steps::{self, Packed};
 use crate::{Param, ParamKind, Result};
 
 /// Collects parameters while the parts of a network are made.
@@ -12,7 +13,7 @@ pub(crate) struct Builder<'m> {
     pub params: Vec<Param>,
     /// Frozen matrices whose step sizes are trained.
     pub packed: Vec<Packed>,
-    /// Whether frozen matrices in groups become such.
+    /// Whether frozen matrices in blocks become such.
     pub steps: bool,
     /// Which weights are trained, by name.
     pub trains: &'m dyn Fn(&str) -> bool,
@@ -52,12 +53,12 @@ impl<'m> Builder<'m> {
     }
 
     /// The index of the packed matrix of this name, which is taken in with its step sizes if it is new.
-    fn packed(&mut self, name: &str, tensor: &Tensor, shape: (usize, usize)) -> usize {
+    fn packed(&mut self, name: &str, tensor: &Tensor, grid: &'static Grid) -> usize {
         if let Some(known) = self.packed.iter().position(|packed| packed.name == name) {
             return known;
         }
-        let (packed, steps) = Packed::take(name, tensor, shape, self.params.len());
-        self.params.push(steps);
+        let (packed, steps) = Packed::take(name, tensor, grid, self.params.len());
+        self.params.extend(steps);
         self.packed.push(packed);
         self.packed.len() - 1
     }
@@ -79,8 +80,8 @@ impl<'m> Builder<'m> {
         let tensor = self.weights.get(name)?;
         let (output, input) = (tensor.rows(), tensor.row_len());
         let stays = !(self.trains)(name) && !self.params.iter().any(|param| param.name == name);
-        let matrix = match (stays, self.steps.then(|| tensor.dtype.group_shape()).flatten()) {
-            (true, Some(shape)) => Matrix::Steps(self.packed(name, &tensor, shape)),
+        let matrix = match (stays, self.steps.then(|| steps::trainable(tensor.dtype)).flatten()) {
+            (true, Some(grid)) => Matrix::Steps(self.packed(name, &tensor, grid)),
             (true, None) => Matrix::Stored(tensor),
             (false, _) => Matrix::Param(self.param(name)?),
         };

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adam::cosine;
 use super::memory::Memory as Bytes;
-use super::quantizer::{Memory, Quantized, ScaleGradients};
+use super::quantizer::{Memory, Numbers, Quantized, Rates};
 use super::{Start, held_out};
 use crate::{Error, Result};
 
@@ -95,11 +95,12 @@ struct Matrix {
     /// Its place among the layer's parameters.
     param: usize,
     quantized: Quantized,
-    gradients: ScaleGradients,
+    /// Of its scales.
+    gradients: Numbers,
     memory: Memory,
 }
 
-/// Trains the matrices of `names` in layer `index`. `model` has them packed in groups, from where they begin; `original` has the
+/// Trains the matrices of `names` in layer `index`. `model` has them packed in blocks, from where they begin; `original` has the
 /// weights that they were packed from. Gives them packed anew. `progress` is told the share that is done.
 ///
 /// # Errors
@@ -123,10 +124,11 @@ pub fn train(
         let quantized =
             Quantized::begin(stored.dtype, &stored.data, &values, stored.row_len(), options.start);
         let quantized = quantized.ok_or_else(|| {
-            let what = format!("is stored as {}; only groups such as g2_64 can be trained", stored.dtype);
+            let what =
+                format!("is stored as {}; only blocks such as g2_64 or q2_k can be trained", stored.dtype);
             Error::matrix(&weight.name, what)
         })?;
-        let (gradients, memory) = (quantized.gradients(), Memory::of(&quantized));
+        let (gradients, memory) = (quantized.scales.zeros(), Memory::of(&quantized));
         matrices.push(Matrix { name: weight.name.clone(), param, quantized, gradients, memory });
     }
     let mut training = Training { layer, matrices, streams, options, steps: 0, total: 0 };
@@ -267,15 +269,15 @@ impl Training<'_> {
             let Matrix { quantized, gradients, memory, param, .. } = matrix;
             let gradient = &mut params[*param].grad;
             quantized.backward(gradient, gradients);
-            let unit = quantized.mean_step() * slowed;
             let Options { weight_rate, step_rate, zero_rate, .. } = *self.options;
-            memory.weights.step(&mut quantized.weights, gradient, weight_rate * unit, self.steps);
-            memory.steps.step(&mut quantized.steps, &gradients.steps, step_rate * unit, self.steps);
-            memory.zeros.step(&mut quantized.zeros, &gradients.zeros, zero_rate * slowed, self.steps);
-            quantized.confine();
+            let rates = Rates {
+                weights: weight_rate * slowed,
+                scales: step_rate * slowed,
+                zeros: zero_rate * slowed,
+            };
+            quantized.step(gradient, gradients, memory, rates, self.steps);
             gradient.fill(0.0);
-            gradients.steps.fill(0.0);
-            gradients.zeros.fill(0.0);
+            gradients.kinds_mut().into_iter().for_each(|kind| kind.fill(0.0));
         }
         self.fill();
     }
@@ -288,7 +290,7 @@ impl Training<'_> {
         memory.gradients += params.iter().map(|param| 4 * param.grad.len()).sum::<usize>();
         for matrix in &self.matrices {
             memory.weights += matrix.quantized.bytes();
-            memory.gradients += 4 * (matrix.gradients.steps.len() + matrix.gradients.zeros.len());
+            memory.gradients += 4 * matrix.gradients.count();
             memory.optimizer += matrix.memory.bytes();
         }
         memory.hidden = 4 * (self.streams.input.len() + self.streams.target.len());

@@ -255,7 +255,7 @@ impl Study<'_> {
                 continue;
             };
             memory.weights += quantized.bytes();
-            memory.gradients += 8 * quantized.steps.len();
+            memory.gradients += 4 * quantized.scales.count();
             memory.optimizer += quantizer::Memory::of(&quantized).bytes();
         }
         Ok(memory)

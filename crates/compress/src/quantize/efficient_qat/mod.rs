@@ -2,7 +2,7 @@
 //!
 //! "EfficientQAT: Efficient Quantization-Aware Training for Large Language Models", arXiv 2407.11062.
 //!
-//! - [`quantizer`]: `Ŵ = d (c − z)` in ounce's group formats, and how gradients pass it.
+//! - [`quantizer`]: `Ŵ = d (c − z)` in ounce's group formats, its likes in ggml's, and how gradients pass them.
 //! - [`block_ap`]: all weights, step sizes and zero points of one layer after the other, to give what the original layer gave.
 //! - [`end_to_end`]: codes and zero points frozen, all step sizes together, on the next token.
 //!
@@ -24,6 +24,8 @@ pub mod quantizer;
 mod demonstrate;
 
 use ounce_eval::method::{Family, Method};
+use ounce_kernels::DType;
+use ounce_kernels::quant::grid::Grid;
 use serde::Serialize;
 
 use crate::{Error, Result};
@@ -54,6 +56,11 @@ pub enum Start {
     /// At the original, moved as little as needed to round to the stored code.
     #[default]
     Codes,
+}
+
+/// Whether matrices in a format can be trained: those with blocks whose steps are free, so not of powers of two.
+pub fn suits(dtype: DType) -> bool {
+    Grid::of(dtype).is_some_and(|grid| !grid.steps_are_powers())
 }
 
 /// Of so many sequences, how many are held out to judge by.

@@ -1,92 +1,115 @@
-//! The quantizer that training looks through: real-valued weights, step sizes and zero points, and what they round to.
+//! The quantizer that training looks through: real-valued weights, scales and minimums, and what they round to.
 //!
-//! A group of weights `W` with the step size `d` and the zero point `z` becomes, with `t = 2^N − 1`,
+//! In every block format a value is `step · level + offset` (see [`ounce_kernels::quant::grid`]). With `L` the format's levels,
+//! a weight `W` becomes
 //!
-//! `c = clamp(round(W / d) + z, 0, t)`, `Ŵ = d (c − z)`,
+//! `l = nearest(L, (W − offset) / step)`, `Ŵ = step · l + offset`.
 //!
-//! which is what ounce's group formats store: [`Quantized::pack`] writes exactly the values that [`Quantized::values`]
-//! gives, as `d` is rounded to f16 and `z` to a whole number in both. Rounding has no slope; the straight-through
-//! estimator takes it for the identity:
+//! In groups with a zero point, `step = d` and `offset = −d z`: the `Ŵ = d (clamp(round(W / d) + z) − z)` of the paper. In ggml's
+//! super-blocks `step = d · s`, `offset = −d' · m`, with whole numbers `s` and `m` for parts of 16 or 32 values and F16
+//! factors `d`, `d'` for all 256. Factors are real numbers rounded to F16 as the format stores them; so are `z`, `s` and `m`, rounded
+//! to whole numbers. [`Quantized::pack`] writes what [`Quantized::values`] gives. Rounding has no slope; the
+//! straight-through estimator takes it for the identity:
 //!
-//! | | ∂Ŵ/∂W | ∂Ŵ/∂d | ∂Ŵ/∂z |
+//! | | ∂Ŵ/∂W | ∂Ŵ/∂step | ∂Ŵ/∂offset |
 //! |---|---|---|---|
-//! | in range | 1 | `(c − z) − W / d` | 0 |
-//! | clipped below | 0 | `−z` | `−d` |
-//! | clipped above | 0 | `t − z` | `−d` |
+//! | in range | 1 | `l − (W − offset) / step` | 0 |
+//! | clipped | 0 | `l` | 1 |
+//!
+//! and from there by the chain rule to `d`, `d'`, `s`, `m` and `z`.
 
 use half::f16;
 use ounce_kernels::DType;
-use ounce_kernels::quant::groups::{read_block, write_block};
+use ounce_kernels::quant::grid::{Grid, LARGEST_BLOCK, PARTS, Scales};
 use rayon::prelude::*;
 
 use super::Start;
 use super::adam::Adam;
 
-/// The most values of a group.
-const LARGEST_GROUP: usize = 256;
-
-/// How far from its edge a weight stands that was moved into the cell of a code, in steps.
+/// How far from its edge a weight stands that was moved into the cell of a code, in levels.
 const INSIDE: f32 = 0.02;
 
-/// The smallest step size: below f16's normal numbers its rounding would be coarse.
+/// The smallest factor of groups: below F16's normal numbers its rounding would be coarse.
 const LEAST_STEP: f32 = 6.2e-5;
+
+/// The same elsewhere: in super-blocks factors are smaller by the largest `s`.
+const LEAST_FACTOR: f32 = 1e-6;
 
 /// A matrix on its way through rounding.
 #[derive(Debug)]
 pub struct Quantized {
-    dtype: DType,
-    bits: usize,
-    group: usize,
+    grid: &'static Grid,
     /// Values of a row.
     columns: usize,
     /// W, `[rows, columns]`.
     pub weights: Vec<f32>,
-    /// d, `[rows, columns / group]`.
-    pub steps: Vec<f32>,
-    /// z, `[rows, columns / group]`.
-    pub zeros: Vec<f32>,
+    /// What says where levels are.
+    pub scales: Numbers,
 }
 
-/// Gradients of step sizes and zero points, shaped as these.
-#[derive(Debug)]
-pub struct ScaleGradients {
-    /// dL/dd.
-    pub steps: Vec<f32>,
-    /// dL/dz.
-    pub zeros: Vec<f32>,
+/// The numbers that say where the levels of a matrix are, or their gradients.
+#[derive(Debug, Clone)]
+pub struct Numbers {
+    /// d, `[rows, columns / block]`.
+    pub factors: Vec<f32>,
+    /// d' with the sign that makes `offset = −d' m`, `[rows, columns / block]`; empty where there is none.
+    pub seconds: Vec<f32>,
+    /// s, `[rows, columns / part]`; empty where parts have none.
+    pub parts: Vec<f32>,
+    /// m, or z, `[rows, columns / part]`; empty where there are none.
+    pub minimums: Vec<f32>,
 }
 
-/// Step size, its inverse, and zero point as they are stored.
-#[derive(Clone, Copy)]
-struct Grid {
-    step: f32,
-    inverse: f32,
-    zero: f32,
-    top: f32,
+impl Numbers {
+    /// As many zeros.
+    pub fn zeros(&self) -> Numbers {
+        let zeros = |it: &Vec<f32>| vec![0.0; it.len()];
+        Numbers {
+            factors: zeros(&self.factors),
+            seconds: zeros(&self.seconds),
+            parts: zeros(&self.parts),
+            minimums: zeros(&self.minimums),
+        }
+    }
+
+    /// The four kinds.
+    pub fn kinds(&self) -> [&Vec<f32>; 4] {
+        [&self.factors, &self.seconds, &self.parts, &self.minimums]
+    }
+
+    /// The four kinds, to be changed.
+    pub fn kinds_mut(&mut self) -> [&mut Vec<f32>; 4] {
+        [&mut self.factors, &mut self.seconds, &mut self.parts, &mut self.minimums]
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.kinds().into_iter().map(Vec::len).sum()
+    }
 }
 
-impl Grid {
-    fn new(step: f32, zero: f32, top: f32) -> Grid {
-        let step = f16::from_f32(step).to_f32();
-        let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
-        Grid { step, inverse, zero: zero.round_ties_even().clamp(0.0, top), top }
-    }
+/// The numbers of one block.
+struct OfBlock<'n> {
+    factor: &'n mut f32,
+    second: Option<&'n mut f32>,
+    parts: &'n mut [f32],
+    minimums: &'n mut [f32],
+}
 
-    /// The level before it is clipped.
-    #[inline]
-    fn level(&self, weight: f32) -> f32 {
-        (weight * self.inverse).round_ties_even() + self.zero
-    }
-
-    #[inline]
-    fn code(&self, weight: f32) -> f32 {
-        self.level(weight).clamp(0.0, self.top)
-    }
+/// How fast each kind of number moves.
+#[derive(Debug, Clone, Copy)]
+pub struct Rates {
+    /// Of weights, as a share of the mean step.
+    pub weights: f64,
+    /// Of factors and of s and m, as a share of each kind's mean size.
+    pub scales: f64,
+    /// Of zero points, in levels.
+    pub zeros: f64,
 }
 
 impl Quantized {
-    /// Begins where `packed`, rows of `columns` values in a format of groups, ends; `original` are the weights that were
-    /// packed. None for other formats.
+    /// Begins where `packed`, rows of `columns` values, ends; `original` are the weights that were packed. None for formats
+    /// without blocks, and those whose steps are powers of two.
     ///
     /// # Panics
     /// If `packed` and `original` are not of one size.
@@ -97,151 +120,300 @@ impl Quantized {
         columns: usize,
         start: Start,
     ) -> Option<Quantized> {
-        let (bits, group) = dtype.group_shape()?;
+        let grid = Grid::of(dtype).filter(|grid| !grid.steps_are_powers())?;
+        let (len, part) = (grid.block_len(), grid.part());
         let blocks = packed.chunks_exact(dtype.block_bytes());
-        assert_eq!(blocks.len() * group, original.len(), "as many values as were packed");
-        let top = ((1 << bits) - 1) as f32;
-        let mut begun = Quantized {
-            dtype,
-            bits,
-            group,
-            columns,
-            weights: original.to_vec(),
-            steps: Vec::with_capacity(blocks.len()),
-            zeros: Vec::with_capacity(blocks.len()),
-        };
-        let mut codes = [0; LARGEST_GROUP];
-        let codes = &mut codes[..group];
-        for (block, weights) in blocks.zip(begun.weights.chunks_exact_mut(group)) {
-            let (step, zero) = read_block(bits, block, codes);
-            let (mut step, mut zero) = (step.to_f32(), f32::from(zero));
-            if step < 0.0 {
-                // The same values with the codes mirrored: steps stay above zero from here on.
-                (step, zero) = (-step, top - zero);
-                codes.iter_mut().for_each(|code| *code = top as u8 - *code);
+        assert_eq!(blocks.len() * len, original.len(), "as many values as were packed");
+        let empty = || Vec::with_capacity(blocks.len());
+        let numbers =
+            Numbers { factors: empty(), seconds: Vec::new(), parts: Vec::new(), minimums: Vec::new() };
+        let mut begun = Quantized { grid, columns, weights: original.to_vec(), scales: numbers };
+        let mut levels = [0.0; LARGEST_BLOCK];
+        let levels = &mut levels[..len];
+        for (block, weights) in blocks.zip(begun.weights.chunks_exact_mut(len)) {
+            grid.block_levels(block, levels);
+            let stored = upright(grid, grid.scales(block), levels);
+            begun.scales.push(grid, &stored);
+            if start == Start::Weights {
+                continue;
             }
-            begun.steps.push(step);
-            begun.zeros.push(zero);
-            for (weight, &code) in weights.iter_mut().zip(&*codes) {
-                let level = f32::from(code) - zero;
+            for (index, (weight, &level)) in weights.iter_mut().zip(&*levels).enumerate() {
+                let (step, offset) = (stored.step(index / part), stored.offset(index / part));
                 match start {
-                    Start::Weights => {}
-                    Start::Values => *weight = step * level,
-                    Start::Codes => {
-                        let reach = 0.5 - INSIDE;
-                        let below = if code == 0 { f32::INFINITY } else { reach };
-                        let above = if f32::from(code) == top { f32::INFINITY } else { reach };
-                        *weight = weight.clamp(step * level - step * below, step * level + step * above);
+                    Start::Codes if step != 0.0 => {
+                        let (below, above) = grid.levels().cell(level);
+                        let (below, above) = (below + INSIDE, above - INSIDE);
+                        *weight = ((*weight - offset) / step).clamp(below, above) * step + offset;
                     }
+                    _ => *weight = step * level + offset,
                 }
             }
         }
         Some(begun)
     }
 
-    fn top(&self) -> f32 {
-        ((1 << self.bits) - 1) as f32
+    fn parts(&self) -> usize {
+        self.grid.block_len() / self.grid.part()
     }
 
-    fn grid(&self, index: usize) -> Grid {
-        Grid::new(self.steps[index], self.zeros[index], self.top())
+    /// The scales of block `index` as they are stored.
+    fn stored(&self, index: usize) -> Scales {
+        let round = |x: f32| f16::from_f32(x).to_f32();
+        let parts = self.parts();
+        let factor = round(self.scales.factors[index]);
+        let mut stored = Scales { factor, second: 0.0, scales: [1; PARTS], minimums: [0; PARTS] };
+        for part in 0..parts {
+            let at = index * parts + part;
+            if let Some(scale) = self.scales.parts.get(at) {
+                stored.scales[part] = scale.round_ties_even() as i8;
+            }
+            if let Some(minimum) = self.scales.minimums.get(at) {
+                stored.minimums[part] = minimum.round_ties_even() as u8;
+            }
+        }
+        if self.grid.has_zero_points() {
+            stored.second = factor;
+        } else if let Some(second) = self.scales.seconds.get(index) {
+            stored.second = round(*second);
+            if self.scales.minimums.is_empty() {
+                stored.minimums = [1; PARTS];
+            }
+        }
+        stored
     }
 
-    /// Mean step size: what learning rates are measured in.
+    /// Mean size of a step: what learning rates of weights are measured in.
     pub fn mean_step(&self) -> f64 {
-        self.steps.iter().map(|&step| f64::from(step)).sum::<f64>() / self.steps.len().max(1) as f64
+        let blocks = self.scales.factors.len();
+        let (parts, mut sum) = (self.parts(), 0.0);
+        for index in 0..blocks {
+            let stored = self.stored(index);
+            sum += (0..parts).map(|part| f64::from(stored.step(part).abs())).sum::<f64>();
+        }
+        sum / (blocks * parts).max(1) as f64
     }
 
-    /// Gradients of zero.
-    pub fn gradients(&self) -> ScaleGradients {
-        let zeros = vec![0.0; self.steps.len()];
-        ScaleGradients { steps: zeros.clone(), zeros }
+    /// Blocks in a piece of work for one thread.
+    fn piece(&self) -> usize {
+        (self.columns / self.grid.block_len()).max(1) * 8
     }
 
     /// Ŵ, `[rows, columns]`.
     pub fn values(&self, out: &mut [f32]) {
-        let groups = out.par_chunks_exact_mut(self.group).zip(self.weights.par_chunks_exact(self.group));
-        groups.enumerate().with_min_len(self.columns / self.group * 8).for_each(|(index, (out, weights))| {
-            let grid = self.grid(index);
-            for (out, &weight) in out.iter_mut().zip(weights) {
-                *out = grid.step * (grid.code(weight) - grid.zero);
+        let (len, part) = (self.grid.block_len(), self.grid.part());
+        let blocks = out.par_chunks_exact_mut(len).zip(self.weights.par_chunks_exact(len));
+        blocks.enumerate().with_min_len(self.piece()).for_each(|(index, (out, weights))| {
+            let stored = self.stored(index);
+            let parts = out.chunks_exact_mut(part).zip(weights.chunks_exact(part));
+            for (at, (out, weights)) in parts.enumerate() {
+                let place = Place::of(self.grid, &stored, at);
+                for (out, &weight) in out.iter_mut().zip(weights) {
+                    *out = place.step * place.level(weight) + place.offset;
+                }
             }
         });
     }
 
-    /// From dL/dŴ in `gradient` to dL/dW in its place; adds to the gradients of step sizes and zero points.
-    pub fn backward(&self, gradient: &mut [f32], scales: &mut ScaleGradients) {
-        let groups = gradient
-            .par_chunks_exact_mut(self.group)
-            .zip(self.weights.par_chunks_exact(self.group))
-            .zip(scales.steps.par_iter_mut().zip(&mut scales.zeros));
-        groups.enumerate().with_min_len(self.columns / self.group * 8).for_each(
-            |(index, ((gradient, weights), (dstep, dzero)))| {
-                let grid = self.grid(index);
-                let (mut of_step, mut of_zero) = (0.0f32, 0.0f32);
+    /// From dL/dŴ in `gradient` to dL/dW in its place; adds to the gradients of scales.
+    pub fn backward(&self, gradient: &mut [f32], of: &mut Numbers) {
+        let (len, part, parts) = (self.grid.block_len(), self.grid.part(), self.parts());
+        let of_blocks: Vec<OfBlock<'_>> = split(of, parts);
+        let blocks =
+            gradient.par_chunks_exact_mut(len).zip(self.weights.par_chunks_exact(len)).zip(of_blocks);
+        blocks.enumerate().with_min_len(self.piece()).for_each(|(index, ((gradient, weights), of))| {
+            let stored = self.stored(index);
+            let zero_points = self.grid.has_zero_points();
+            let mut of_second = 0.0;
+            let each = gradient.chunks_exact_mut(part).zip(weights.chunks_exact(part));
+            for (at, (gradient, weights)) in each.enumerate() {
+                let place = Place::of(self.grid, &stored, at);
+                let (mut of_step, mut of_offset) = (0.0f32, 0.0f32);
                 for (gradient, &weight) in gradient.iter_mut().zip(weights) {
-                    let level = grid.level(weight);
-                    let code = level.clamp(0.0, grid.top);
-                    let inside = if level == code { 1.0 } else { 0.0 };
-                    of_step += *gradient * (code - grid.zero - inside * weight * grid.inverse);
-                    of_zero += *gradient * (inside - 1.0) * grid.step;
+                    let at = (weight - place.offset) * place.inverse;
+                    let level = place.nearest(at);
+                    let rounded = at.round_ties_even();
+                    let inside = if rounded >= place.low && rounded <= place.high { 1.0 } else { 0.0 };
+                    of_step += *gradient * (level - inside * at);
+                    of_offset += *gradient * (1.0 - inside);
                     *gradient *= inside;
                 }
-                *dstep += of_step;
-                *dzero += of_zero;
-            },
-        );
+                *of.factor += f32::from(stored.scales[at]) * of_step;
+                if let Some(of_part) = of.parts.get_mut(at) {
+                    *of_part += stored.factor * of_step;
+                }
+                let minimum = f32::from(stored.minimums[at]);
+                if let Some(of_minimum) = of.minimums.get_mut(at) {
+                    *of_minimum -= stored.second * of_offset;
+                }
+                if zero_points {
+                    *of.factor -= minimum * of_offset;
+                } else {
+                    of_second -= minimum * of_offset;
+                }
+            }
+            if let Some(second) = of.second {
+                *second += of_second;
+            }
+        });
     }
 
-    /// Brings step sizes and zero points back to where they can be stored; to be called when they were moved.
+    /// Brings scales back to where they can be stored; to be called when they were moved.
     pub fn confine(&mut self) {
-        let top = self.top();
-        // A group of zeros keeps its step of zero.
-        self.steps.iter_mut().filter(|step| **step != 0.0).for_each(|step| *step = step.max(LEAST_STEP));
-        self.zeros.iter_mut().for_each(|zero| *zero = zero.clamp(0.0, top));
+        // A block of zeros keeps its factor of zero.
+        let factors = self.scales.factors.iter_mut().filter(|it| **it != 0.0);
+        if self.grid.has_zero_points() {
+            factors.for_each(|factor| *factor = factor.max(LEAST_STEP));
+        } else {
+            factors.for_each(|factor| *factor = factor.signum() * factor.abs().max(LEAST_FACTOR));
+        }
+        if let Some((low, high)) = self.grid.scale_range() {
+            self.scales.parts.iter_mut().for_each(|scale| *scale = scale.clamp(low, high));
+        }
+        if let Some(top) = self.grid.minimum_top() {
+            self.scales.minimums.iter_mut().for_each(|minimum| *minimum = minimum.clamp(0.0, top));
+        }
     }
 
     /// The blocks of the format, row after row.
     pub fn pack(&self) -> Vec<u8> {
-        let size = self.dtype.block_bytes();
-        let mut bytes = vec![0; self.steps.len() * size];
-        let blocks = bytes.par_chunks_exact_mut(size).zip(self.weights.par_chunks_exact(self.group));
+        let (len, part) = (self.grid.block_len(), self.grid.part());
+        let size = self.grid.dtype().block_bytes();
+        let mut bytes = vec![0; self.scales.factors.len() * size];
+        let blocks = bytes.par_chunks_exact_mut(size).zip(self.weights.par_chunks_exact(len));
         blocks.enumerate().for_each(|(index, (block, weights))| {
-            let grid = self.grid(index);
-            let mut codes = [0; LARGEST_GROUP];
-            for (code, &weight) in codes.iter_mut().zip(weights) {
-                *code = grid.code(weight) as u8;
+            let stored = self.stored(index);
+            let mut codes = [0; LARGEST_BLOCK];
+            for (at, weights) in weights.chunks_exact(part).enumerate() {
+                let place = Place::of(self.grid, &stored, at);
+                for (code, &weight) in codes[at * part..].iter_mut().zip(weights) {
+                    *code = self.grid.levels().nearest((weight - place.offset) * place.inverse).0;
+                }
             }
-            write_block(self.bits, f16::from_f32(grid.step), grid.zero as u8, &codes[..self.group], block);
+            self.grid.put(&stored, &codes[..len], block);
         });
         bytes
     }
 
-    /// Bytes of weights, step sizes and zero points.
+    /// Moves all numbers against their gradients.
+    pub(super) fn step(
+        &mut self,
+        gradient: &[f32],
+        of: &Numbers,
+        memory: &mut Memory,
+        rates: Rates,
+        step: u64,
+    ) {
+        let unit = self.mean_step();
+        memory.weights.step(&mut self.weights, gradient, rates.weights * unit, step);
+        let zero_points = self.grid.has_zero_points();
+        let kinds = self.scales.kinds_mut().into_iter().zip(of.kinds()).zip(&mut memory.scales);
+        for (kind, ((values, gradient), memory)) in kinds.enumerate() {
+            let rate = if kind == 3 && zero_points { rates.zeros } else { rates.scales * mean(values) };
+            memory.step(values, gradient, rate, step);
+        }
+        self.confine();
+    }
+
+    /// Bytes of weights and scales.
     pub fn bytes(&self) -> usize {
-        4 * (self.weights.len() + self.steps.len() + self.zeros.len())
+        4 * (self.weights.len() + self.scales.count())
     }
 }
 
-/// What AdamW keeps of a matrix's three kinds of numbers.
+impl Numbers {
+    /// Takes over what a block holds, as far as the format has it.
+    fn push(&mut self, grid: &Grid, stored: &Scales) {
+        let parts = grid.block_len() / grid.part();
+        self.factors.push(stored.factor);
+        if grid.has_second_factor() {
+            self.seconds.push(stored.second);
+        }
+        if grid.scale_range().is_some() {
+            self.parts.extend(stored.scales[..parts].iter().map(|&it| f32::from(it)));
+        }
+        if grid.minimum_top().is_some() {
+            self.minimums.extend(stored.minimums[..parts].iter().map(|&it| f32::from(it)));
+        }
+    }
+}
+
+fn mean(values: &[f32]) -> f64 {
+    values.iter().map(|value| f64::from(value.abs())).sum::<f64>() / values.len().max(1) as f64
+}
+
+/// The numbers of each block.
+fn split(of: &mut Numbers, parts: usize) -> Vec<OfBlock<'_>> {
+    let mut seconds = of.seconds.iter_mut();
+    let mut scales = of.parts.chunks_exact_mut(parts);
+    let mut minimums = of.minimums.chunks_exact_mut(parts);
+    (of.factors.iter_mut())
+        .map(|factor| OfBlock {
+            factor,
+            second: seconds.next(),
+            parts: scales.next().unwrap_or_default(),
+            minimums: minimums.next().unwrap_or_default(),
+        })
+        .collect()
+}
+
+/// Groups with a negative step become those with the same values and the codes mirrored: steps stay above zero from there
+/// on.
+fn upright(grid: &Grid, stored: Scales, levels: &mut [f32]) -> Scales {
+    if !grid.has_zero_points() || !(stored.factor < 0.0) {
+        return stored;
+    }
+    let top = grid.levels().ends().1;
+    levels.iter_mut().for_each(|level| *level = top - *level);
+    let factor = -stored.factor;
+    Scales { factor, second: factor, minimums: stored.minimums.map(|zero| top as u8 - zero), ..stored }
+}
+
+/// Where the levels of a part are.
+struct Place {
+    step: f32,
+    offset: f32,
+    inverse: f32,
+    low: f32,
+    high: f32,
+    levels: ounce_kernels::quant::grid::Levels,
+}
+
+impl Place {
+    fn of(grid: &Grid, stored: &Scales, part: usize) -> Place {
+        let (step, offset) = (stored.step(part), stored.offset(part));
+        let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
+        let levels = grid.levels();
+        let (low, high) = levels.ends();
+        Place { step, offset, inverse, low, high, levels }
+    }
+
+    #[inline]
+    fn nearest(&self, at: f32) -> f32 {
+        self.levels.nearest(at).1
+    }
+
+    #[inline]
+    fn level(&self, weight: f32) -> f32 {
+        self.nearest((weight - self.offset) * self.inverse)
+    }
+}
+
+/// What AdamW keeps of a matrix.
 #[derive(Debug)]
 pub(super) struct Memory {
     pub weights: Adam,
-    pub steps: Adam,
-    pub zeros: Adam,
+    /// Of each kind of [`Numbers`].
+    pub scales: [Adam; 4],
 }
 
 impl Memory {
     pub fn of(matrix: &Quantized) -> Memory {
-        Memory {
-            weights: Adam::new(matrix.weights.len()),
-            steps: Adam::new(matrix.steps.len()),
-            zeros: Adam::new(matrix.zeros.len()),
-        }
+        let scales = matrix.scales.kinds().map(|kind| Adam::new(kind.len()));
+        Memory { weights: Adam::new(matrix.weights.len()), scales }
     }
 
     pub fn bytes(&self) -> usize {
-        self.weights.bytes() + self.steps.bytes() + self.zeros.bytes()
+        self.weights.bytes() + self.scales.iter().map(Adam::bytes).sum::<usize>()
     }
 }
 

@@ -17,6 +17,9 @@ use crate::DType;
 /// The largest number of parts in a block.
 pub const PARTS: usize = 16;
 
+/// No block has more values, or more bytes.
+pub const LARGEST_BLOCK: usize = 320;
+
 /// What the codes of a format stand for, before step and offset.
 #[derive(Debug, Clone, Copy)]
 pub enum Levels {
@@ -63,6 +66,29 @@ impl Levels {
                 f32::from(levels[index])
             }
         }
+    }
+
+    /// Between which places a level is the nearest one; the ends reach to infinity.
+    pub fn cell(&self, level: f32) -> (f32, f32) {
+        let (low, high) = self.ends();
+        let (below, above) = match *self {
+            Levels::Range { .. } => (level - 0.5, level + 0.5),
+            Levels::Table { levels, .. } => {
+                let next = |above: bool| {
+                    let beyond = levels
+                        .iter()
+                        .map(|&it| f32::from(it))
+                        .filter(|it| (*it > level) == above && *it != level);
+                    let nearest = beyond.min_by(|a, b| (a - level).abs().total_cmp(&(b - level).abs()));
+                    nearest.map_or(level, |it| (it + level) * 0.5)
+                };
+                (next(false), next(true))
+            }
+        };
+        (
+            if level <= low { f32::NEG_INFINITY } else { below },
+            if level >= high { f32::INFINITY } else { above },
+        )
     }
 
     /// The lowest and the highest level.
@@ -137,7 +163,13 @@ pub struct Grid {
     part: usize,
     levels: Levels,
     kind: Kind,
-    put: fn(&Scales, &[u8], &mut [u8]),
+    /// Where scales lie in a block; codes are all else.
+    head: &'static [(usize, usize)],
+    /// Writes scales where zeros are.
+    put_scales: fn(&Scales, &mut [u8]),
+    scales: fn(&[u8]) -> Scales,
+    /// Writes codes where zeros are.
+    put_codes: fn(&[u8], &mut [u8]),
 }
 
 impl Grid {
@@ -208,7 +240,65 @@ impl Grid {
     pub fn put(&self, scales: &Scales, codes: &[u8], block: &mut [u8]) {
         assert!(codes.len() == self.block_len() && block.len() == self.dtype.block_bytes(), "one block");
         block.fill(0);
-        (self.put)(scales, codes, block);
+        (self.put_scales)(scales, block);
+        (self.put_codes)(codes, block);
+    }
+
+    /// Writes scales into a block whose codes stay.
+    ///
+    /// # Panics
+    /// If `block` has not a block's length.
+    pub fn put_scales(&self, scales: &Scales, block: &mut [u8]) {
+        assert_eq!(block.len(), self.dtype.block_bytes(), "one block");
+        self.head.iter().for_each(|&(from, to)| block[from..to].fill(0));
+        (self.put_scales)(scales, block);
+    }
+
+    /// The scales of a block.
+    ///
+    /// # Panics
+    /// If `block` has not a block's length.
+    pub fn scales(&self, block: &[u8]) -> Scales {
+        assert_eq!(block.len(), self.dtype.block_bytes(), "one block");
+        (self.scales)(block)
+    }
+
+    /// The levels of a block's values, before step and offset.
+    ///
+    /// # Panics
+    /// If `block` or `levels` has not a block's length.
+    pub fn block_levels(&self, block: &[u8], levels: &mut [f32]) {
+        assert_eq!(levels.len(), self.block_len(), "one block");
+        let mut plain = [0; LARGEST_BLOCK];
+        let plain = &mut plain[..block.len()];
+        plain.copy_from_slice(block);
+        // With steps of one and no offset, levels are what the block holds.
+        let ones = Scales { factor: 1.0, second: 0.0, scales: [1; PARTS], minimums: [0; PARTS] };
+        self.put_scales(&ones, plain);
+        super::decode(self.dtype, plain, levels).expect("one whole block");
+    }
+
+    /// Whole numbers that scales of parts may be, where parts have their own.
+    pub fn scale_range(&self) -> Option<(f32, f32)> {
+        match self.kind {
+            Kind::Super { low, high } => Some((f32::from(low), f32::from(high))),
+            Kind::SuperMinimum { top } => Some((0.0, f32::from(top))),
+            _ => None,
+        }
+    }
+
+    /// The largest whole number that minimums of parts may be (a zero point where there are such), where parts have their own.
+    pub fn minimum_top(&self) -> Option<f32> {
+        match self.kind {
+            Kind::SuperMinimum { top } => Some(f32::from(top)),
+            Kind::Zero => Some(self.levels.ends().1),
+            _ => None,
+        }
+    }
+
+    /// Whether the factor of minimums is a number of its own.
+    pub fn has_second_factor(&self) -> bool {
+        matches!(self.kind, Kind::SuperMinimum { .. } | Kind::Offset)
     }
 }
 

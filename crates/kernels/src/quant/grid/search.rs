@@ -72,7 +72,8 @@ fn refit(levels: Levels, values: &[f32], weights: &[f32], step: f32) -> Option<(
     (ll > 0.0 && xl != 0.0).then(|| (xl / ll, xl * xl / ll))
 }
 
-fn one(factor: f32) -> Scales {
+/// Scales of a format without parts.
+pub(super) fn one(factor: f32) -> Scales {
     Scales { factor, scales: [1; PARTS], ..Scales::ZERO }
 }
 

@@ -2,10 +2,11 @@
 
 use half::f16;
 
+use super::search::one;
 use super::{Grid, Kind, Levels, PARTS, Scales};
 use crate::DType;
-use crate::quant::block::{put_f16, put_halves};
-use crate::quant::{groups, iq4, q2_k, q3_k, q4_k, q5, q5_k, q6_k};
+use crate::quant::block::{f16_at, put_f16, put_halves};
+use crate::quant::{groups, iq4, mxfp4, q2_k, q3_k, q4_k, q5, q5_k, q6_k};
 
 /// Twice the numbers of E2M1 in rising order, and their codes.
 const E2M1: [i8; 16] = [-12, -8, -6, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 6, 8, 12];
@@ -25,9 +26,16 @@ const fn of_groups<const BITS: usize>(dtype: DType, group: usize) -> Grid {
         part: group,
         levels: range(0, (1 << BITS) - 1),
         kind: Kind::Zero,
-        put: |scales, codes, block| {
-            groups::write_block(BITS, f16::from_f32(scales.factor), scales.minimums[0], codes, block);
+        head: &[(0, groups::HEAD)],
+        put_scales: |scales, block| {
+            put_f16(block, 0, scales.factor);
+            block[2] = scales.minimums[0];
         },
+        scales: |block| {
+            let factor = f16_at(block, 0);
+            Scales { second: factor, minimums: [block[2]; PARTS], ..one(factor) }
+        },
+        put_codes: |codes, block| groups::pack_codes(BITS, codes, &mut block[groups::HEAD..]),
     }
 }
 
@@ -54,48 +62,50 @@ pub(super) const GRIDS: &[Grid] = &[
         part: 32,
         levels: range(-8, 7),
         kind: Kind::One,
-        put: |scales, codes, block| {
-            put_f16(block, 0, scales.factor);
-            put_halves(of_32(codes), &mut block[2..]);
-        },
+        head: &[(0, 2)],
+        put_scales: |scales, block| put_f16(block, 0, scales.factor),
+        scales: |block| one(f16_at(block, 0)),
+        put_codes: |codes, block| put_halves(of_32(codes), &mut block[2..]),
     },
     Grid {
         dtype: DType::Q4_1,
         part: 32,
         levels: range(0, 15),
         kind: Kind::Offset,
-        put: |scales, codes, block| {
-            put_offset(scales, block);
-            put_halves(of_32(codes), &mut block[4..]);
-        },
+        head: &[(0, 4)],
+        put_scales: put_offset,
+        scales: |block| Scales { second: -f16_at(block, 2), minimums: [1; PARTS], ..one(f16_at(block, 0)) },
+        put_codes: |codes, block| put_halves(of_32(codes), &mut block[4..]),
     },
     Grid {
         dtype: DType::Q5_0,
         part: 32,
         levels: range(-16, 15),
         kind: Kind::One,
-        put: |scales, codes, block| {
-            put_f16(block, 0, scales.factor);
-            q5::put_codes(of_32(codes), &mut block[2..]);
-        },
+        head: &[(0, 2)],
+        put_scales: |scales, block| put_f16(block, 0, scales.factor),
+        scales: |block| one(f16_at(block, 0)),
+        put_codes: |codes, block| q5::put_codes(of_32(codes), &mut block[2..]),
     },
     Grid {
         dtype: DType::Q5_1,
         part: 32,
         levels: range(0, 31),
         kind: Kind::Offset,
-        put: |scales, codes, block| {
-            put_offset(scales, block);
-            q5::put_codes(of_32(codes), &mut block[4..]);
-        },
+        head: &[(0, 4)],
+        put_scales: put_offset,
+        scales: |block| Scales { second: -f16_at(block, 2), minimums: [1; PARTS], ..one(f16_at(block, 0)) },
+        put_codes: |codes, block| q5::put_codes(of_32(codes), &mut block[4..]),
     },
     Grid {
         dtype: DType::Q8_0,
         part: 32,
         levels: range(-127, 127),
         kind: Kind::One,
-        put: |scales, codes, block| {
-            put_f16(block, 0, scales.factor);
+        head: &[(0, 2)],
+        put_scales: |scales, block| put_f16(block, 0, scales.factor),
+        scales: |block| one(f16_at(block, 0)),
+        put_codes: |codes, block| {
             // Code 0 is -127.
             block[2..].iter_mut().zip(codes).for_each(|(byte, code)| *byte = code.wrapping_sub(127));
         },
@@ -105,76 +115,97 @@ pub(super) const GRIDS: &[Grid] = &[
         part: 16,
         levels: range(0, 3),
         kind: Kind::SuperMinimum { top: 15 },
-        put: |scales, codes, block| {
+        head: &[(0, 16), (80, 84)],
+        put_scales: |scales, block| {
             for (part, byte) in block[..16].iter_mut().enumerate() {
                 *byte = scales.scales[part] as u8 | scales.minimums[part] << 4;
             }
             put_f16(block, 80, scales.factor);
             put_f16(block, 82, scales.second);
-            q2_k::put_codes(codes, block);
         },
+        scales: |block| Scales {
+            factor: f16_at(block, 80),
+            second: f16_at(block, 82),
+            scales: std::array::from_fn(|part| (block[part] & 15) as i8),
+            minimums: std::array::from_fn(|part| block[part] >> 4),
+        },
+        put_codes: q2_k::put_codes,
     },
     Grid {
         dtype: DType::Q3K,
         part: 16,
         levels: range(-4, 3),
         kind: Kind::Super { low: -32, high: 31 },
-        put: |scales, codes, block| {
+        head: &[(96, 110)],
+        put_scales: |scales, block| {
             q3_k::put_scales(&scales.scales, &mut block[96..108]);
             put_f16(block, 108, scales.factor);
-            q3_k::put_codes(codes, block);
         },
+        scales: |block| Scales { scales: q3_k::scales(&block[96..108]), ..one(f16_at(block, 108)) },
+        put_codes: q3_k::put_codes,
     },
     Grid {
         dtype: DType::Q4K,
         part: 32,
         levels: range(0, 15),
         kind: Kind::SuperMinimum { top: 63 },
-        put: |scales, codes, block| {
-            put_q4_k_scales(scales, block);
-            q4_k::put_codes(codes, block);
-        },
+        head: &[(0, 16)],
+        put_scales: put_q4_k_scales,
+        scales: q4_k_scales,
+        put_codes: q4_k::put_codes,
     },
     Grid {
         dtype: DType::Q5K,
         part: 32,
         levels: range(0, 31),
         kind: Kind::SuperMinimum { top: 63 },
-        put: |scales, codes, block| {
-            put_q4_k_scales(scales, block);
-            q5_k::put_codes(codes, block);
-        },
+        head: &[(0, 16)],
+        put_scales: put_q4_k_scales,
+        scales: q4_k_scales,
+        put_codes: q5_k::put_codes,
     },
     Grid {
         dtype: DType::Q6K,
         part: 16,
         levels: range(-32, 31),
         kind: Kind::Super { low: -128, high: 127 },
-        put: |scales, codes, block| {
+        head: &[(q6_k::SCALES, q6_k::BYTES)],
+        put_scales: |scales, block| {
             put_f16(block, q6_k::SUPER_SCALE, scales.factor);
             let stored = &mut block[q6_k::SCALES..][..PARTS];
             stored.iter_mut().zip(&scales.scales).for_each(|(byte, scale)| *byte = *scale as u8);
-            q6_k::put_codes(codes, block);
         },
+        scales: |block| Scales {
+            scales: std::array::from_fn(|part| block[q6_k::SCALES + part] as i8),
+            ..one(f16_at(block, q6_k::SUPER_SCALE))
+        },
+        put_codes: q6_k::put_codes,
     },
     Grid {
         dtype: DType::IQ4NL,
         part: 32,
         levels: IQ4,
         kind: Kind::One,
-        put: |scales, codes, block| {
-            put_f16(block, 0, scales.factor);
-            put_halves(of_32(codes), &mut block[2..]);
-        },
+        head: &[(0, 2)],
+        put_scales: |scales, block| put_f16(block, 0, scales.factor),
+        scales: |block| one(f16_at(block, 0)),
+        put_codes: |codes, block| put_halves(of_32(codes), &mut block[2..]),
     },
     Grid {
         dtype: DType::IQ4XS,
         part: 32,
         levels: IQ4,
         kind: Kind::Super { low: -32, high: 31 },
-        put: |scales, codes, block| {
+        head: &[(0, 8)],
+        put_scales: |scales, block| {
             put_f16(block, 0, scales.factor);
             iq4::put_scales(&std::array::from_fn(|part| scales.scales[part]), block);
+        },
+        scales: |block| {
+            let stored = iq4::scales(block);
+            Scales { scales: std::array::from_fn(|part| stored[part % 8]), ..one(f16_at(block, 0)) }
+        },
+        put_codes: |codes, block| {
             for (group, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
                 put_halves(codes, &mut block[8 + 16 * group..]);
             }
@@ -185,11 +216,11 @@ pub(super) const GRIDS: &[Grid] = &[
         part: 32,
         levels: Levels::Table { levels: &E2M1, codes: &E2M1_CODES },
         kind: Kind::PowerOfTwo,
-        put: |scales, codes, block| {
-            // The search gives powers of two that the format has.
-            block[0] = (scales.factor.to_bits() >> 23) as u8 + 1;
-            put_halves(of_32(codes), &mut block[1..]);
-        },
+        head: &[(0, 1)],
+        // The search gives powers of two that the format has.
+        put_scales: |scales, block| block[0] = (scales.factor.to_bits() >> 23) as u8 + 1,
+        scales: |block| one(mxfp4::half_scale(block[0])),
+        put_codes: |codes, block| put_halves(of_32(codes), &mut block[1..]),
     },
 ];
 
@@ -201,6 +232,15 @@ fn of_32(codes: &[u8]) -> &[u8; 32] {
 fn put_offset(scales: &Scales, block: &mut [u8]) {
     put_f16(block, 0, scales.factor);
     block[2..4].copy_from_slice(&f16::from_f32(-scales.second).to_le_bytes());
+}
+
+fn q4_k_scales(block: &[u8]) -> Scales {
+    let mut found = Scales { second: f16_at(block, 2), ..one(f16_at(block, 0)) };
+    for part in 0..8 {
+        let (scale, minimum) = q4_k::group_scale(&block[4..16], part);
+        (found.scales[part], found.minimums[part]) = (scale as i8, minimum);
+    }
+    found
 }
 
 fn put_q4_k_scales(scales: &Scales, block: &mut [u8]) {

@@ -47,6 +47,53 @@ fn what_the_grid_says_is_what_the_block_holds() {
 }
 
 #[test]
+fn scales_and_levels_are_read_as_they_were_put() {
+    for grid in table::GRIDS {
+        let x = values(grid.block_len(), 4);
+        let scales = grid.fit(&x, &vec![1.0; grid.block_len()]);
+        let codes: Vec<u8> =
+            x.iter().enumerate().map(|(i, &x)| grid.nearest(&scales, i / grid.part(), x).0).collect();
+        let mut block = vec![0xff; grid.dtype.block_bytes()];
+        grid.put(&scales, &codes, &mut block);
+        let found = grid.scales(&block);
+        let parts = grid.block_len() / grid.part();
+        for part in 0..parts {
+            let both = |it: &Scales| (it.step(part), it.offset(part));
+            assert_eq!(both(&found), both(&scales), "{} {part}", grid.dtype);
+        }
+        let mut levels = vec![0.0; grid.block_len()];
+        grid.block_levels(&block, &mut levels);
+        let expected: Vec<f32> = codes.iter().map(|&code| grid.levels.of(code)).collect();
+        assert_eq!(levels, expected, "{}", grid.dtype);
+        // Other scales, and the codes are still there.
+        let larger: Vec<f32> = x.iter().map(|x| 3.0 * x).collect();
+        let other = grid.fit(&larger, &vec![1.0; grid.block_len()]);
+        let mut moved = block.clone();
+        grid.put_scales(&other, &mut moved);
+        assert_ne!(moved, block, "{}", grid.dtype);
+        grid.block_levels(&moved, &mut levels);
+        assert_eq!(levels, expected, "{}", grid.dtype);
+        grid.put_scales(&scales, &mut moved);
+        assert_eq!(moved, block, "{}", grid.dtype);
+    }
+}
+
+#[test]
+fn a_cell_is_where_its_level_is_nearest() {
+    for grid in table::GRIDS {
+        let (low, high) = grid.levels.ends();
+        for step in 0..=400 {
+            let x = low - 1.0 + (high - low + 2.0) * step as f32 / 400.0 + 1e-3;
+            let (_, level) = grid.levels.nearest(x);
+            let (below, above) = grid.levels.cell(level);
+            assert!(below <= x && x <= above, "{} {x}: {level} has {below}..{above}", grid.dtype);
+        }
+        assert_eq!(grid.levels.cell(low).0, f32::NEG_INFINITY);
+        assert_eq!(grid.levels.cell(high).1, f32::INFINITY);
+    }
+}
+
+#[test]
 fn the_search_leaves_less_than_encode_does() {
     for grid in table::GRIDS {
         let row = 1024;

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use ounce_compress::quantize::Plan;
-use ounce_compress::quantize::efficient_qat::{block_ap, end_to_end};
+use ounce_compress::quantize::efficient_qat::{self, block_ap, end_to_end};
 use ounce_model::{Model, Weights};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::progress::{Progress, Unit};
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Training")]
 pub struct TrainingArgs {
-    /// Train what was quantized, on the calibration text (EfficientQAT); for folders, most useful with 2 or 3 bits
+    /// Train what was quantized, on the calibration text (EfficientQAT); most useful with 2 or 3 bits
     #[arg(long, value_enum, value_name = "PHASES")]
     train: Option<Phases>,
     /// Passes over the calibration text in each phase [default: 4 for blocks, 2 for scales]
@@ -68,12 +68,12 @@ impl TrainingArgs {
     /// Refuses formats that can't be trained.
     ///
     /// # Errors
-    /// If training is asked for and nothing of the plan is in groups.
+    /// If training is asked for and nothing of the plan has scales to train.
     pub fn check(&self, plan: &Plan) -> anyhow::Result<()> {
-        let grouped = |name: &String| plan.dtype(name).is_some_and(|dtype| dtype.group_shape().is_some());
-        if self.is_asked() && !plan.formats.keys().any(grouped) {
+        let suits = |name: &String| plan.dtype(name).is_some_and(efficient_qat::suits);
+        if self.is_asked() && !plan.formats.keys().any(suits) {
             bail!(
-                "--train needs matrices in groups such as g2_64, which folders hold; name a folder as the target"
+                "--train needs matrices in blocks with scales, such as q2_k or g2_64; choose such a --type"
             );
         }
         Ok(())
