@@ -217,25 +217,32 @@ impl Weights {
     /// These weights with other tensors in the place of some: of the same shapes, in any format.
     ///
     /// # Errors
-    /// If there is no such tensor, or one of the new tensors has another shape or too few or many bytes.
+    /// As [`Weights::replace`].
     pub fn replaced(&self, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Weights> {
-        let mut replaced = HashMap::clone(&self.replaced);
-        for (name, tensor) in tensors {
-            let Some((_, shape)) = self.info(&name) else {
-                return Err(Error::tensor(
-                    self.path(),
-                    name,
-                    "is missing from the model, so nothing can stand in for it",
-                ));
-            };
-            if shape != tensor.shape || !tensor.is_whole() {
-                let what =
-                    format!("has the shape {shape:?}; what is to stand in for it has {:?}", tensor.shape);
-                return Err(Error::tensor(self.path(), name, what));
-            }
-            replaced.insert(name, tensor);
+        let mut weights = self.clone();
+        tensors.into_iter().try_for_each(|(name, tensor)| weights.replace(name, tensor))?;
+        Ok(weights)
+    }
+
+    /// Puts another tensor in the place of one: of the same shape, in any format. Other clones of these weights keep what
+    /// they have.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or the new one has another shape or too few or many bytes.
+    pub fn replace(&mut self, name: String, tensor: Tensor) -> Result<()> {
+        let Some((_, shape)) = self.info(&name) else {
+            return Err(Error::tensor(
+                self.path(),
+                name,
+                "is missing from the model, so nothing can stand in for it",
+            ));
+        };
+        if shape != tensor.shape || !tensor.is_whole() {
+            let what = format!("has the shape {shape:?}; what is to stand in for it has {:?}", tensor.shape);
+            return Err(Error::tensor(self.path(), name, what));
         }
-        Ok(Weights { replaced: Arc::new(replaced), ..self.clone() })
+        Arc::make_mut(&mut self.replaced).insert(name, tensor);
+        Ok(())
     }
 
     /// These weights and others besides, at the end: for models that get a part more, as an output matrix of their own.

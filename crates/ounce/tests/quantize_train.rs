@@ -29,10 +29,49 @@ fn a_model_trained_at_two_bits_is_a_folder_that_runs() {
 #[test]
 fn training_that_can_not_be_is_refused_before_any_work() {
     let desk = Desk::new();
-    let into_gguf = desk.run(&[&TINY[..], &["-o", "small.gguf", "--train", "both"]].concat());
-    assert_ne!(into_gguf.code, 0);
-    assert!(into_gguf.stderr.contains("--train needs matrices in groups"), "{}", into_gguf.stderr);
+    let mxfp4 = [
+        "quantize",
+        "builtin-tiny",
+        "-o",
+        "x.gguf",
+        "--type",
+        "mxfp4",
+        "--keep",
+        "*=mxfp4",
+        "--train",
+        "both",
+    ];
+    let powers = desk.run(&mxfp4);
+    assert_eq!(powers.code, 2);
+    assert!(powers.stderr.contains("--train needs matrices in blocks with scales"), "{}", powers.stderr);
     let alone = desk.run(&[&TINY[..], &["-o", "small", "--train-epochs", "3"]].concat());
     assert_ne!(alone.code, 0);
     assert!(alone.stderr.contains("--train"), "{}", alone.stderr);
+}
+
+#[test]
+fn a_gguf_file_is_trained_as_well() {
+    let desk = Desk::new();
+    let quantized = |name: &str, more: &[&str]| -> f64 {
+        let args =
+            ["quantize", "builtin-tiny", "--type", "iq4_nl", "--calibration-tokens", "8000", "-o", name];
+        let report = desk.json(&[&args[..], more].concat());
+        report["divergence"]["mean_kl"]["value"].as_f64().expect("a number")
+    };
+    let without = quantized("plain.gguf", &[]);
+    let trained = quantized("trained.gguf", &["--train", "both", "--train-epochs", "2"]);
+    assert!(trained < without, "{trained} {without}");
+    let shown = desk.json(&["show", "trained.gguf"]);
+    assert!(shown.to_string().contains("IQ4_NL"), "{shown}");
+}
+
+#[test]
+fn an_encoder_is_compared_by_its_vectors() {
+    let desk = Desk::new();
+    let report = desk.json(&["quantize", "builtin-encoder", "-o", "small.gguf", "--type", "q8_0"]);
+    let found = &report["similarity"];
+    let [mean, least, same] =
+        ["mean_cosine", "least_cosine", "same_nearest"].map(|it| found[it].as_f64().expect("a number"));
+    assert!(0.99 < least && least <= mean && mean < 1.0, "{found}");
+    assert!(0.9 < same && same <= 1.0, "{found}");
 }

@@ -261,7 +261,7 @@ impl<'m> Quantizer<'m> {
             }
         };
         self.done += work;
-        self.weights = self.weights.replaced(tensors)?;
+        tensors.into_iter().try_for_each(|(name, tensor)| self.weights.replace(name, tensor))?;
         if let Some((_, observer)) = &mut self.training {
             observer(&trained);
         }
@@ -354,7 +354,7 @@ impl<'m> Quantizer<'m> {
             resumed,
             seconds: start.elapsed().as_secs_f64(),
         };
-        self.weights = self.weights.replaced([(name.to_owned(), tensor)])?;
+        self.weights.replace(name.to_owned(), tensor)?;
         (self.observer)(Some(&finished), self.done, self.total)
     }
 }

@@ -1,6 +1,7 @@
 //! Losses on logits. A network hands them over a chunk of rows at a time and takes back gradients in their place.
 
 mod cross_entropy;
+mod distillation;
 mod log_probability;
 mod preference;
 mod scores;
@@ -9,6 +10,7 @@ mod span;
 use ounce_kernels::pool::Pool;
 
 pub use cross_entropy::CrossEntropy;
+pub use distillation::{Distillation, Predictions};
 pub use log_probability::LogProbabilities;
 pub use preference::{Choices, PreferenceLoss};
 pub use scores::Scores;

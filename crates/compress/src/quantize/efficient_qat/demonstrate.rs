@@ -191,7 +191,7 @@ impl Study<'_> {
 
     fn tuned(&self, model: &Model) -> Result<(Model, Tuned)> {
         let options = end_to_end::Options::default();
-        let (weights, tuned) = end_to_end::train(model, &self.calibration, &options, &mut |_| Ok(()))?;
+        let (weights, tuned) = end_to_end::train(model, None, &self.calibration, &options, &mut |_| Ok(()))?;
         Ok((Model { weights, ..model.clone() }, tuned))
     }
 

@@ -103,7 +103,7 @@ fn step_sizes_alone_learn_the_text_and_codes_stay() {
     let model = Model { weights, ..original };
     let options = end_to_end::Options { epochs: 4, tokens: 60, rate: 0.02 };
     let mut shares = Vec::new();
-    let (weights, tuned) = end_to_end::train(&model, &sequences(), &options, &mut |share| {
+    let (weights, tuned) = end_to_end::train(&model, None, &sequences(), &options, &mut |share| {
         shares.push(share);
         Ok(())
     })

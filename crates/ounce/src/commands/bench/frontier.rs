@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use ounce_compress::quantize::efficient_qat::{block_ap, end_to_end};
 use ounce_compress::quantize::gptq;
 use ounce_compress::quantize::{Method, Plan, Quantizer, Store, imatrix, units};
 use ounce_engine::{Engine, Mode};
@@ -35,6 +36,7 @@ Examples:
   ounce bench frontier builtin
   ounce bench frontier ./folder --calibration wiki.txt --test held-out.txt --plot frontier.svg
   ounce bench frontier ./folder --against llama-quantize=~/llama.cpp/build/bin/llama-quantize
+  ounce bench frontier ./folder --sizes 2.5,2.75,3,3.5 --train-below 4
 Every file is written as GGUF, read back and run on its decoded weights in f32, so that only the weights' bits tell
 them apart. llama-quantize is given an importance matrix of the same calibration text. For each of its files the
 last table names ounce's best that is no larger.")]
@@ -53,6 +55,9 @@ pub struct Args {
         default_value = "2.75,3,3.5,4,4.5,5,5.5,6,7,8"
     )]
     sizes: Vec<f64>,
+    /// Also train (EfficientQAT) what has at most so many bits a weight; 0 trains nothing
+    #[arg(long, value_name = "BITS", default_value_t = 0.0)]
+    train_below: f64,
     /// llama-quantize=PATH: llama.cpp's quantizer
     #[arg(long, value_name = "llama-quantize=PATH")]
     against: Option<String>,
@@ -61,7 +66,7 @@ pub struct Args {
         long,
         value_name = "TYPE,…",
         value_delimiter = ',',
-        default_value = "Q2_K,Q3_K_S,Q3_K_M,IQ4_XS,IQ4_NL,Q4_0,Q4_K_S,Q4_K_M,Q5_K_S,Q5_K_M,Q6_K,Q8_0"
+        default_value = "IQ2_XXS,IQ2_XS,IQ2_S,IQ2_M,Q2_K,IQ3_XXS,IQ3_S,Q3_K_S,Q3_K_M,IQ4_XS,IQ4_NL,Q4_0,Q4_K_S,Q4_K_M,Q5_K_S,Q5_K_M,Q6_K,Q8_0"
     )]
     peer_types: Vec<String>,
     #[command(flatten)]
@@ -97,6 +102,10 @@ struct Pair {
 
 const PEER: &str = "llama-quantize";
 
+/// Names of what is trained behind GPTQ and descent.
+const TRAINED: &str = "trained";
+const TRAINED_BY_SENSITIVITY: &str = "trained, by sensitivity";
+
 /// Runs the command.
 ///
 /// # Errors
@@ -120,7 +129,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
             bench.uniform(name, method, dtype, &mut points)?;
         }
     }
-    bench.allocated(&args.sizes, &mut points)?;
+    for &dtype in args.types.iter().filter(|it| it.bits_per_value() <= args.train_below) {
+        bench.uniform(TRAINED, Method::Gptq(gptq::Options::default()), dtype, &mut points)?;
+    }
+    bench.allocated(&args.sizes, args.train_below, &mut points)?;
     if let Some(peer) = &peer {
         bench.peer(peer, &args.peer_types, &mut points)?;
     }
@@ -186,7 +198,7 @@ impl<'a> Bench<'a> {
         self.add(name, label, method, &plan, points)
     }
 
-    fn allocated(&self, sizes: &[f64], points: &mut Vec<Point>) -> anyhow::Result<()> {
+    fn allocated(&self, sizes: &[f64], train_below: f64, points: &mut Vec<Point>) -> anyhow::Result<()> {
         let units = units(self.model)?;
         let table = Table::measure(self.model, &units, true, &self.calibration, &self.importance)?;
         let (target, options) = (Path::new("x.gguf"), WriteOptions::default());
@@ -197,6 +209,9 @@ impl<'a> Bench<'a> {
                 Ok(plan) => {
                     let method = Method::Gptq(gptq::Options::default());
                     self.add("by sensitivity", format!("{bits} bits"), method, &plan, points)?;
+                    if bits <= train_below {
+                        self.add(TRAINED_BY_SENSITIVITY, format!("{bits} bits"), method, &plan, points)?;
+                    }
                 }
                 Err(error) => tracing::info!("{bits} bits: {error}"),
             }
@@ -222,40 +237,62 @@ impl<'a> Bench<'a> {
         let quantizer = Quantizer::new(self.model, plan, method, &store, &mut observer);
         let calibration =
             if matches!(method, Method::Gptq(_)) { self.calibration.clone() } else { Vec::new() };
-        let weights = quantizer.with_importance(&self.importance).run(calibration)?;
-        let quantized = Model { weights, ..self.model.clone() };
+        let quantizer = quantizer.with_importance(&self.importance);
+        let trains = [TRAINED, TRAINED_BY_SENSITIVITY].contains(&name);
+        let mut ignored = |_: &block_ap::Trained| {};
+        let weights = match trains {
+            true => quantizer.with_training(block_ap::Options::default(), &mut ignored).run(calibration)?,
+            false => quantizer.run(calibration)?,
+        };
+        let mut quantized = Model { weights, ..self.model.clone() };
+        if trains {
+            let (options, original) = (end_to_end::Options::default(), Some(self.model));
+            let mut check = |_: f64| Ok(self.watch.check()?);
+            quantized.weights =
+                end_to_end::train(&quantized, original, &self.calibration, &options, &mut check)?.0;
+        }
         let options = WriteOptions { overwrite: true, ..WriteOptions::default() };
         gguf_model::write_model(&quantized, &path, &options, &mut |_, _| self.watch.check())?;
         drop(quantized);
         store.remove()?;
-        points.push(self.point(name, what, &path)?);
+        let bytes = std::fs::metadata(&path)?.len();
+        points.push(self.point(name, what, &path, bytes)?);
         Ok(())
     }
 
     /// What llama.cpp's quantizer makes of the model.
     fn peer(&self, program: &Path, types: &[String], points: &mut Vec<Point>) -> anyhow::Result<()> {
-        let (source, matrix, out) =
-            (self.folder.join("f32.gguf"), self.folder.join("imatrix.gguf"), self.folder.join("y.gguf"));
+        let file = |name: &str| self.folder.join(name);
+        let (source, matrix) = (file("f32.gguf"), file("imatrix.gguf"));
+        let (out, decoded) = (file("y.gguf"), file("y-f32.gguf"));
         let options = WriteOptions { dtype: Some(DType::F32), ..WriteOptions::default() };
         gguf_model::write_model(self.model, &source, &options, &mut |_, _| self.watch.check())?;
         imatrix::to_file(&self.importance, self.model, "calibration", &self.calibration)?.write(&matrix)?;
         for kind in types {
             self.watch.check()?;
-            let ran =
-                Command::new(program).arg("--imatrix").args([&matrix, &source, &out]).arg(kind).output();
-            let ran = ran.with_context(|| format!("{} can't be started", program.display()))?;
-            if !ran.status.success() {
-                let said = String::from_utf8_lossy(&ran.stderr);
-                bail!("{PEER} failed for {kind}: {}", said.lines().last().unwrap_or("it said nothing"));
-            }
-            points.push(self.point(PEER, kind.clone(), &out)?);
+            run_peer(
+                program,
+                Command::new(program).arg("--imatrix").args([&matrix, &source, &out]).arg(kind),
+            )?;
+            let bytes = std::fs::metadata(&out)?.len();
+            // Formats that ounce does not read are decoded by the peer itself.
+            let readable = match Model::open(&out).is_ok() {
+                true => &out,
+                false => {
+                    let mut decode = Command::new(program);
+                    run_peer(program, decode.arg("--allow-requantize").args([&out, &decoded]).arg("F32"))?;
+                    &decoded
+                }
+            };
+            points.push(self.point(PEER, kind.clone(), readable, bytes)?);
         }
         Ok(())
     }
 
-    fn point(&self, method: &'static str, what: String, path: &Path) -> anyhow::Result<Point> {
+    fn point(&self, method: &'static str, what: String, path: &Path, bytes: u64) -> anyhow::Result<Point> {
         let model = Model::open(path)?;
-        let bytes = std::fs::metadata(path)?.len();
+        // The same in a file and in what was decoded from it.
+        let metadata = std::fs::metadata(path)?.len().saturating_sub(model.weight_bytes());
         let values: usize = model
             .weights
             .names()
@@ -267,7 +304,7 @@ impl<'a> Bench<'a> {
             method,
             what,
             bytes,
-            bits_per_weight: model.weight_bytes() as f64 * 8.0 / values.max(1) as f64,
+            bits_per_weight: bytes.saturating_sub(metadata) as f64 * 8.0 / values.max(1) as f64,
             mean_kl: found.mean_kl.value,
             p99_kl: found.p99_kl,
             top1_agreement: found.top1_agreement.value,
@@ -279,6 +316,17 @@ impl<'a> Bench<'a> {
         ));
         Ok(point)
     }
+}
+
+/// Runs the peer; gives the last line that it said if it fails.
+fn run_peer(program: &Path, command: &mut Command) -> anyhow::Result<()> {
+    let ran = command.output().with_context(|| format!("{} can't be started", program.display()))?;
+    if !ran.status.success() {
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let what = command.get_args().last().unwrap_or_default().to_string_lossy().into_owned();
+        bail!("{PEER} failed for {what}: {}", said.lines().last().unwrap_or("it said nothing"));
+    }
+    Ok(())
 }
 
 /// The formats of a plan's matrices, the most frequent first.

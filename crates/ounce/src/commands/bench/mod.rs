@@ -3,6 +3,7 @@
 mod frontier;
 mod method;
 mod peer;
+mod quantize;
 mod speed;
 mod train;
 
@@ -11,7 +12,7 @@ use clap::Subcommand;
 use crate::cli::Globals;
 use crate::failure::Outcome;
 
-/// Measure: a method's promise, a model's speed, training steps, or quality against bytes
+/// Measure: a method's promise, a model's speed, training steps, quantizing, or quality against bytes
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -19,6 +20,7 @@ Examples:
   ounce bench speed ./model.gguf
   ounce bench speed --shape smollm2-135m --quant q4_0
   ounce bench train --against python=python3
+  ounce bench quantize --shape llama-3.2-1b
   ounce bench frontier builtin --plot frontier.svg")]
 pub struct Args {
     #[command(subcommand)]
@@ -29,6 +31,7 @@ pub struct Args {
 enum What {
     Frontier(frontier::Args),
     Method(method::Args),
+    Quantize(quantize::Args),
     Speed(speed::Args),
     Train(train::Args),
 }
@@ -41,6 +44,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     match args.what {
         What::Frontier(args) => frontier::run(args, globals),
         What::Method(args) => method::run(args, globals),
+        What::Quantize(args) => quantize::run(args, globals),
         What::Speed(args) => speed::run(args, globals),
         What::Train(args) => train::run(args, globals),
     }

@@ -130,7 +130,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         bail!("lengths and numbers of repetitions, sequences and drafts should be 1 or more");
     }
     let watch = Watch::start();
-    let model = open(&args)?;
+    let model = open(args.shape.as_deref(), args.model.as_deref(), args.dtype)?;
     let engine = args.compute.load(&model, Mode::fast())?;
     let options = SpeedOptions {
         prompts: args.prompts.clone(),
@@ -179,12 +179,16 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn open(args: &Args) -> anyhow::Result<Model> {
-    match (&args.shape, &args.model) {
+/// The model that was named, or one of a published shape with random weights in `dtype`.
+///
+/// # Errors
+/// If it can't be read, or there is no such shape.
+pub(super) fn open(shape: Option<&str>, model: Option<&str>, dtype: DType) -> anyhow::Result<Model> {
+    match (shape, model) {
         (Some(name), _) => {
             let bar = std::cell::RefCell::new(Progress::new("making weights", Unit::Items));
             let share = |done: f64| bar.borrow_mut().set((done * 1000.0) as u64, 1000);
-            Ok(shapes::by_name(name)?.model(args.dtype, 1, &share)?)
+            Ok(shapes::by_name(name)?.model(dtype, 1, &share)?)
         }
         (None, Some(reference)) => source::open(reference),
         (None, None) => bail!("name a model or a --shape"),

@@ -3,6 +3,7 @@
 use ounce_engine::{Engine, Mode};
 use ounce_eval::divergence::{self, Report as Divergence};
 use ounce_eval::perplexity::Options;
+use ounce_eval::similarity::{self, Ids};
 use ounce_eval::speed::{Work, run_once};
 use ounce_model::Model;
 use ounce_model::formats::Forecast;
@@ -30,8 +31,10 @@ pub struct Closing {
     pub bits_per_weight: f64,
     /// Tokens a second in generation, of both; none where the model generates nothing.
     pub tokens_per_second: Option<[f64; 2]>,
-    /// How far predictions moved.
+    /// How far predictions moved, of models that predict the next token.
     pub divergence: Option<Divergence>,
+    /// How far sentence vectors moved, of encoders.
+    pub similarity: Option<similarity::Report>,
 }
 
 /// Bits a value over all tensors of a file.
@@ -60,9 +63,17 @@ pub fn compare(original: &Model, model: &Model, texts: &TextArgs, bytes: u64) ->
         bits_per_weight: bits(model.weight_bytes()),
         tokens_per_second: None,
         divergence: None,
+        similarity: None,
     };
-    let Some(documents) = texts.test(original)?.filter(|_| original.spec.causal) else { return Ok(closing) };
+    if !texts.compares() {
+        return Ok(closing);
+    }
     let (before, after) = (Engine::load(original, Mode::fast())?, Engine::load(model, Mode::fast())?);
+    if !original.spec.causal {
+        closing.similarity = Some(vectors(&before, &after, &texts.sentences(original)?)?);
+        return Ok(closing);
+    }
+    let Some(documents) = texts.test(original)? else { return Ok(closing) };
     let context = sequence_length(original);
     let options = Options { context, stride: context, prefix: source::text_start(original) };
     let watch = Watch::start();
@@ -82,6 +93,15 @@ pub fn compare(original: &Model, model: &Model, texts: &TextArgs, bytes: u64) ->
     }
     closing.tokens_per_second = Some(speeds);
     Ok(closing)
+}
+
+fn vectors(before: &Engine, after: &Engine, sentences: &[Ids]) -> anyhow::Result<similarity::Report> {
+    let watch = Watch::start();
+    let mut bar = Progress::new("comparing", Unit::Items);
+    Ok(similarity::compare(before, after, sentences, |done, total| {
+        bar.set(done as u64, total as u64);
+        Ok(watch.check()?)
+    })?)
 }
 
 impl Closing {
@@ -111,6 +131,16 @@ impl Closing {
                 "100 %",
                 &format!("{:.2} %", found.top1_agreement.value * 100.0),
             ]);
+        }
+        if let Some(found) = &self.similarity {
+            let rows = [
+                ("cosine to the original's vectors, mean", "1", format!("{:.5}", found.mean_cosine)),
+                ("cosine, least", "1", format!("{:.5}", found.least_cosine)),
+                ("same nearest text", "100 %", format!("{:.1} %", found.same_nearest * 100.0)),
+            ];
+            rows.into_iter().for_each(|(what, before, after)| {
+                table.add_row([what, before, &after]);
+            });
         }
         if let Some([before, after]) = self.tokens_per_second {
             table.add_row(["tokens/s", &format!("{before:.0}"), &format!("{after:.0}")]);

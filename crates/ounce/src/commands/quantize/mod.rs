@@ -184,9 +184,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         training: &args.training,
     };
     let (weights, matrices) = work.quantize(&prepared, calibration, &mut training.layers).map_err(goes_on)?;
-    let mut quantized = Model { weights, ..prepared };
+    let mut quantized = Model { weights, ..prepared.clone() };
     if args.training.scales() {
-        let tuned = args.training.tune(&quantized, &sequences).map_err(goes_on)?;
+        let tuned = args.training.tune(&quantized, &prepared, &sequences).map_err(goes_on)?;
         (quantized.weights, training.step_sizes) = (tuned.0, Some(tuned.1));
     }
     let bytes = write(&quantized, &args.output, &options)?;

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
+use ounce_eval::similarity::Ids;
 use ounce_lab::stories;
 use ounce_model::Model;
 
+use super::super::embed::{Encoded, encode, longest};
 use crate::{source, text_input};
 
 /// Seeds of the built-in texts; the built-in models were trained on others.
@@ -15,6 +17,9 @@ const TEST_SEED: u64 = 777;
 /// Bytes of the built-in texts.
 const CALIBRATION_BYTES: usize = 400_000;
 const TEST_BYTES: usize = 60_000;
+
+/// Lines of the test text on which sentence vectors are compared.
+const SENTENCES: usize = 500;
 
 /// Flags that choose texts.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,7 +32,7 @@ pub struct TextArgs {
     /// Tokens of it that are used, spread evenly
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     calibration_tokens: usize,
-    /// Text on which the quantized model is compared with the original [default: generated English tales]
+    /// Text on which the quantized model is compared with the original, encoders line by line [default: generated English tales]
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
     /// Compare nothing at the end
@@ -76,12 +81,41 @@ impl TextArgs {
         if self.no_test {
             return Ok(None);
         }
-        let text = match &self.test {
-            Some(path) => text_input::file(path)?,
-            None => stories::corpus(TEST_SEED, TEST_BYTES),
-        };
-        let ids = source::tokenizer(model)?.encode(&text, false)?;
+        let ids = source::tokenizer(model)?.encode(&self.test_text()?, false)?;
         Ok(Some(vec![ids]))
+    }
+
+    /// Whether anything is compared.
+    pub fn compares(&self) -> bool {
+        !self.no_test
+    }
+
+    /// Texts on which sentence vectors are compared: the lines of the test text, spread evenly.
+    ///
+    /// # Errors
+    /// If there are fewer than two, or the model has no tokenizer.
+    pub fn sentences(&self, model: &Model) -> anyhow::Result<Vec<Ids>> {
+        let text = self.test_text()?;
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        if lines.len() < 2 {
+            bail!("sentence vectors are compared line by line; give a --test text with two lines at least");
+        }
+        let (tokenizer, limit) = (source::tokenizer(model)?, longest(model));
+        let count = lines.len().min(SENTENCES);
+        (0..count)
+            .map(|index| {
+                let line = lines[index * lines.len() / count];
+                let Encoded { ids, types, .. } = encode(model, tokenizer, line, None, limit)?;
+                Ok(Ids { ids, types })
+            })
+            .collect()
+    }
+
+    fn test_text(&self) -> anyhow::Result<String> {
+        match &self.test {
+            Some(path) => text_input::file(path),
+            None => Ok(stories::corpus(TEST_SEED, TEST_BYTES)),
+        }
     }
 }
 

@@ -21,6 +21,20 @@ pub struct TrainingArgs {
     /// Passes over the calibration text in each phase [default: 4 for blocks, 2 for scales]
     #[arg(long, value_name = "N", requires = "train", value_parser = clap::value_parser!(u16).range(1..=1000))]
     train_epochs: Option<u16>,
+    /// What step sizes of all layers together learn: the original's predictions, or the calibration text itself
+    #[arg(long, value_enum, value_name = "WHAT", requires = "train", default_value_t = Target::Original)]
+    train_target: Target,
+}
+
+/// What the whole model learns in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// To predict what the original predicts: the least divergence from it
+    Original,
+    /// To predict the next token of the text, as in the paper: perplexity falls, also below the original's where the text is
+    /// much like what the model is for
+    Text,
 }
 
 /// What is trained.
@@ -91,6 +105,7 @@ impl TrainingArgs {
     pub fn tune(
         &self,
         model: &Model,
+        original: &Model,
         sequences: &[Vec<u32>],
     ) -> ounce_compress::Result<(Weights, end_to_end::Tuned)> {
         let usual = end_to_end::Options::default();
@@ -98,7 +113,8 @@ impl TrainingArgs {
         let watch = Watch::start();
         let mut bar = Progress::new("training step sizes", Unit::Share);
         let options = end_to_end::Options { epochs, ..usual };
-        end_to_end::train(model, sequences, &options, &mut |share| {
+        let teacher = (self.train_target == Target::Original).then_some(original);
+        end_to_end::train(model, teacher, sequences, &options, &mut |share| {
             bar.set((share * 1e6) as u64, 1_000_000);
             Ok(watch.check()?)
         })
@@ -126,8 +142,10 @@ impl Report {
         }
         if let Some(tuned) = &self.step_sizes {
             output::line(format!(
-                "step sizes: {:.4} nats a token on held-out calibration text before training, {:.4} after",
-                tuned.before, tuned.after
+                "step sizes: {} {:.4} nats a token on held-out calibration text before training, {:.4} after",
+                if tuned.distilled { "divergence" } else { "loss" },
+                tuned.before,
+                tuned.after
             ))?;
         }
         Ok(())
