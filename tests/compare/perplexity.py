@@ -5,6 +5,7 @@ Not part of the test suite: it needs llama.cpp's llama-perplexity, and NumPy. To
     cargo build --release && cargo build --release -p ounce-lab --example stories
     target/release/examples/stories --seed 1001 --bytes 100000 > tales.txt
     LLAMA_BIN=/path/to/llama.cpp/build/bin python tests/compare/perplexity.py tales.txt
+    LLAMA_BIN=/path/to/llama.cpp/build/bin python tests/compare/perplexity.py tales.txt --files quantized.gguf …
 
 llama-perplexity cuts a text into windows of `-c` tokens that do not overlap, begins each with the beginning-of-text
 token in place of its first token, and scores the second half. `ounce eval` predicts every token once and has no such
@@ -65,7 +66,7 @@ def llama_cpp(program, model, text, context, chunks, kv, work):
     """llama.cpp's perplexity and the ids of its windows, before it puts the beginning-of-text token in each."""
     saved = work / "logits.bin"
     # Now and then it ends before its log is written; then it is asked again.
-    for _attempt in range(5):
+    for _attempt in range(40):
         out = run(program, "-m", model, "-f", text, "-c", context, "-b", context, "--chunks", chunks, "-t", os.cpu_count() or 1,
                   "-ctk", kv, "-ctv", kv, "--save-all-logits", saved)
         found = re.search(r"Final estimate: PPL = ([0-9.]+)", out)
@@ -86,6 +87,7 @@ def main():
     parser.add_argument("--ounce", default="target/release/ounce")
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--types", default="f32,f16,bf16,q8_0,q5_0,q4_0")
+    parser.add_argument("--files", nargs="*", type=pathlib.Path, default=[], help="GGUF files to compare as they are, in place of --model and --types")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--windows", type=int, default=40, help="at most")
     options = parser.parse_args()
@@ -97,9 +99,10 @@ def main():
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for dtype in options.types.split(","):
-            file = work / f"{dtype}.gguf"
-            run(options.ounce, "convert", options.model, file, "--dtype", dtype)
+        for dtype in [file.stem for file in options.files] or options.types.split(","):
+            file = next((file for file in options.files if file.stem == dtype), work / f"{dtype}.gguf")
+            if not options.files:
+                run(options.ounce, "convert", options.model, file, "--dtype", dtype)
             ounce = Ounce(options.ounce, str(file), work)
             kv = "f32" if dtype == "f32" else "f16"
             theirs, windows = llama_cpp(program, file, options.text, options.context, options.windows, kv, work)

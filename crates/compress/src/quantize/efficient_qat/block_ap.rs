@@ -142,6 +142,14 @@ pub fn train(
     Ok((tensors, trained))
 }
 
+fn distance(x: &[f32], y: &[f32]) -> f64 {
+    x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum()
+}
+
+fn square(x: &[f32]) -> f64 {
+    x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().max(f64::MIN_POSITIVE)
+}
+
 /// A layer in training.
 struct Training<'t> {
     layer: OneLayer,
@@ -232,35 +240,42 @@ impl Training<'_> {
         self.matrices.iter().map(|matrix| matrix.quantized.pack()).collect()
     }
 
-    fn range(&self, part: &Part) -> std::ops::Range<usize> {
+    fn hidden(&self) -> usize {
         let tokens: usize = self.streams.lengths.iter().sum();
-        let hidden = self.streams.input.len() / tokens.max(1);
+        self.streams.input.len() / tokens.max(1)
+    }
+
+    fn range(&self, part: &Part) -> std::ops::Range<usize> {
+        let hidden = self.hidden();
         part.first * hidden..(part.first + part.tokens()) * hidden
     }
 
-    /// The squared error of the layer's output as a share of the target's square.
+    /// The squared error of the layer's output as a share of the target's square, mean over tokens.
     fn error(&mut self, parts: &[Part]) -> f64 {
-        let (mut error, mut whole) = (0.0, f64::MIN_POSITIVE);
+        let (mut error, mut tokens) = (0.0, 0);
         for part in parts {
-            let range = self.range(part);
+            let (range, hidden) = (self.range(part), self.hidden());
             let target = &self.streams.target[range.clone()];
             error += self.layer.forward(&self.streams.input[range], &part.lengths, |out| {
-                out.iter().zip(target).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>()
+                let tokens = out.chunks_exact(hidden).zip(target.chunks_exact(hidden));
+                tokens.map(|(out, target)| distance(out, target) / square(target)).sum::<f64>()
             });
-            whole += target.iter().map(|y| f64::from(*y).powi(2)).sum::<f64>();
+            tokens += part.tokens();
         }
-        error / whole
+        error / tokens.max(1) as f64
     }
 
     /// One step of AdamW on the sequences of a part. The loss is measured in the error before training, so that what AdamW
     /// adds to the root of its second moment is small beside it in any model.
     fn step(&mut self, part: &Part, before: f64) {
-        let range = self.range(part);
+        let (range, hidden) = (self.range(part), self.hidden());
         let target = &self.streams.target[range.clone()];
-        let square: f64 = target.iter().map(|y| f64::from(*y).powi(2)).sum();
-        let scale = (2.0 / (square * before).max(f64::MIN_POSITIVE)) as f32;
+        let whole = 2.0 / (part.tokens() as f64 * before).max(f64::MIN_POSITIVE);
         self.layer.accumulate(&self.streams.input[range], &part.lengths, |out| {
-            out.iter_mut().zip(target).for_each(|(x, y)| *x = (*x - y) * scale);
+            for (out, target) in out.chunks_exact_mut(hidden).zip(target.chunks_exact(hidden)) {
+                let scale = (whole / square(target)) as f32;
+                out.iter_mut().zip(target).for_each(|(x, y)| *x = (*x - y) * scale);
+            }
         });
         let slowed = cosine(self.steps, self.total);
         self.steps += 1;

@@ -201,7 +201,8 @@ impl<'a> Bench<'a> {
     fn allocated(&self, sizes: &[f64], train_below: f64, points: &mut Vec<Point>) -> anyhow::Result<()> {
         let units = units(self.model)?;
         let table = Table::measure(self.model, &units, true, &self.calibration, &self.importance)?;
-        let (target, options) = (Path::new("x.gguf"), WriteOptions::default());
+        let options = WriteOptions { overwrite: true, ..WriteOptions::default() };
+        let target = &self.folder.join("x.gguf");
         for &bits in sizes {
             let budget = Budget::BitsPerWeight(bits);
             // Sizes that no format of this model's widths reaches have no point.
@@ -213,7 +214,7 @@ impl<'a> Bench<'a> {
                         self.add(TRAINED_BY_SENSITIVITY, format!("{bits} bits"), method, &plan, points)?;
                     }
                 }
-                Err(error) => tracing::info!("{bits} bits: {error}"),
+                Err(error) => output::note(&format!("{bits} bits: left out: {error}")),
             }
         }
         Ok(())
