@@ -4,7 +4,7 @@
 //! weights. The trace is Hutchinson's estimate `tr(H) = E[vᵀ H v]` over random signs v, and `H v` the difference of two
 //! gradients. [`super::super::allocate`] then gives out the bits.
 
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::allocate::{Choice, allocate};

@@ -3,7 +3,7 @@
 //! [`ada_round`] is AdaRound (Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020): of the two
 //! neighbours of each weight, those are learned that change the layer's outputs least.
 
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::grid::Grid;
