@@ -1,8 +1,9 @@
 //! Post-training quantization of a network of images: grids from its weights and from some pictures.
 
-use ounce_train::vision::{Folded, Step};
+use ounce_kernels::conv::{Layout, plain};
+use ounce_train::vision::{Folded, FoldedConv, Step};
 
-use super::engine::{FloatEngine, Grids};
+use super::engine::{FloatEngine, Grids, IntEngine};
 use crate::Result;
 use crate::quantize::axes::{Calibration, Grid, Observer, Symmetry, channels};
 
@@ -53,8 +54,13 @@ pub fn camera() -> Grid {
 }
 
 /// Grids of weights: `s = max|w| / 127` of each output, or of the matrix.
-pub fn weight_grids(folded: &Folded, calibration: Calibration, bits: u32, per_channel: bool) -> Vec<Option<Vec<Grid>>> {
-    let of = |conv: &ounce_train::vision::FoldedConv| {
+pub fn weight_grids(
+    folded: &Folded,
+    calibration: Calibration,
+    bits: u32,
+    per_channel: bool,
+) -> Vec<Option<Vec<Grid>>> {
+    let of = |conv: &FoldedConv| {
         if per_channel {
             return channels(&conv.weights, conv.window.depth(), bits, calibration);
         }
@@ -81,4 +87,41 @@ pub fn rounded(folded: &Folded, weights: &[Option<Vec<Grid>>]) -> Folded {
         conv.weights.chunks_mut(depth).zip(rows).for_each(|(row, grid)| grid.simulate(row));
     }
     rounded
+}
+
+/// Each convolution of the engine in bytes against fake quantization of the same step: rounded weights and values, products in
+/// f64. Returns the largest distance in codes, and values that were compared.
+///
+/// # Errors
+/// If steps of the network don't fit.
+pub fn distance(folded: &Folded, grids: &Grids, engine: &IntEngine) -> Result<(i32, usize)> {
+    let rounded = rounded(folded, &grids.weights);
+    let shapes = folded.architecture.shapes()?;
+    let (mut most, mut count) = (0, 0);
+    for (index, step) in folded.architecture.steps.iter().enumerate() {
+        let (Step::Conv { from, .. }, Some(conv)) = (step, &rounded.convs[index]) else { continue };
+        if index + 1 == folded.convs.len() {
+            continue;
+        }
+        let (height, width, channels) = shapes[*from];
+        let layout = Layout { height, width, channels, border: conv.window.padding() };
+        let mut image = vec![0.0; layout.values()];
+        let codes = engine.value(*from);
+        let stored = codes.len() / (height * width);
+        for y in 0..height {
+            for x in 0..width {
+                for channel in 0..channels {
+                    let code = codes[(y * width + x) * stored + channel];
+                    image[layout.at(y, x) + channel] = grids.values[*from].value(i32::from(code));
+                }
+            }
+        }
+        let sums = plain::floats(&conv.window, &conv.weights, &image, &layout);
+        for (at, (sum, code)) in sums.iter().zip(engine.value(index + 1)).enumerate() {
+            let value = (sum + f64::from(conv.bias[at % conv.window.outputs])).max(0.0);
+            most = most.max((grids.values[index + 1].code(value as f32) - i32::from(code)).abs());
+            count += 1;
+        }
+    }
+    Ok((most, count))
 }

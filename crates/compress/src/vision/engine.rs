@@ -145,7 +145,9 @@ impl IntEngine {
     pub fn new(folded: &Folded, grids: &Grids) -> Result<IntEngine> {
         let fits = |grid: &Grid| grid.zero == 0 && grid.low == 0 && grid.high <= 255;
         if grids.values.len() != folded.convs.len() + 1 || !grids.values.iter().all(fits) {
-            return Err(Error::Option("values of an engine in bytes have codes from 0, which stands for 0".into()));
+            return Err(Error::Option(
+                "values of an engine in bytes have codes from 0, which stands for 0".into(),
+            ));
         }
         let mut convs = Vec::with_capacity(folded.convs.len());
         for (index, conv) in folded.convs.iter().enumerate() {
@@ -229,7 +231,11 @@ impl<A: Arithmetic> Engine<A> {
 
     fn load<T: Copy>(&mut self, image: &[T], mut convert: impl FnMut(T) -> A::Value) {
         let (layout, values) = (&self.layouts[0], &mut self.values[0]);
-        assert_eq!(image.len(), layout.height * layout.width * self.channels, "an image of the network's size");
+        assert_eq!(
+            image.len(),
+            layout.height * layout.width * self.channels,
+            "an image of the network's size"
+        );
         for (y, row) in image.chunks(layout.width * self.channels).enumerate() {
             let start = layout.at(y, 0);
             let pixels = values[start..start + layout.width * layout.channels].chunks_mut(layout.channels);
@@ -267,8 +273,9 @@ impl<A: Arithmetic> Engine<A> {
                 Step::Mean { from } => {
                     let (image, layout) = read(from);
                     for channel in 0..layout.channels {
-                        let pixels = (0..layout.height * layout.width)
-                            .map(|pixel| image[layout.at(pixel / layout.width, pixel % layout.width) + channel]);
+                        let pixels = (0..layout.height * layout.width).map(|pixel| {
+                            image[layout.at(pixel / layout.width, pixel % layout.width) + channel]
+                        });
                         out[to.at(0, 0) + channel] = A::mean(pixels, layout.height * layout.width);
                     }
                 }

@@ -48,7 +48,8 @@ impl Task {
         match self {
             Task::Classify => frames,
             Task::Segment => {
-                let quiet = frames.iter().filter(|frame| !frame.burns()).step_by(6).cloned().collect::<Vec<_>>();
+                let quiet =
+                    frames.iter().filter(|frame| !frame.burns()).step_by(6).cloned().collect::<Vec<_>>();
                 frames.into_iter().filter(Frame::burns).chain(quiet).collect()
             }
         }

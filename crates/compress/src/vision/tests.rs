@@ -1,6 +1,5 @@
-use ounce_kernels::conv::{Layout, plain};
 use ounce_kernels::isa::Isa;
-use ounce_train::vision::{Architecture, Folded, Net, NoHook, Step, fold, scenes};
+use ounce_train::vision::{Architecture, Net, NoHook, fold, scenes};
 
 use super::calibrate::{self, Options};
 use super::engine::{FloatEngine, IntEngine};
@@ -45,55 +44,23 @@ fn the_engine_computes_what_the_network_does_on_every_path() {
     }
 }
 
-/// Each convolution of the engine in bytes against fake quantization of the same step: rounded weights and values, products in
-/// f64. Returns the largest distance in codes, and values that were compared.
-fn distance(folded: &Folded, grids: &super::engine::Grids, engine: &IntEngine) -> (i32, usize) {
-    let rounded = calibrate::rounded(folded, &grids.weights);
-    let shapes = folded.architecture.shapes().unwrap();
-    let (mut most, mut count) = (0, 0);
-    for (index, step) in folded.architecture.steps.iter().enumerate() {
-        let (Step::Conv { from, .. }, Some(conv)) = (step, &rounded.convs[index]) else { continue };
-        if index + 1 == folded.convs.len() {
-            continue;
-        }
-        let (height, width, channels) = shapes[*from];
-        let layout = Layout { height, width, channels, border: conv.window.padding() };
-        let mut image = vec![0.0; layout.values()];
-        let codes = engine.value(*from);
-        let stored = codes.len() / (height * width);
-        for y in 0..height {
-            for x in 0..width {
-                for channel in 0..channels {
-                    let code = codes[(y * width + x) * stored + channel];
-                    image[layout.at(y, x) + channel] = grids.values[*from].value(i32::from(code));
-                }
-            }
-        }
-        let sums = plain::floats(&conv.window, &conv.weights, &image, &layout);
-        for (at, (sum, code)) in sums.iter().zip(engine.value(index + 1)).enumerate() {
-            let value = (sum + f64::from(conv.bias[at % conv.window.outputs])).max(0.0);
-            most = most.max((grids.values[index + 1].code(value as f32) - i32::from(code)).abs());
-            count += 1;
-        }
-    }
-    (most, count)
-}
-
 #[test]
 fn bytes_are_within_one_code_of_fake_quantization() {
     for architecture in both() {
         let folded = fold(&net(architecture));
         let image = picture(16);
         let observers = calibrate::observe(&folded, [image.as_slice()].into_iter()).unwrap();
-        for (activations, per_channel) in
-            [(Calibration::MinMax, true), (Calibration::Entropy, true), (Calibration::Percentile(0.99), false)]
-        {
+        for (activations, per_channel) in [
+            (Calibration::MinMax, true),
+            (Calibration::Entropy, true),
+            (Calibration::Percentile(0.99), false),
+        ] {
             let grids = calibrate::quantize(&folded, &observers, &Options { activations, per_channel });
             let mut logits = Vec::new();
             for isa in Isa::available() {
                 let mut engine = IntEngine::new(&folded, &grids).unwrap().on(isa);
                 logits.push(engine.infer(&image).to_vec());
-                let (most, count) = distance(&folded, &grids, &engine);
+                let (most, count) = calibrate::distance(&folded, &grids, &engine).unwrap();
                 assert!(most <= 1 && count > 1000, "{isa:?} {activations:?}: {most} codes");
             }
             assert!(logits.windows(2).all(|pair| pair[0] == pair[1]), "every path gives the same");

@@ -6,15 +6,19 @@
 //! ReLU and the way back to 8 bits happen to a tile while it is there, and it may be written between the channels of a
 //! wider image, which is what joins two of them.
 //!
-//! [`columns`] unfolds images for training, where products go through [`crate::gemm`]; [`plain`] is the truth of tests.
+//! For training, [`weight_gradient`] sums over pixels in the same way, and [`columns`] unfolds images; [`plain`] is the truth of
+//! tests.
 
 pub mod columns;
+mod gradient;
 mod lanes;
 pub mod plain;
 mod tiles;
 
 #[cfg(test)]
 mod tests;
+
+pub use gradient::weight_gradient;
 
 use crate::isa::Isa;
 use crate::requantize::Multiplier;

@@ -147,4 +147,33 @@ proptest! {
         let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         prop_assert!((product(&unfolded, &other) - product(&values, &folded)).abs() < 1e-2);
     }
+
+    #[test]
+    fn gradients_of_weights_are_sums_over_unfolded_pixels((window, height, width, more, _) in shapes(), seed in any::<u64>()) {
+        let mut next = numbers(seed);
+        let mut value = || (next() % 2001) as f32 / 1000.0 - 1.0;
+        let batch = Batch { images: 1, height, width };
+        let image: Vec<f32> = (0..batch.pixels() * window.inputs).map(|_| value()).collect();
+        let out = batch.result(&window);
+        let dy: Vec<f32> = (0..out.pixels() * window.outputs).map(|_| value()).collect();
+        let mut unfolded = vec![0.0; out.pixels() * window.depth()];
+        columns::unfold(&image, &batch, &window, &mut unfolded);
+        let from = Layout { height, width, channels: window.inputs, border: window.padding() + more };
+        let mut bordered = vec![0.0; from.values()];
+        let row = width * window.inputs;
+        for y in 0..height {
+            bordered[from.at(y, 0)..][..row].copy_from_slice(&image[y * row..][..row]);
+        }
+        let start: Vec<f32> = (0..window.outputs * window.depth()).map(|_| value()).collect();
+        for isa in Isa::available() {
+            let mut dw = start.clone();
+            weight_gradient(isa, &window, (&bordered, from), &dy, &mut dw);
+            for (at, (found, start)) in dw.iter().zip(&start).enumerate() {
+                let (output, place) = (at / window.depth(), at % window.depth());
+                let pixels = unfolded.chunks(window.depth()).zip(dy.chunks(window.outputs));
+                let sum: f64 = pixels.map(|(x, dy)| f64::from(x[place]) * f64::from(dy[output])).sum();
+                prop_assert!((f64::from(found - start) - sum).abs() < 1e-4, "{isa:?}: {found} {start} {sum}");
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use ounce_kernels::conv::columns::{self, Batch};
-use ounce_kernels::conv::{FloatConv, Layout, Window};
+use ounce_kernels::conv::{FloatConv, Layout, Window, weight_gradient};
 use ounce_kernels::gemm::{Compute, Operand, Workspace, gemm};
 use ounce_kernels::isa::Isa;
 use ounce_kernels::pool::Pool;
@@ -19,8 +19,8 @@ fn shape(x: &Tensor) -> Result<Batch> {
 /// `Σ w x` over the window: `x` `[n, h, w, inputs]`, `weights` `[outputs, size · size · inputs]`.
 ///
 /// At stride 1 an image is multiplied where it lies, with a border of zeros: forward as [`FloatConv`] does it, backward to the
-/// image by the same with the window turned round, and backward to the weights tap by tap, for all pixels of a tap then
-/// lie evenly spaced. At other strides windows are unfolded.
+/// image by the same with the window turned round, and backward to the weights by [`weight_gradient`]. At other strides
+/// windows are unfolded on the way back.
 ///
 /// # Errors
 /// If the shapes don't fit.
@@ -56,10 +56,10 @@ fn bordered(batch: &Batch, window: &Window, channels: usize) -> Layout {
     Layout { height: batch.height, width: batch.width, channels, border: window.padding() }
 }
 
-/// Copies an image into a border of zeros; `room` is that of the layout and a few pixels more.
+/// Copies an image into a border of zeros.
 fn surround(image: &[f32], layout: &Layout, room: &mut Vec<f32>) {
     room.clear();
-    room.resize(layout.values() + 2 * layout.border * layout.channels, 0.0);
+    room.resize(layout.values(), 0.0);
     let row = layout.width * layout.channels;
     for (y, line) in image.chunks(row).enumerate() {
         room[layout.at(y, 0)..][..row].copy_from_slice(line);
@@ -112,38 +112,18 @@ fn backward(
     });
     let dw = to_weights.then(|| {
         let from = bordered(batch, window, window.inputs);
-        let (taps, depth) = (window.size * window.size, window.depth());
         // Of each image apart, added up in order: threads change nothing.
         let parts: Vec<Vec<f32>> = x
             .par_chunks(image)
             .zip(dy.par_chunks(gradient))
-            .map_init(
-                || (Vec::new(), Vec::new(), Workspace::default()),
-                |(room, wide, workspace), (image, dy)| {
-                    surround(image, &from, room);
-                    // dy with rows as long as those of the image with its border: pixel p of it meets pixel p + offset.
-                    let pitch = from.row() / window.inputs;
-                    let pixels = (batch.height - 1) * pitch + batch.width;
-                    wide.clear();
-                    wide.resize(pixels * window.outputs, 0.0f32);
-                    let row = batch.width * window.outputs;
-                    for (y, line) in dy.chunks(row).enumerate() {
-                        wide[y * pitch * window.outputs..][..row].copy_from_slice(line);
-                    }
-                    let mut dw = vec![0.0; window.outputs * depth];
-                    for tap in 0..taps {
-                        let offset = tap / window.size * pitch + tap % window.size;
-                        let a = Operand::columns(wide, window.outputs);
-                        let b = Operand::rows(&room[offset * window.inputs..], window.inputs);
-                        let size = (window.outputs, window.inputs, pixels);
-                        let out = &mut dw[tap * window.inputs..];
-                        gemm(Pool::single(), Compute::F32, size, a, b, false, out, depth, workspace);
-                    }
-                    dw
-                },
-            )
+            .map_init(Vec::new, |room, (image, dy)| {
+                surround(image, &from, room);
+                let mut dw = vec![0.0; weights.len()];
+                weight_gradient(Isa::current(), window, (room, from), dy, &mut dw);
+                dw
+            })
             .collect();
-        sum(parts, window.outputs * depth)
+        sum(parts, weights.len())
     });
     (dx, dw)
 }
@@ -206,19 +186,7 @@ impl Statistics {
     /// Those of values whose last dimension is the channel.
     pub fn of(x: &[f32], channels: usize) -> Statistics {
         let count = (x.len() / channels.max(1)).max(1) as f64;
-        let (mut sums, mut squares) = (vec![0.0f64; channels], vec![0.0f64; channels]);
-        // Partial sums of some pixels in f32, those of all in f64.
-        for block in x.chunks(channels.max(1) * 256) {
-            let (mut sum, mut square) = (vec![0.0f32; channels], vec![0.0f32; channels]);
-            for pixel in block.chunks(channels.max(1)) {
-                for ((value, sum), square) in pixel.iter().zip(&mut sum).zip(&mut square) {
-                    *sum += value;
-                    *square += value * value;
-                }
-            }
-            sums.iter_mut().zip(sum).for_each(|(all, part)| *all += f64::from(part));
-            squares.iter_mut().zip(square).for_each(|(all, part)| *all += f64::from(part));
-        }
+        let (sums, squares) = sums(x, x, channels);
         let mean: Vec<f32> = sums.iter().map(|sum| (sum / count) as f32).collect();
         let variance = squares
             .iter()
@@ -231,6 +199,26 @@ impl Statistics {
     pub fn inverse(&self) -> Vec<f32> {
         self.variance.iter().map(|variance| 1.0 / (variance + EPSILON).sqrt()).collect()
     }
+}
+
+/// `Σ a` and `Σ a b` of each channel: of some pixels in f32, of all in f64.
+fn sums(a: &[f32], b: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
+    let (mut sums, mut products) = (vec![0.0f64; channels], vec![0.0f64; channels]);
+    let (mut sum, mut product) = (vec![0.0f32; channels], vec![0.0f32; channels]);
+    let width = channels.max(1);
+    for (a, b) in a.chunks(width * 128).zip(b.chunks(width * 128)) {
+        sum.fill(0.0);
+        product.fill(0.0);
+        for (a, b) in a.chunks_exact(width).zip(b.chunks_exact(width)) {
+            for (((a, b), sum), product) in a.iter().zip(b).zip(&mut sum).zip(&mut product) {
+                *sum += a;
+                *product += a * b;
+            }
+        }
+        sums.iter_mut().zip(&sum).for_each(|(all, part)| *all += f64::from(*part));
+        products.iter_mut().zip(&product).for_each(|(all, part)| *all += f64::from(*part));
+    }
+    (sums, products)
 }
 
 /// Batch norm (Ioffe & Szegedy, 2015), with ReLU behind it if asked for: `γ (x − μ) / √(σ² + ε) + β`, μ and σ² of the batch
@@ -282,26 +270,30 @@ pub fn normalize(
         let (dx, dgamma, dbeta) = read([x, gamma, &behind.gradient, behind.result], |[x, gamma, dy, y]| {
             let mut dy = dy.to_vec();
             if relu {
-                dy.iter_mut().zip(y).filter(|(_, y)| **y <= 0.0).for_each(|(dy, _)| *dy = 0.0);
+                dy.iter_mut().zip(y).for_each(|(dy, y)| *dy = if *y > 0.0 { *dy } else { 0.0 });
             }
-            let (mut dgamma, mut dbeta) = (vec![0.0f32; channels], vec![0.0f32; channels]);
-            for (x, dy) in x.chunks(channels).zip(dy.chunks(channels)) {
+            let (dbeta, products) = sums(&dy, x, channels);
+            // Σ dy (x − μ) / σ.
+            let dgamma: Vec<f32> = (products.iter().zip(&dbeta))
+                .zip(mean.iter().zip(&inverse))
+                .map(|((product, sum), (mean, inverse))| {
+                    ((product - f64::from(*mean) * sum) * f64::from(*inverse)) as f32
+                })
+                .collect();
+            let dbeta: Vec<f32> = dbeta.into_iter().map(|it| it as f32).collect();
+            // dx = a dy + b x + c, channel by channel.
+            let count = (x.len() / channels) as f32;
+            let a: Vec<f32> = gamma.iter().zip(&inverse).map(|(gamma, inverse)| gamma * inverse).collect();
+            let (mut b, mut c) = (vec![0.0; channels], vec![0.0; channels]);
+            if of_batch {
                 for channel in 0..channels {
-                    dbeta[channel] += dy[channel];
-                    dgamma[channel] += dy[channel] * (x[channel] - mean[channel]) * inverse[channel];
+                    b[channel] = -a[channel] * inverse[channel] * dgamma[channel] / count;
+                    c[channel] = -a[channel] * dbeta[channel] / count - b[channel] * mean[channel];
                 }
             }
-            let count = (x.len() / channels) as f32;
-            for (x, dy) in x.chunks(channels).zip(dy.chunks_mut(channels)) {
-                for channel in 0..channels {
-                    let own = match of_batch {
-                        true => {
-                            let normal = (x[channel] - mean[channel]) * inverse[channel];
-                            dy[channel] - (dbeta[channel] + normal * dgamma[channel]) / count
-                        }
-                        false => dy[channel],
-                    };
-                    dy[channel] = own * gamma[channel] * inverse[channel];
+            for (dy, x) in dy.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                for ((((dy, x), a), b), c) in dy.iter_mut().zip(x).zip(&a).zip(&b).zip(&c) {
+                    *dy = a * *dy + b * x + c;
                 }
             }
             (dy, dgamma, dbeta)
@@ -335,39 +327,43 @@ pub fn pool(x: &Tensor) -> Result<Tensor> {
         return Err(Error::Unsupported(format!("{} x {} pixels are no pairs", batch.height, batch.width)));
     }
     let (rows, width) = (batch.images * batch.height / 2, batch.width / 2);
-    let mut out = vec![0.0; rows * width * channels];
-    // Which of the four.
-    let mut from = vec![0u8; out.len()];
     let line = batch.width * channels;
+    let mut out = vec![0.0; rows * width * channels];
     read([&x], |[x]| {
-        for row in 0..rows {
-            for column in 0..width {
-                let (at, to) = (2 * row * line + 2 * column * channels, (row * width + column) * channels);
-                for channel in 0..channels {
-                    let mut best = x[at + channel];
-                    for (number, offset) in [(1, channels), (2, line), (3, line + channels)] {
-                        let value = x[at + offset + channel];
-                        if value > best {
-                            (best, from[to + channel]) = (value, number);
-                        }
-                    }
-                    out[to + channel] = best;
+        for (out, pair) in out.chunks_exact_mut(width * channels).zip(x.chunks_exact(2 * line)) {
+            let (top, bottom) = pair.split_at(line);
+            let four = top.chunks_exact(2 * channels).zip(bottom.chunks_exact(2 * channels));
+            for (out, (top, bottom)) in out.chunks_exact_mut(channels).zip(four) {
+                let ((a, b), (c, d)) = (top.split_at(channels), bottom.split_at(channels));
+                for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                    *out = a.max(*b).max(c.max(*d));
                 }
             }
         }
     })?;
-    let (shape, whole) = ((batch.images, batch.height / 2, width, channels), x.shape().clone());
+    let (shape, own) = ((batch.images, batch.height / 2, width, channels), x.clone());
     Ok(node("pool", &[&x], out, shape, move |behind| {
-        let mut dx = vec![0.0; whole.elem_count()];
-        read([&behind.gradient], |[dy]| {
-            for (index, (&dy, &from)) in dy.iter().zip(&from).enumerate() {
-                let (pixel, channel) = (index / channels, index % channels);
-                let (row, column) = (pixel / width, pixel % width);
-                let offset = usize::from(from) / 2 * line + usize::from(from) % 2 * channels;
-                dx[2 * row * line + 2 * column * channels + offset + channel] = dy;
+        let mut dx = vec![0.0; own.elem_count()];
+        read([&own, behind.result, &behind.gradient], |[x, y, dy]| {
+            for (row, (dx, x)) in dx.chunks_exact_mut(2 * line).zip(x.chunks_exact(2 * line)).enumerate() {
+                for column in 0..width {
+                    let at = (row * width + column) * channels;
+                    let (y, dy) = (&y[at..at + channels], &dy[at..at + channels]);
+                    // What is not yet given away.
+                    let mut left = dy.to_vec();
+                    for offset in [0, channels, line, line + channels] {
+                        let place = 2 * column * channels + offset;
+                        let (dx, x) = (&mut dx[place..place + channels], &x[place..place + channels]);
+                        for (((dx, x), y), left) in dx.iter_mut().zip(x).zip(y).zip(&mut left) {
+                            let own = if x == y { *left } else { 0.0 };
+                            *dx = own;
+                            *left -= own;
+                        }
+                    }
+                }
             }
         })?;
-        Ok(vec![Some(tensor(dx, &whole)?)])
+        Ok(vec![Some(tensor(dx, own.shape())?)])
     })?)
 }
 

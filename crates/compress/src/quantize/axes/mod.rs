@@ -15,10 +15,13 @@
 //! | execution | simulated, or integers with a dyadic multiplier | [`integer`] |
 //! | mixed precision | bits by Hessian traces (HAWQ) within a size | [`hessian`] |
 //!
+//! [`explain`](mod@explain) chooses among them for a matrix.
+//!
 //! What this folder computes is simulated: values are rounded and computed with in f32. It tells what a choice costs, not
 //! how fast it is. Formats that files store, and kernels that are faster, stand beside it.
 
 pub mod codebook;
+pub mod explain;
 pub mod grid;
 pub mod hessian;
 pub mod integer;
@@ -29,6 +32,7 @@ pub mod repair;
 pub mod rounding;
 
 mod simulate;
+mod survey;
 
 pub use codebook::Codebook;
 pub use grid::{Grid, Symmetry};
@@ -36,6 +40,7 @@ pub use observer::Observer;
 pub use range::Calibration;
 pub use rounding::Rounding;
 pub use simulate::{Granularity, Mapping, Options, Simulated, channels, simulate};
+pub use survey::METHOD;
 
 #[cfg(test)]
 pub(crate) mod random {
