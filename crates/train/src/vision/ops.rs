@@ -344,13 +344,14 @@ pub fn pool(x: &Tensor) -> Result<Tensor> {
     let (shape, own) = ((batch.images, batch.height / 2, width, channels), x.clone());
     Ok(node("pool", &[&x], out, shape, move |behind| {
         let mut dx = vec![0.0; own.elem_count()];
+        // What the pixels before have not taken.
+        let mut left = vec![0.0; channels];
         read([&own, behind.result, &behind.gradient], |[x, y, dy]| {
             for (row, (dx, x)) in dx.chunks_exact_mut(2 * line).zip(x.chunks_exact(2 * line)).enumerate() {
                 for column in 0..width {
                     let at = (row * width + column) * channels;
                     let (y, dy) = (&y[at..at + channels], &dy[at..at + channels]);
-                    // What is not yet given away.
-                    let mut left = dy.to_vec();
+                    left.copy_from_slice(dy);
                     for offset in [0, channels, line, line + channels] {
                         let place = 2 * column * channels + offset;
                         let (dx, x) = (&mut dx[place..place + channels], &x[place..place + channels]);
