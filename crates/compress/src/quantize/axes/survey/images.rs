@@ -1,194 +1,20 @@
-//! Measures the axes against each other (method 098): on the weights of the tiny built-in model, and on a small network of images
-//! whose activations are quantized too, trained in few bits, and given bits by its Hessian.
+//! A network of images: weights and activations on every grid, trained in few bits, in mixed bits, in integers.
 
 use candle_core::Tensor;
-use ounce_engine::{Engine, Mode};
-use ounce_eval::divergence::Reference;
-use ounce_eval::method::{DemonstrationError, Evidence, Family, Fixture, Lab, Method, Row, Text};
-use ounce_eval::perplexity;
-use ounce_model::{Model, Tensor as Stored};
+use ounce_eval::method::{Evidence, Lab, Row};
 use ounce_train::vision::scenes::{self, Frame};
 use ounce_train::vision::{Folded, Net, NoHook, Norms, Step, fold, loss};
 
-use super::{Calibration, Granularity, Grid, Observer, Options, Symmetry, channels, hessian, simulate};
-use crate::quantize::units;
+use super::super::{Calibration, Grid, Observer, Options, Symmetry, channels, hessian, simulate};
+use super::{BITS, CALIBRATIONS, GRANULARITIES, label, value};
+use crate::Result;
 use crate::vision::calibrate;
 use crate::vision::engine::{FloatEngine, IntEngine};
 use crate::vision::qat::Qat;
 use crate::vision::task::{self, Learner, Schedule, Task};
-use crate::{Error, Result};
 
-const NUMBER: u16 = 98;
-
-/// The method's entry in the catalogue.
-pub const METHOD: Method = Method {
-    number: NUMBER,
-    name: "Quantizer choices",
-    family: Family::Quantization,
-    paper: "A Survey of Quantization Methods for Efficient Neural Network Inference",
-    arxiv: Some("2103.13630"),
-    gives: "Every decision in a quantizer (grid, granularity, calibration, rounding) is an option of its own whose cost and error can be compared on a given model.",
-    claim: "Four bits or fewer promise up to 16 times less memory and latency in theory and 4 to 8 times in practice.",
-    command: Some("ounce quantize MODEL --explain"),
-    demonstrate: Some(demonstrate),
-};
-
-const BITS: [u32; 5] = [8, 6, 4, 3, 2];
-const CALIBRATIONS: [(&str, Calibration); 3] = [
-    ("min-max", Calibration::MinMax),
-    ("99.9 %", Calibration::Percentile(0.999)),
-    ("least squares", Calibration::Mse),
-];
-const GRANULARITIES: [(&str, Granularity); 3] = [
-    ("tensor", Granularity::Tensor),
-    ("channel", Granularity::Channel),
-    ("group 32", Granularity::Group(32)),
-];
-
-const LM: &str = "language model";
 const CNN: &str = "network of images";
-const ORIGINAL: &str = "language model: original";
-const KL: &str = "KL to the original";
 const LOGITS: &str = "error of logits";
-
-/// Bytes of test text, the most bytes of the original's logits.
-const TEST_BYTES: usize = 12_000;
-const MOST: u64 = 1 << 30;
-
-fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
-    measure(lab).map_err(DemonstrationError::step(NUMBER, "sweeping the axes"))
-}
-
-fn label(what: &str, bits: u32, rest: &str) -> String {
-    format!("{what}: {bits} bits, {rest}")
-}
-
-fn measure(lab: &dyn Lab) -> Result<Evidence> {
-    let mut evidence = Evidence::new(NUMBER, lab.seed(), ORIGINAL);
-    language(lab, &mut evidence)?;
-    images(lab, &mut evidence)?;
-    evidence.notes = vec![
-        "The language model is the tiny built-in one: weights of its layers are rounded and computed with in f32, activations, token vectors \
-         and head stay as they are. Bits a weight count scales of 16 bits and zero points."
-            .into(),
-        "The network of images is the classifier of method 073 on generated pictures, norms folded; where weights are quantized, activations have 8 \
-         bits. The error of logits is their mean squared change over their variance on test pictures, in percent."
-            .into(),
-        "Simulated quantization tells of accuracy, not of speed; what int8 brings in speed is measured by method 073.".into(),
-        "QAT of language models is method 075. Not built: zero-shot quantization, searches by reinforcement learning or with \
-         latency tables, distillation during QAT, product quantization and Huffman codes, low-bit gradients."
-            .into(),
-    ];
-    lab.progress("done", 1.0);
-    Ok(evidence)
-}
-
-/// The value of a row.
-fn value(evidence: &Evidence, label: &str, name: &str) -> f64 {
-    evidence.row(label).and_then(|row| row.get(name)).unwrap_or(f64::NAN)
-}
-
-// ---- The language model.
-
-fn language(lab: &dyn Lab, evidence: &mut Evidence) -> Result<()> {
-    lab.progress("the language model", 0.0);
-    let model = lab.model(Fixture::Tiny)?;
-    let Some(tokenizer) = model.tokenizer.as_ref() else {
-        return Err(Error::Option("the built-in model has no tokenizer".into()));
-    };
-    let text = lab.text(Text::HeldOut, TEST_BYTES);
-    let stories: ounce_model::Result<Vec<Vec<u32>>> = text
-        .split("\n\n")
-        .map(|story| {
-            let mut ids = tokenizer.encode(story, true)?;
-            ids.truncate(model.spec.context_length);
-            Ok(ids)
-        })
-        .collect();
-    let context = model.spec.context_length;
-    let options = perplexity::Options { context, stride: context, prefix: None };
-    let reference =
-        Reference::of(&Engine::load(&model, Mode::fast())?, &stories?, &options, MOST, |_, _| Ok(()))?;
-    evidence.rows.push(Row::new(ORIGINAL).with(KL, 0.0, "nats").with("bits a weight", 16.0, ""));
-    let all = (BITS.len() * GRANULARITIES.len() * CALIBRATIONS.len()) as f64;
-    let mut done = 0.0;
-    for bits in BITS {
-        for (granularity, shared) in GRANULARITIES {
-            for (calibration, range) in CALIBRATIONS {
-                let name = label(LM, bits, &format!("{granularity}, {calibration}"));
-                lab.progress(&name, 0.5 * done / all);
-                let options = Options { bits, granularity: shared, calibration: range, ..Options::default() };
-                evidence.rows.push(one_language(&model, &reference, &options, &name)?);
-                done += 1.0;
-            }
-        }
-    }
-    let kl = |evidence: &Evidence, bits: u32, rest: &str| value(evidence, &label(LM, bits, rest), KL);
-    let finer = |evidence: &Evidence, fine: &str, coarse: &str| -> (String, bool) {
-        let pairs = BITS.map(|bits| {
-            let of = |it: &str| kl(evidence, bits, &format!("{it}, min-max"));
-            (of(fine), of(coarse))
-        });
-        let text = pairs.iter().map(|(fine, coarse)| format!("{fine:.5} ≤ {coarse:.5}"));
-        (text.collect::<Vec<_>>().join(", "), pairs.iter().all(|(fine, coarse)| fine <= coarse))
-    };
-    let (text, holds) = finer(evidence, "channel", "tensor");
-    evidence.expect(
-        "language model: KL of a grid a channel is at most that of a grid a matrix at 8, 6, 4, 3, 2 bits",
-        text,
-        holds,
-    );
-    let (text, holds) = finer(evidence, "group 32", "channel");
-    evidence.expect(
-        "language model: KL of groups of 32 is at most that of channels at 8, 6, 4, 3, 2 bits",
-        text,
-        holds,
-    );
-    for (calibration, _) in &CALIBRATIONS[1..] {
-        let pairs = [4, 3, 2].map(|bits| {
-            let of = |it: &str| kl(evidence, bits, &format!("channel, {it}"));
-            (of(calibration), of("min-max"))
-        });
-        let text: Vec<String> = pairs.iter().map(|(own, widest)| format!("{own:.4} ≤ {widest:.4}")).collect();
-        evidence.expect(
-            format!("language model: KL of ranges by {calibration} is at most that of min-max at 4, 3, 2 bits, a grid a channel"),
-            text.join(", "),
-            pairs.iter().all(|(own, widest)| own <= widest),
-        );
-    }
-    // Sizes against f32, scales included.
-    let size = |evidence: &Evidence, bits: u32| {
-        32.0 / value(evidence, &label(LM, bits, "channel, min-max"), "bits a weight")
-    };
-    let (eight, four) = (size(evidence, 8), size(evidence, 4));
-    evidence.expect(
-        "weights take 4 and 8 times less than f32 at 8 and 4 bits, a grid a channel, within 5 %",
-        format!("{eight:.2} and {four:.2} times"),
-        (eight / 4.0 - 1.0).abs() <= 0.05 && (four / 8.0 - 1.0).abs() <= 0.05,
-    );
-    Ok(())
-}
-
-fn one_language(model: &Model, reference: &Reference, options: &Options, name: &str) -> Result<Row> {
-    let (mut replaced, mut bits, mut count) = (Vec::new(), 0, 0);
-    for unit in units(model)?.iter().filter(|unit| !unit.is_outer()) {
-        for matrix in &unit.matrices {
-            let tensor = model.weights.get(matrix)?;
-            let values = tensor.to_f32().map_err(|error| Error::matrix(matrix, error))?;
-            let found = simulate(&values, tensor.row_len(), options, None)?;
-            (bits, count) = (bits + found.bits, count + values.len());
-            replaced.push((matrix.clone(), Stored::from_f32(&tensor.shape, &found.values)));
-        }
-    }
-    let changed = Model { weights: model.weights.replaced(replaced)?, ..model.clone() };
-    let found = reference.compare(&Engine::load(&changed, Mode::fast())?, |_, _| Ok(()))?;
-    Ok(Row::new(name)
-        .with(KL, found.mean_kl.value, "nats")
-        .with("perplexity", found.perplexity.value, "a token")
-        .with("bits a weight", bits as f64 / count.max(1) as f64, ""))
-}
-
-// ---- The network of images.
 
 struct Images<'l> {
     lab: &'l dyn Lab,
@@ -250,7 +76,7 @@ impl Images<'_> {
     }
 }
 
-fn images(lab: &dyn Lab, evidence: &mut Evidence) -> Result<()> {
+pub(super) fn images(lab: &dyn Lab, evidence: &mut Evidence) -> Result<()> {
     let seed = lab.seed();
     let task = Task::Classify;
     let clips = |part: u64, count: usize| scenes::clips(seed * 10_000 + 5_000 + part * 1_000, count, 2);
