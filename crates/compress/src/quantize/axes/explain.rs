@@ -50,8 +50,11 @@ pub struct Explained {
     pub options: Options,
 }
 
+/// An option's name, and how it is chosen.
+type Choice = (&'static str, fn(&mut Options));
+
 /// What is tried: axes with their options.
-fn axes() -> [(&'static str, Vec<(&'static str, fn(&mut Options))>); 4] {
+fn axes() -> [(&'static str, Vec<Choice>); 4] {
     [
         (
             "granularity",
