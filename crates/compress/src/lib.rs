@@ -1,16 +1,23 @@
 //! Techniques that make a model smaller or cheaper, one file a method, grouped by what they change.
 //!
 //! - [`quantize`]: fewer bits a number, or cheaper arithmetic on them.
+//! - [`vision`]: networks of images for small boards.
 //!
 //! A technique comes with options, the change itself, tests, and a demonstration that measures it against a baseline.
 //! [`METHODS`] lists them for the catalogue.
 
 pub mod error;
 pub mod quantize;
+pub mod vision;
 
 pub use error::{Error, Result};
 
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] = &[quantize::efficient_qat::METHOD, quantize::l_mul::METHOD];
+pub const METHODS: &[Method] = &[
+    quantize::axes::METHOD,
+    quantize::efficient_qat::METHOD,
+    quantize::l_mul::METHOD,
+    vision::wildfire::METHOD,
+];

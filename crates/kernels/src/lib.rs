@@ -5,14 +5,17 @@
 //! - [`isa`], [`pool`]: the instruction set and the threads in use.
 //! - [`packed`]: products of quantized weights with int8 activations.
 //! - [`attention`]: the KV cache of a layer and attention over it.
+//! - [`conv`]: convolutions of images in f32 and int8.
 //! - [`gemm`]: products of matrices in f32 and bf16 with any operands, for training.
 //! - [`grad`], [`optimizer`]: what training computes beside the products: gradients of a layer's parts, steps of optimizers.
 //! - [`matmul`], [`vector`]: inner products and what loops over vectors share. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
 //! - [`probe`]: loops that find a processor's limits: bytes read and operations a second.
+//! - [`requantize`]: sums of codes brought back to codes by dyadic multipliers.
 //! - [`lmul`]: products by integer addition, emulated, and the fp8 rounding they are compared with.
 
 pub mod activation;
 pub mod attention;
+pub mod conv;
 pub mod dtype;
 pub mod gemm;
 pub mod grad;
@@ -25,6 +28,7 @@ pub mod packed;
 pub mod pool;
 pub mod probe;
 pub mod quant;
+pub mod requantize;
 pub mod rope;
 pub mod softmax;
 pub mod vector;

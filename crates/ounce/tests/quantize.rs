@@ -160,3 +160,23 @@ fn what_is_wrong_is_said_in_one_sentence() {
     }
     assert_eq!(std::fs::read_to_string(desk.path("there.gguf")).expect("the file"), "something");
 }
+
+#[test]
+fn explain_names_an_option_of_every_axis_and_writes_nothing() {
+    let desk = Desk::new();
+    let report = desk.json(&["quantize", "builtin-tiny", "--explain", "--bits", "3"]);
+    let matrices = report["matrices"].as_array().expect("matrices");
+    assert!(matrices.len() > 4, "{report}");
+    for matrix in matrices {
+        let axes: Vec<&str> =
+            matrix["axes"].as_array().expect("axes").iter().filter_map(|it| it["axis"].as_str()).collect();
+        assert_eq!(axes, ["granularity", "symmetry", "range", "mapping"]);
+        let value = |name: &str| matrix[name].as_f64().expect("a number");
+        assert!(value("error") > 0.0 && value("error") <= value("usual") && value("bits") > 3.0, "{matrix}");
+    }
+    assert_eq!(std::fs::read_dir(desk.path(".")).expect("folder").count(), 0);
+    let refused = desk.run(&["quantize", "builtin-tiny"]);
+    assert!(refused.code == 2 && refused.stderr.contains("--output"), "{}", refused.stderr);
+    let refused = desk.run(&["quantize", "builtin-tiny", "--explain", "-o", "x.gguf"]);
+    assert_eq!(refused.code, 2);
+}

@@ -14,6 +14,7 @@
 //! - [`schedule`]: the learning rate of each step; Step Law.
 //! - [`laws`]: scaling laws fitted to small runs.
 //! - [`sweep`]: many small runs, to which they are fitted.
+//! - [`vision`]: small convolutional networks.
 //! - [`methods`]: the methods of the catalogue that are ways to train, each with its demonstration.
 
 pub mod batch;
@@ -33,6 +34,7 @@ pub mod sweep;
 pub mod tokenizer;
 pub mod trainable;
 pub mod trainer;
+pub mod vision;
 
 pub use batch::{Batch, IGNORE};
 pub use error::{Error, Result};

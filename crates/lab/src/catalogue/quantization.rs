@@ -32,13 +32,4 @@ pub(super) const PLANNED: &[Method] = &[
         "From a byte budget and measured sensitivities, an exact solver decides how many bits each layer gets, which beats giving all layers the same.",
         "One-step SDXL-turbo at W8A8 without loss and W4A8 nearly so: 3 to 4 times smaller and 1.45 times faster than FP16.",
     ),
-    Method::planned(
-        98,
-        "Quantizer choices",
-        FAMILY,
-        "A Survey of Quantization Methods for Efficient Neural Network Inference",
-        Some("2103.13630"),
-        "Every decision in a quantizer (grid, granularity, calibration, rounding) is an option of its own whose cost and error can be compared on a given model.",
-        "Four bits or fewer promise up to 16 times less memory and latency in theory and 4 to 8 times in practice.",
-    ),
 ];

@@ -60,15 +60,6 @@ pub(super) const PLANNED: &[Method] = &[
         "State of the art on Waymo, 4.6 times faster than SST and 1.4 times faster than CenterPoint.",
     ),
     Method::planned(
-        73,
-        "Wildfire on the edge",
-        FAMILY,
-        "Hardware Acceleration for Real-Time Wildfire Detection Onboard Drone Networks",
-        Some("2401.08105"),
-        "One bench runs a classifier and a segmenter through every deployment option and reports speed, accuracy and energy on the device.",
-        "13 % faster classification on a Jetson Nano, with loss and accuracy within 1.225 % of the originals.",
-    ),
-    Method::planned(
         94,
         "SoftCon",
         FAMILY,

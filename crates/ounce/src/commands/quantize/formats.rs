@@ -57,6 +57,11 @@ impl FormatArgs {
         FormatArgs { dtype: Some(dtype), ..FormatArgs::default() }
     }
 
+    /// Bits of a code, if they were given.
+    pub fn bits(&self) -> Option<u32> {
+        self.bits.map(u32::from)
+    }
+
     /// The plan for a model's units.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 pub(super) mod allocation;
 mod closing;
 mod dry_run;
+mod explain;
 pub(super) mod formats;
 mod prepare;
 pub(super) mod texts;
@@ -42,6 +43,7 @@ Examples:
   ounce quantize ./folder -o model.gguf --bytes 90M                  each matrix its own format, by sensitivity
   ounce quantize ./folder -o ./packed --bits-per-weight 3.5
   ounce quantize ./folder -o model.gguf --type q4_k --dry-run       formats and the exact size, without work
+  ounce quantize ./folder --explain --bits 3                        what suits each matrix, and the error it causes
   ounce quantize ./folder -o model.gguf --method weighted --imatrix imatrix.gguf
   ounce quantize ./folder -o model.gguf --method round              what llama-quantize would write
   ounce quantize ./folder -o small --bits 4 --method hqq            groups in seconds, without any text
@@ -56,8 +58,8 @@ pub struct Args {
     #[arg(help = source::MODEL_HELP)]
     model: String,
     /// The file ending in .gguf, or the folder, to be made
-    #[arg(short, long, value_name = "TARGET")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "TARGET", required_unless_present = "explain")]
+    output: Option<PathBuf>,
     #[command(flatten)]
     formats: formats::FormatArgs,
     /// How values become codes
@@ -90,6 +92,10 @@ pub struct Args {
     /// List formats and the size of the file, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Tell which granularity, symmetry, range and mapping suit each matrix at --bits (4 where not given), and the error they
+    /// cause, and do nothing
+    #[arg(long, conflicts_with_all = ["output", "dry_run", "dtype", "bytes", "bits_per_weight"])]
+    explain: bool,
 }
 
 /// How values become codes.
@@ -136,6 +142,13 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     }
     let shaped = prepare::shaped(&steps, &model)?;
     let units = units(&shaped)?;
+    if args.explain {
+        let bits = args.formats.bits().unwrap_or(4);
+        return explain::print(&args.model, &shaped, &units, bits, globals);
+    }
+    let Some(target) = args.output.as_deref() else {
+        bail!("name what is to be made with --output");
+    };
     let options = WriteOptions { overwrite: args.force, ..WriteOptions::default() };
     let budget = args.formats.budget()?;
     let calibration = match args.looks(&steps) || budget.is_some() {
@@ -143,18 +156,18 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         false => Vec::new(),
     };
     let plan = match budget {
-        None => args.formats.plan(&shaped, &units, &args.output)?,
+        None => args.formats.plan(&shaped, &units, target)?,
         Some(budget) => {
             let inputs = allocation::look(&shaped, &calibration)?;
-            let table = Table::measure(&shaped, &units, is_gguf(&args.output), &calibration, &inputs)?;
-            table.plan(&shaped, &units, &args.formats, &args.output, &options, budget)?
+            let table = Table::measure(&shaped, &units, is_gguf(target), &calibration, &inputs)?;
+            table.plan(&shaped, &units, &args.formats, target, &options, budget)?
         }
     };
     let method = args.method(&plan)?;
     args.training.check(&plan)?;
-    let mut planned = forecast(&plan.placeholder(&shaped)?, &args.output, &options)?;
+    let mut planned = forecast(&plan.placeholder(&shaped)?, target, &options)?;
     if args.dry_run {
-        return dry_run::print(&shaped, &units, &plan, &planned, &args.output, globals);
+        return dry_run::print(&shaped, &units, &plan, &planned, target, globals);
     }
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let importance = args.importance(&model)?;
@@ -163,7 +176,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         imatrix::to_file(&found, &model, args.texts.name(), &calibration)?.write(path)?;
     }
     let start = Instant::now();
-    let (store, folder) = open_store(&args, &steps, &model, &plan, &calibration)?;
+    let (store, folder) = open_store(&args, target, &steps, &model, &plan, &calibration)?;
     let goes_on = |error: CompressError| match is_interrupt(&error) {
         true => anyhow::Error::from(crate::failure::Interrupted)
             .context(format!("the same command goes on from what is in {}", folder.display())),
@@ -172,7 +185,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let prepared = prepare::apply(&steps, shaped, &plan, &calibration, &store).map_err(goes_on)?;
     if !steps.is_empty() {
         // Norms that changed may no longer fit the format in which a folder stores them with the rest.
-        planned = forecast(&plan.placeholder(&prepared)?, &args.output, &options)?;
+        planned = forecast(&plan.placeholder(&prepared)?, target, &options)?;
     }
     let mut training = training::Report::default();
     let sequences = if args.training.scales() { calibration.clone() } else { Vec::new() };
@@ -189,11 +202,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         let tuned = args.training.tune(&quantized, &prepared, &sequences).map_err(goes_on)?;
         (quantized.weights, training.step_sizes) = (tuned.0, Some(tuned.1));
     }
-    let bytes = write(&quantized, &args.output, &options)?;
+    let bytes = write(&quantized, target, &options)?;
     if bytes != planned.bytes {
         bail!(
             "{} has {bytes} bytes where {} were forecast; please report this",
-            args.output.display(),
+            target.display(),
             planned.bytes
         );
     }
@@ -203,7 +216,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     store.remove()?;
     let report = Report {
         model: args.model.clone(),
-        target: &args.output,
+        target,
         method: args.method,
         prepare: steps.iter().map(Preparation::name).collect(),
         calibration_tokens,
@@ -217,7 +230,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     } else {
         report.training.print()?;
         report.closing.print()?;
-        output::line(format!("{}: {} in {seconds:.0} s", args.output.display(), sizes::bytes(bytes)))?;
+        output::line(format!("{}: {} in {seconds:.0} s", target.display(), sizes::bytes(bytes)))?;
     }
     Ok(Outcome::Done)
 }
@@ -288,17 +301,18 @@ fn is_interrupt(error: &CompressError) -> bool {
 /// The folder of finished matrices beside the target, and all that they depend on.
 fn open_store(
     args: &Args,
+    target: &Path,
     steps: &[Preparation],
     model: &Model,
     plan: &Plan,
     calibration: &[Vec<u32>],
 ) -> anyhow::Result<(Store, PathBuf)> {
-    let name = args.output.file_name().with_context(|| format!("{} names no file", args.output.display()))?;
-    let parent = args.output.parent().filter(|it| !it.as_os_str().is_empty());
+    let name = target.file_name().with_context(|| format!("{} names no file", target.display()))?;
+    let parent = target.parent().filter(|it| !it.as_os_str().is_empty());
     if let Some(parent) = parent.filter(|it| !it.is_dir()) {
         bail!("{}: there is no such folder; make it first", parent.display());
     }
-    let folder = args.output.with_file_name(format!(".{}.partial", name.to_string_lossy()));
+    let folder = target.with_file_name(format!(".{}.partial", name.to_string_lossy()));
     // A sum over all ids that depends on their order.
     let text = calibration.iter().flatten().fold(0xcbf2_9ce4_8422_2325u64, |hash, &id| {
         (hash ^ u64::from(id)).wrapping_mul(0x0000_0100_0000_01b3)
