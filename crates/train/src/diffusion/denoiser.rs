@@ -11,7 +11,7 @@ use ounce_model::spec::Norm;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::glyphs::{PIXELS, Prompt, SIZE, WORDS};
+use super::glyphs::{PIXELS, SIZE, WORDS};
 use super::pass::Pass;
 use crate::graph::ops::Kernels;
 use crate::{Param, ParamKind, Result};
