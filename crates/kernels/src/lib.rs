@@ -9,6 +9,7 @@
 //! - [`grad`], [`optimizer`]: what training computes beside the products: gradients of a layer's parts, steps of optimizers.
 //! - [`matmul`], [`vector`]: inner products and what loops over vectors share. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
 //! - [`probe`]: loops that find a processor's limits: bytes read and operations a second.
+//! - [`requantize`]: sums of codes brought back to codes by dyadic multipliers.
 //! - [`lmul`]: products by integer addition, emulated, and the fp8 rounding they are compared with.
 
 pub mod activation;
@@ -25,6 +26,7 @@ pub mod packed;
 pub mod pool;
 pub mod probe;
 pub mod quant;
+pub mod requantize;
 pub mod rope;
 pub mod softmax;
 pub mod vector;

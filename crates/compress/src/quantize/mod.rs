@@ -2,6 +2,7 @@
 
 pub mod allocate;
 pub mod awq;
+pub mod axes;
 mod descent;
 pub mod efficient_qat;
 mod factor;
