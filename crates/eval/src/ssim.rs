@@ -96,8 +96,7 @@ mod tests {
 
     #[test]
     fn it_is_what_scikit_image_finds() {
-        let cases: Vec<Case> =
-            serde_json::from_str(include_str!("../../../tests/golden/ssim.json")).unwrap();
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/golden/ssim.json")).unwrap();
         assert!(cases.len() >= 4);
         for case in cases {
             let found = |window| ssim(&case.a, &case.b, case.width, window, case.range);
@@ -118,7 +117,8 @@ mod tests {
         let opposite: Vec<f32> = image.iter().map(|value| -value).collect();
         assert!((ssim(&image, &image, 12, Window::Uniform(7), 2.0) - 1.0).abs() < 1e-12);
         // Around a common mean, so that only the pattern is turned.
-        let [up, down] = [image, opposite].map(|image| image.iter().map(|value| 5.0 + value).collect::<Vec<_>>());
+        let [up, down] =
+            [image, opposite].map(|image| image.iter().map(|value| 5.0 + value).collect::<Vec<_>>());
         assert!(ssim(&up, &down, 12, Window::Uniform(7), 2.0) < -0.9);
     }
 }

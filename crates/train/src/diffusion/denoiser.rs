@@ -162,7 +162,8 @@ pub struct Denoiser {
 impl Denoiser {
     /// A network with random weights.
     pub fn new(options: Options, on: Kernels, seed: u64) -> Denoiser {
-        let mut make = Maker { random: ChaCha8Rng::seed_from_u64(seed), layers: Vec::new(), params: Vec::new() };
+        let mut make =
+            Maker { random: ChaCha8Rng::seed_from_u64(seed), layers: Vec::new(), params: Vec::new() };
         let Options { width, word_width, .. } = options;
         let long = options.outlier * (word_width as f32).sqrt();
         let mut begin = make.normal(word_width, 1.0);
@@ -248,8 +249,7 @@ impl Maker {
     /// `gain` is on the usual `1/√inputs`.
     fn layer(&mut self, name: &str, part: Part, inputs: usize, outputs: usize, gain: f32) -> usize {
         let deviation = gain / (inputs as f32).sqrt();
-        let weight =
-            self.param(&format!("{name}.weight"), &[outputs, inputs], ParamKind::Matrix, deviation);
+        let weight = self.param(&format!("{name}.weight"), &[outputs, inputs], ParamKind::Matrix, deviation);
         let bias = self.constant(format!("{name}.bias"), outputs, ParamKind::Bias, 0.0);
         let (name, sees_words) = (name.to_string(), false);
         self.layers.push(Layer { name, part, inputs, outputs, sees_words, weight, bias });

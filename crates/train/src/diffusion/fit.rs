@@ -10,9 +10,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::denoiser::{Denoiser, Plain, stream};
 use super::glyphs::{PIXELS, Prompt};
+use super::normal;
 use super::reader::Reader;
 use super::request::STEPS;
-use super::normal;
 use crate::graph::ops::read;
 use crate::optim::norm::{clip_factor, global_norm};
 use crate::optim::{self, Optimizer};
@@ -46,14 +46,20 @@ impl Options {
 ///
 /// # Errors
 /// If the loss is no number.
-pub fn denoiser(net: &mut Denoiser, options: &Options, seed: u64, progress: &mut dyn FnMut(u64)) -> Result<f64> {
+pub fn denoiser(
+    net: &mut Denoiser,
+    options: &Options,
+    seed: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<f64> {
     let mut random = stream(seed, 1);
     let mut batches = Batches { random: &mut random, drawings: options.drawings };
     let (pool, mut params) = (net.on.pool, std::mem::take(&mut net.params));
     let frame = net.clone();
     let trained = descend(pool, options, &mut params, progress, &mut |vars| {
         let (prompts, x) = batches.next()?;
-        let noise = Tensor::from_vec(normal(batches.random, options.drawings * PIXELS), x.shape(), &Device::Cpu)?;
+        let noise =
+            Tensor::from_vec(normal(batches.random, options.drawings * PIXELS), x.shape(), &Device::Cpu)?;
         let angles: Vec<f32> = (0..prompts.len())
             .map(|at| match at % 4 {
                 0 | 1 => STEPS[0],
@@ -76,11 +82,16 @@ pub fn denoiser(net: &mut Denoiser, options: &Options, seed: u64, progress: &mut
 ///
 /// # Errors
 /// If the loss is no number.
-pub fn reader(reader: &mut Reader, options: &Options, seed: u64, progress: &mut dyn FnMut(u64)) -> Result<f64> {
+pub fn reader(
+    reader: &mut Reader,
+    options: &Options,
+    seed: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<f64> {
     let mut random = stream(seed, 2);
     let mut batches = Batches { random: &mut random, drawings: options.drawings };
     let (frame, mut params) = (reader.clone(), std::mem::take(&mut reader.params));
-    let trained = descend(Pool::global(), options, &mut params, progress, &mut |vars| {
+    let trained = descend(frame.on.pool, options, &mut params, progress, &mut |vars| {
         let (prompts, x) = batches.next()?;
         let noise = normal(batches.random, options.drawings * PIXELS);
         let noise = (Tensor::from_vec(noise, x.shape(), &Device::Cpu)? * 0.2)?;

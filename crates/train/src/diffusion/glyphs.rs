@@ -15,17 +15,8 @@ pub const PIXELS: usize = SIZE * SIZE;
 /// Words for shapes.
 pub const SHAPES: [&str; 8] = ["disc", "square", "triangle", "plus", "saltire", "diamond", "bar", "pillar"];
 /// Words for places: row by row, three by three.
-pub const PLACES: [&str; 9] = [
-    "north-west",
-    "north",
-    "north-east",
-    "west",
-    "centre",
-    "east",
-    "south-west",
-    "south",
-    "south-east",
-];
+pub const PLACES: [&str; 9] =
+    ["north-west", "north", "north-east", "west", "centre", "east", "south-west", "south", "south-east"];
 /// Words for styles.
 pub const STYLES: [&str; 3] = ["filled", "outlined", "striped"];
 

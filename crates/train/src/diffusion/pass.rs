@@ -76,8 +76,7 @@ impl Pass<'_> {
         let x = x.reshape((images, GRID, PATCH, GRID, PATCH))?.permute((0, 1, 3, 2, 4))?;
         let x = x.reshape((images * POINTS, CHANNELS))?;
         let h = products.product(self, self.net.entry, &x)?.reshape((images, POINTS, width))?;
-        let mut h =
-            h.broadcast_add(&self.values[self.net.places])?.reshape((images * POINTS, width))?;
+        let mut h = h.broadcast_add(&self.values[self.net.places])?.reshape((images * POINTS, width))?;
         let time = self.time(angles, products)?;
         let words = self.words(prompts)?;
         for block in &self.net.blocks {
@@ -116,7 +115,8 @@ impl Pass<'_> {
         let (images, width) = (prompts.len(), self.net.options.word_width);
         let ids: Vec<u32> = prompts.iter().flat_map(Prompt::words).collect();
         let ids = Tensor::from_vec(ids, images * (TOKENS - 1), &Device::Cpu)?;
-        let words = self.values[self.net.words].index_select(&ids, 0)?.reshape((images, TOKENS - 1, width))?;
+        let words =
+            self.values[self.net.words].index_select(&ids, 0)?.reshape((images, TOKENS - 1, width))?;
         let begin = Tensor::from_slice(&self.net.begin, (1, 1, width), &Device::Cpu)?;
         let tokens = Tensor::cat(&[begin.broadcast_as((images, 1, width))?, words], 1)?;
         Ok(tokens.reshape((images * TOKENS, width))?)

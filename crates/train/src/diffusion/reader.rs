@@ -17,7 +17,7 @@ const WIDTHS: [usize; 2] = [32, 48];
 /// The classifier with its weights.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    on: Kernels,
+    pub(super) on: Kernels,
     pub(super) params: Vec<Param>,
 }
 
@@ -37,8 +37,7 @@ impl Reader {
     pub fn new(on: Kernels, seed: u64) -> Reader {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let quarter = POINTS / 4;
-        let sizes =
-            [(WIDTHS[0], 9 * CHANNELS), (WIDTHS[1], 4 * WIDTHS[0]), (WORDS, quarter * WIDTHS[1])];
+        let sizes = [(WIDTHS[0], 9 * CHANNELS), (WIDTHS[1], 4 * WIDTHS[0]), (WORDS, quarter * WIDTHS[1])];
         let mut params = Vec::new();
         for (number, (outputs, inputs)) in sizes.into_iter().enumerate() {
             let scale = (inputs as f32).sqrt().recip();
@@ -104,7 +103,9 @@ impl Reader {
                 let top = own.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let sum: f64 = own.iter().map(|score| f64::from(score - top).exp()).sum();
                 surprise += sum.ln() - f64::from(own[choice] - top);
-                right += usize::from(own.iter().enumerate().all(|(at, &score)| at == choice || score < own[choice]));
+                right += usize::from(
+                    own.iter().enumerate().all(|(at, &score)| at == choice || score < own[choice]),
+                );
             }
             single += right;
             all += usize::from(right == KINDS.len());

@@ -43,7 +43,8 @@ fn all_products_go_through_the_seam() {
         fn product(&mut self, pass: &Pass<'_>, layer: usize, x: &Tensor) -> Result<Tensor> {
             self.0[layer] += 1;
             let own = &pass.net().layers()[layer];
-            let rows = x.elem_count() / if own.part == Part::Convolution { own.inputs / 9 } else { own.inputs };
+            let rows =
+                x.elem_count() / if own.part == Part::Convolution { own.inputs / 9 } else { own.inputs };
             assert_eq!(rows * x.dims()[1], 3 * own.activations(), "{}", own.name);
             Plain.product(pass, layer, x)
         }
@@ -73,7 +74,11 @@ fn all_products_go_through_the_seam() {
 fn gradients_are_slopes() {
     let net = net(small());
     let request = Request::new(some(2), 3);
-    let x = Tensor::from_vec(request.inputs(&net.pass().unwrap(), &mut Plain).unwrap()[0].clone(), (2, PIXELS), &Device::Cpu);
+    let x = Tensor::from_vec(
+        request.inputs(&net.pass().unwrap(), &mut Plain).unwrap()[0].clone(),
+        (2, PIXELS),
+        &Device::Cpu,
+    );
     let x = x.unwrap();
     let loss = |vars: &[Var]| {
         let out = net.tracked(vars).forward(&x, &[1.0, 1.5], &request.prompts, &mut Plain).unwrap();
