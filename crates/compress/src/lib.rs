@@ -19,5 +19,6 @@ pub const METHODS: &[Method] = &[
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,
     quantize::l_mul::METHOD,
+    quantize::mixdq::METHOD,
     vision::wildfire::METHOD,
 ];

@@ -1,4 +1,5 @@
-//! Measures a model: perplexity, divergence from an original (of predictions, of sentence vectors), answers, and the evidence types of the catalogue.
+//! Measures a model: perplexity, divergence from an original (of predictions, of sentence vectors), answers, similarity of
+//! images, and the evidence types of the catalogue.
 
 pub mod answers;
 pub mod divergence;
@@ -6,4 +7,5 @@ pub mod method;
 pub mod perplexity;
 pub mod similarity;
 pub mod speed;
+pub mod ssim;
 mod walk;

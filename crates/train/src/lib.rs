@@ -5,6 +5,7 @@
 //! - [`batch`]: the tokens of one step and what should come out.
 //! - [`config`]: a run as a TOML file.
 //! - [`data`]: from files to batches.
+//! - [`diffusion`]: text-to-image models at the size of a demonstration.
 //! - [`param`]: a weight with its gradient.
 //! - [`tokenizer`]: training the vocabulary.
 //! - [`trainable`]: what the training loop asks of a network.
@@ -21,6 +22,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod diffusion;
 mod error;
 pub mod graph;
 pub mod laws;

@@ -33,12 +33,43 @@ pub fn allocate(units: &[Vec<Choice>], budget: u64) -> Option<Vec<usize>> {
     assert!(units.iter().all(|choices| !choices.is_empty()), "every unit has a choice");
     assert!(units.iter().flatten().all(|choice| !choice.cost.is_nan()), "costs are numbers");
     let rest = Relaxation::of_suffixes(units);
-    let least = rest[0].smallest;
-    if least > budget {
+    if rest[0].smallest > budget {
         return None;
     }
     // A first answer: along the relaxation, as far as whole steps go.
     let known = greedy(units, budget);
+    search(units, &rest, 0, budget, known)
+}
+
+/// The choice for each unit with the least total cost that takes from `least` to `most` bytes; none if no choice does.
+/// Where a lower cost would take less than `least`, all sums of bytes that can come of the units are looked at: there
+/// should not be very many.
+///
+/// # Panics
+/// As [`allocate`].
+pub fn allocate_between(units: &[Vec<Choice>], least: u64, most: u64) -> Option<Vec<usize>> {
+    let chosen = allocate(units, most)?;
+    let bytes: u64 = chosen.iter().zip(units).map(|(&choice, choices)| choices[choice].bytes).sum();
+    if bytes >= least {
+        return Some(chosen);
+    }
+    search(units, &Relaxation::of_suffixes(units), least, most, f64::INFINITY)
+}
+
+/// Adds unit by unit. `known` is the cost of an answer; `rest` belongs to `units`.
+fn search(
+    units: &[Vec<Choice>],
+    rest: &[Relaxation],
+    least: u64,
+    budget: u64,
+    known: f64,
+) -> Option<Vec<usize>> {
+    // A hair above the known answer is kept, for the rounding of sums.
+    let known = known + 1e-12 * known.abs();
+    let mut largest = vec![0; units.len() + 1];
+    for (index, choices) in units.iter().enumerate().rev() {
+        largest[index] = largest[index + 1] + choices.iter().map(|way| way.bytes).max().unwrap_or(0);
+    }
     let mut stages: Vec<Vec<State>> = vec![vec![State { bytes: 0, cost: 0.0, parent: 0, choice: 0 }]];
     for (index, choices) in units.iter().enumerate() {
         let before = &stages[index];
@@ -47,19 +78,18 @@ pub fn allocate(units: &[Vec<Choice>], budget: u64) -> Option<Vec<usize>> {
             for (choice, way) in choices.iter().enumerate() {
                 let (bytes, cost) = (state.bytes + way.bytes, state.cost + way.cost);
                 let bound = rest[index + 1].least_cost(budget, bytes).map(|bound| cost + bound);
-                // A hair above the known answer is kept, for the rounding of sums.
-                if bound.is_some_and(|bound| bound <= known * (1.0 + 1e-12)) {
+                if bound.is_some_and(|bound| bound <= known) && bytes + largest[index + 1] >= least {
                     grown.push(State { bytes, cost, parent: parent as u32, choice: choice as u32 });
                 }
             }
         }
         grown.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.cost.total_cmp(&b.cost)));
-        let mut least = f64::INFINITY;
+        let (mut cheapest, mut last) = (f64::INFINITY, None);
         grown.retain(|state| {
-            let better = state.cost < least;
-            if better {
-                least = state.cost;
-            }
+            // What takes fewer bytes is better only where fewer are as good as more.
+            let better = state.cost < cheapest || (least > 0 && last != Some(state.bytes));
+            last = Some(state.bytes);
+            cheapest = cheapest.min(state.cost);
             better
         });
         stages.push(grown);
@@ -182,6 +212,10 @@ mod tests {
 
     /// Every combination.
     fn brute_force(units: &[Vec<Choice>], budget: u64) -> Option<f64> {
+        brute_force_between(units, 0, budget)
+    }
+
+    fn brute_force_between(units: &[Vec<Choice>], least: u64, budget: u64) -> Option<f64> {
         let mut best: Option<f64> = None;
         let count: usize = units.iter().map(Vec::len).product();
         for mut number in 0..count {
@@ -191,7 +225,7 @@ mod tests {
                 number /= choices.len();
                 (bytes, cost) = (bytes + choice.bytes, cost + choice.cost);
             }
-            if bytes <= budget && best.is_none_or(|best| cost < best) {
+            if (least..=budget).contains(&bytes) && best.is_none_or(|best| cost < best) {
                 best = Some(cost);
             }
         }
@@ -235,6 +269,36 @@ mod tests {
                 other => panic!("{seed}: {other:?}"),
             }
         }
+    }
+
+    /// Scores to be made large, of any sign, in a narrow window.
+    #[test]
+    fn between_two_bounds_the_answer_is_that_of_brute_force() {
+        let (mut found_some, mut found_none) = (0, 0);
+        for seed in 0..300 {
+            let mut next = random(seed + 1000);
+            let units: Vec<Vec<Choice>> = (0..1 + next(8))
+                .map(|_| {
+                    let way = |_| Choice { bytes: 1 + next(40), cost: next(1000) as f64 / 7.0 - 70.0 };
+                    (0..3).map(way).collect()
+                })
+                .collect();
+            let least = 5 + next(200);
+            let most = least + next(4);
+            let found = allocate_between(&units, least, most);
+            let expected = brute_force_between(&units, least, most);
+            assert_eq!(found.is_some(), expected.is_some(), "{seed}");
+            let (Some(found), Some(expected)) = (found, expected) else {
+                found_none += 1;
+                continue;
+            };
+            found_some += 1;
+            let ways: Vec<Choice> = found.iter().zip(&units).map(|(&at, choices)| choices[at]).collect();
+            let bytes: u64 = ways.iter().map(|way| way.bytes).sum();
+            let cost: f64 = ways.iter().map(|way| way.cost).sum();
+            assert!((least..=most).contains(&bytes) && (cost - expected).abs() < 1e-9, "{seed}: {cost}");
+        }
+        assert!(found_some > 50 && found_none > 50, "{found_some} {found_none}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod hqq;
 pub mod imatrix;
 pub mod l_mul;
 pub mod layers;
+pub mod mixdq;
 pub mod moments;
 pub mod plan;
 pub mod prepare;

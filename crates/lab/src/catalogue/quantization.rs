@@ -23,13 +23,4 @@ pub(super) const PLANNED: &[Method] = &[
         "Fine-tuning and quantization happen in one run, and what comes out is a plain 3- or 4-bit model without an adapter beside it.",
         "At 3 and 4 bits it beats quantize-then-adapt methods on LLaMA 7B to 33B with about the training memory of LoRA.",
     ),
-    Method::planned(
-        42,
-        "MixDQ",
-        FAMILY,
-        "MixDQ: Memory-Efficient Few-Step Text-to-Image Diffusion Models with Metric-Decoupled Mixed Precision Quantization",
-        Some("2405.17873"),
-        "From a byte budget and measured sensitivities, an exact solver decides how many bits each layer gets, which beats giving all layers the same.",
-        "One-step SDXL-turbo at W8A8 without loss and W4A8 nearly so: 3 to 4 times smaller and 1.45 times faster than FP16.",
-    ),
 ];

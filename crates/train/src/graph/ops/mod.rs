@@ -6,7 +6,7 @@
 //!
 //! - [`linear()`]: products with a dense matrix or with one as it is stored, quantized or not.
 //! - [`norm()`], [`rotate`], [`attention()`], [`activation`], [`softmax()`]: the rest of a layer.
-//! - [`gather`], [`scatter`]: rows by number.
+//! - [`gather`], [`scatter`]: rows by number; [`patches()`]: what a convolution sees.
 //! - [`linear_loss`], [`logit_loss`]: the loss without all logits at once, and on logits that are there.
 
 pub mod activation;
@@ -16,6 +16,7 @@ mod linear;
 mod loss;
 mod node;
 mod norm;
+mod patches;
 mod rope;
 mod softmax;
 
@@ -31,6 +32,7 @@ pub use self::linear::{Factor, linear};
 pub use self::loss::{Head, linear_loss, logit_loss};
 pub use self::node::{Behind, node, read, tensor};
 pub use self::norm::norm;
+pub use self::patches::patches;
 pub use self::rope::rotate;
 pub use self::softmax::softmax;
 use crate::{Error, Result};
