@@ -220,6 +220,9 @@ pub fn read(text: &str) -> Result<Vec<Probe>, ProbeError> {
     let mut probes = Vec::new();
     for (at, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let flawed = |what: String| ProbeError::Line { line: at + 1, what };
+        if !text.trim_start().starts_with('{') {
+            return Err(flawed("is no JSON object; it should begin with {".into()));
+        }
         let probe: Probe = serde_json::from_str(text).map_err(|error| flawed(plain(&error)))?;
         if let Some(what) = probe.flaw() {
             return Err(flawed(what));
@@ -245,16 +248,12 @@ fn plain(error: &serde_json::Error) -> String {
 }
 
 /// The lines that [`read`] reads.
-///
-/// # Errors
-/// None that can happen with texts and numbers; the JSON writer's own.
-pub fn write(probes: &[Probe]) -> serde_json::Result<String> {
-    let mut text = String::new();
-    for probe in probes {
-        text += &serde_json::to_string(probe)?;
-        text.push('\n');
-    }
-    Ok(text)
+pub fn write(probes: &[Probe]) -> String {
+    let line = |probe: &Probe| match serde_json::to_string(probe) {
+        Ok(line) => line + "\n",
+        Err(error) => unreachable!("texts and numbers are JSON: {error}"),
+    };
+    probes.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -280,7 +279,7 @@ mod tests {
         let probes = read(LINES).expect("good lines");
         assert_eq!(probes.iter().map(Probe::dimension).collect::<Vec<_>>(), Dimension::ALL);
         assert!(matches!(&probes[8], Probe::Refusal(it) if it.harmful && it.tokens.is_none()));
-        assert_eq!(read(&write(&probes).expect("text")).expect("what was written"), probes);
+        assert_eq!(read(&write(&probes)).expect("what was written"), probes);
     }
 
     #[test]
