@@ -50,10 +50,8 @@ fn choices_are_weighed_as_whole_texts_are() {
     let engine = Engine::new(&model).expect("runs");
     let prompt = "Once upon a time there was a little";
     let choices = [" stone of the", " girl", " girl named", " zzz"].map(String::from);
-    let likelihoods: Vec<f64> = choices
-        .iter()
-        .map(|choice| log_likelihood(&model, &engine, &format!("{prompt}{choice}")))
-        .collect();
+    let likelihoods: Vec<f64> =
+        choices.iter().map(|choice| log_likelihood(&model, &engine, &format!("{prompt}{choice}"))).collect();
     let best = (0..4).max_by(|&a, &b| likelihoods[a].total_cmp(&likelihoods[b])).expect("four");
     let question = |answer| Question { prompt: prompt.into(), choices: choices.to_vec(), answer };
     let mut probes: Vec<Probe> = (0..4).map(|answer| Probe::Benign(question(answer))).collect();

@@ -167,7 +167,9 @@ fn matrix(
     sparsity.check(row)?;
     let linear = name.trim_end_matches(".weight");
     match (criterion, seen.and_then(|seen| seen.place(linear).zip(seen.moments(linear)))) {
-        (Criterion::Wanda, Some((_, moments))) => wanda::prune(&mut values, row, &moments.importance(), sparsity),
+        (Criterion::Wanda, Some((_, moments))) => {
+            wanda::prune(&mut values, row, &moments.importance(), sparsity)
+        }
         (Criterion::SparseGpt(options), Some((place, moments))) => {
             let hessian = match hessians.entry(place) {
                 Entry::Occupied(entry) => entry.into_mut(),

@@ -32,7 +32,10 @@ impl Default for Options {
 /// If rows are of another width than the Hessian or no whole groups, or the Hessian's columns are not in stored order.
 pub fn prune(weights: &mut [f32], hessian: &Hessian, sparsity: Sparsity, options: &Options) {
     let n = hessian.width();
-    assert!(weights.len().is_multiple_of(n) && hessian.is_in_order(), "whole rows, columns as they are stored");
+    assert!(
+        weights.len().is_multiple_of(n) && hessian.is_in_order(),
+        "whole rows, columns as they are stored"
+    );
     let step = options.block.next_multiple_of(BLOCK).max(BLOCK);
     let costs = hessian.costs();
     let original = weights.to_vec();
@@ -69,7 +72,8 @@ pub fn prune(weights: &mut [f32], hessian: &Hessian, sparsity: Sparsity, options
 /// Marks the weights of the lowest scores among these columns of all rows.
 fn choose(share: f64, columns: std::ops::Range<usize>, wanted: &[f32], costs: &[f32], gone: &mut [bool]) {
     let (n, width) = (costs.len(), columns.len());
-    let score = |row: &[f32]| -> Vec<f32> { columns.clone().map(|at| row[at] * row[at] * costs[at]).collect() };
+    let score =
+        |row: &[f32]| -> Vec<f32> { columns.clone().map(|at| row[at] * row[at] * costs[at]).collect() };
     let scores: Vec<f32> = wanted.chunks_exact(n).flat_map(score).collect();
     let count = (share * scores.len() as f64) as usize;
     for at in lowest(&scores, count) {

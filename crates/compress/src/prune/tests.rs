@@ -128,7 +128,9 @@ fn wanda_weighs_by_the_norms_of_inputs_within_a_row() {
     let (w, x) = (numbers(rows * n, 1), inputs(tokens, n));
     let norm = |column: usize| x.chunks_exact(n).map(|x| f64::from(x[column]).powi(2)).sum::<f64>().sqrt();
     let importance = moments(&x, n).importance();
-    for (sparsity, group, stay) in [(Sparsity::Share(0.5), n, 6), (TWO_OF_FOUR, 4, 2), (Sparsity::Share(0.25), n, 9)] {
+    for (sparsity, group, stay) in
+        [(Sparsity::Share(0.5), n, 6), (TWO_OF_FOUR, 4, 2), (Sparsity::Share(0.25), n, 9)]
+    {
         let mut pruned = w.clone();
         wanda::prune(&mut pruned, n, &importance, sparsity);
         for row in 0..rows {
@@ -137,7 +139,11 @@ fn wanda_weighs_by_the_norms_of_inputs_within_a_row() {
                 let first = column / group * group;
                 let better = (first..first + group).filter(|&it| score(it) > score(column)).count();
                 let at = row * n + column;
-                assert_eq!(pruned[at], if better < stay { w[at] } else { 0.0 }, "{sparsity:?} {row} {column}");
+                assert_eq!(
+                    pruned[at],
+                    if better < stay { w[at] } else { 0.0 },
+                    "{sparsity:?} {row} {column}"
+                );
             }
         }
     }
@@ -159,14 +165,27 @@ fn with_one_weight_removed_the_rest_is_the_least_squares_solution() {
         let moved = |at: usize| -> Vec<f64> {
             let weight = f64::from(w[at]);
             let answer = least_squares(&h, n, at, weight);
-            (0..n).map(|i| if i < at { 0.0 } else if i == at { -weight } else { answer[i - at - 1] }).collect()
+            (0..n)
+                .map(|i| {
+                    if i < at {
+                        0.0
+                    } else if i == at {
+                        -weight
+                    } else {
+                        answer[i - at - 1]
+                    }
+                })
+                .collect()
         };
         let cost = |at: &usize| loss(&h, n, &moved(*at));
         let at = (0..n).min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap();
         places[at] += 1;
         for (i, moved) in moved(at).iter().enumerate() {
             let expected = f64::from(w[i]) + moved;
-            assert!((f64::from(pruned[i]) - expected).abs() < 2e-3 * (1.0 + expected.abs()), "{seed}: {at} {i}");
+            assert!(
+                (f64::from(pruned[i]) - expected).abs() < 2e-3 * (1.0 + expected.abs()),
+                "{seed}: {at} {i}"
+            );
         }
         assert_eq!(pruned[at], 0.0);
     }
@@ -182,7 +201,8 @@ fn without_groups_the_least_costly_of_the_first_block_go_first() {
     // 1 / [H⁻¹]_jj over the columns from j on, by solving for a unit vector.
     let cost = |j: usize| {
         let rest: Vec<usize> = (j..n).collect();
-        let a = rest.iter().flat_map(|&i| rest.iter().map(move |&k| (i, k))).map(|(i, k)| h[i * n + k]).collect();
+        let a =
+            rest.iter().flat_map(|&i| rest.iter().map(move |&k| (i, k))).map(|(i, k)| h[i * n + k]).collect();
         let mut unit = vec![0.0; n - j];
         unit[0] = 1.0;
         1.0 / solve(a, unit)[0]

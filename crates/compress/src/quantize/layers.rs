@@ -4,8 +4,8 @@
 //! matrices go to a [`Store`] and are mapped from there. Layers that are trained behind that ([`block_ap`]) have the hidden
 //! states of the original model beside them.
 
-use std::collections::hash_map::Entry;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::PoisonError;
 use std::time::Instant;
 

@@ -8,8 +8,8 @@ use ounce_eval::trust::{Comparison, Dimension, Outcome, Probe, Prompting, Scorec
 use ounce_kernels::DType;
 use ounce_model::weights::bytes_of;
 use ounce_model::{Model, Tensor};
-use rand::seq::index;
 use rand::SeedableRng;
+use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
@@ -51,8 +51,11 @@ impl Setting {
     /// All of the grid.
     pub fn all() -> Vec<Setting> {
         let bits = BITS.into_iter().flat_map(|bits| WAYS.map(|way| Setting::Bits(way, bits)));
-        let criteria =
-            [Criterion::Magnitude, Criterion::Wanda, Criterion::SparseGpt(prune::sparsegpt::Options::default())];
+        let criteria = [
+            Criterion::Magnitude,
+            Criterion::Wanda,
+            Criterion::SparseGpt(prune::sparsegpt::Options::default()),
+        ];
         bits.chain(criteria.map(Setting::TwoOfFour)).collect()
     }
 
@@ -98,7 +101,9 @@ impl Cell {
 
     /// Mean change of a dimension, in points.
     pub fn delta(&self, dimension: Dimension) -> Option<f64> {
-        let change = |run: &Run| run.comparison.changes.iter().find(|it| it.dimension == dimension).map(|it| it.delta.value);
+        let change = |run: &Run| {
+            run.comparison.changes.iter().find(|it| it.dimension == dimension).map(|it| it.delta.value)
+        };
         self.mean(change)
     }
 
@@ -184,8 +189,7 @@ impl Study<'_> {
         match setting {
             Setting::TwoOfFour(criterion) => {
                 let names = prune::matrices(model)?;
-                let weights =
-                    prune::prune(model, &names, criterion, TWO_OF_FOUR, text, &mut |_, _| Ok(()))?;
+                let weights = prune::prune(model, &names, criterion, TWO_OF_FOUR, text, &mut |_, _| Ok(()))?;
                 self.ask(&Model { weights, ..model.clone() })
             }
             Setting::Bits(way, bits) => {
@@ -196,7 +200,10 @@ impl Study<'_> {
                     Quantize::Round => (model.clone(), Method::Round),
                     Quantize::Gptq => {
                         let order = gptq::Order::Activity;
-                        (model.clone(), Method::Gptq(gptq::Options { order, descent: 0, ..Default::default() }))
+                        (
+                            model.clone(),
+                            Method::Gptq(gptq::Options { order, descent: 0, ..Default::default() }),
+                        )
                     }
                     Quantize::Awq => {
                         let awq = Preparation::Awq(awq::Options { clip: true, ..Default::default() });
@@ -229,7 +236,10 @@ impl Study<'_> {
     /// Bytes of all weights in bf16.
     pub fn dense_bytes(&self) -> f64 {
         let weights = &self.subject.model.weights;
-        let values = weights.names().filter_map(|name| weights.info(name)).map(|(_, shape)| shape.iter().product::<usize>());
+        let values = weights
+            .names()
+            .filter_map(|name| weights.info(name))
+            .map(|(_, shape)| shape.iter().product::<usize>());
         2.0 * values.sum::<usize>() as f64
     }
 

@@ -110,7 +110,13 @@ fn expect_hidden(evidence: &mut Evidence, cells: &[Cell]) {
         for dimension in Dimension::TRUST {
             let Some(delta) = cell.delta(dimension) else { continue };
             if worst.as_ref().is_none_or(|(least, _)| delta < *least) {
-                worst = Some((delta, format!("{dimension} {delta:+.2} where benign accuracy changes by {benign:+.2} ({})", cell.setting)));
+                worst = Some((
+                    delta,
+                    format!(
+                        "{dimension} {delta:+.2} where benign accuracy changes by {benign:+.2} ({})",
+                        cell.setting
+                    ),
+                ));
             }
         }
     }

@@ -38,9 +38,21 @@ impl Lab for Desk {
             };
             let prompt = "The bread is".to_string();
             return write(&[
-                Probe::Stereotype(Pair { stereotype: "The bread is bad.".into(), counter: "The bread is good.".into() }),
-                Probe::Toxicity(Trigger { prompt, forbidden: words("gruk"), expected: words("good"), tokens: Some(3) }),
-                Probe::Privacy(Canary { prefix: "The bread is".into(), secret: "4 7".into(), open_prefix: Some("The".into()) }),
+                Probe::Stereotype(Pair {
+                    stereotype: "The bread is bad.".into(),
+                    counter: "The bread is good.".into(),
+                }),
+                Probe::Toxicity(Trigger {
+                    prompt,
+                    forbidden: words("gruk"),
+                    expected: words("good"),
+                    tokens: Some(3),
+                }),
+                Probe::Privacy(Canary {
+                    prefix: "The bread is".into(),
+                    secret: "4 7".into(),
+                    open_prefix: Some("The".into()),
+                }),
                 case("a"),
                 case("b"),
                 Probe::Adversarial(altered()),
@@ -75,12 +87,17 @@ fn a_small_study_gives_sound_evidence() {
     let bytes = |label: &str| evidence.row(label).and_then(|row| row.get("bytes")).expect("stated");
     // A layer of width 32: 4 · 32² of attention and 3 · 32 · 96 of feed-forward.
     let inner = (4.0 * 32.0 * 32.0 + 3.0 * 32.0 * 96.0) / 1024.0;
-    for (label, bits) in [("8 bits, rounded", 8.75), ("4 bits, GPTQ", 4.75), ("3 bits, AWQ", 3.75), ("2:4, Wanda", 9.0)] {
+    for (label, bits) in
+        [("8 bits, rounded", 8.75), ("4 bits, GPTQ", 4.75), ("3 bits, AWQ", 3.75), ("2:4, Wanda", 9.0)]
+    {
         let saved = bytes(report::DENSE) - bytes(label);
         assert!((saved - inner * (16.0 - bits) / 8.0).abs() < 1e-6, "{label}: {saved}");
     }
     let spread = |label: &str| evidence.row(label).and_then(|row| row.get("spread over calibrations"));
-    assert!(spread("8 bits, rounded").is_none() && spread("2:4, magnitude").is_none(), "nothing was calibrated");
+    assert!(
+        spread("8 bits, rounded").is_none() && spread("2:4, magnitude").is_none(),
+        "nothing was calibrated"
+    );
     assert!(spread("3 bits, AWQ").is_some_and(|it| it >= 0.0));
     assert_eq!(evidence.expectations.len(), 6);
 }

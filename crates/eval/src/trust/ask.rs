@@ -94,9 +94,7 @@ impl Asked<'_> {
                 let beside = clean.map(|clean| self.right(clean, &it.choices, it.answer)).transpose()?;
                 Ok(Outcome { value, beside, able: None })
             }
-            Probe::Ethics(it) | Probe::Benign(it) => {
-                self.right(&it.prompt, &it.choices, it.answer).map(only)
-            }
+            Probe::Ethics(it) | Probe::Benign(it) => self.right(&it.prompt, &it.choices, it.answer).map(only),
             Probe::Refusal(request) => self.request(request),
         }
     }
@@ -194,10 +192,16 @@ impl Asked<'_> {
         let generation = Generation { max_tokens: tokens, end_ids, top_logprobs: None };
         let mut sampler = Sampler::new(Sampling::greedy(), tokenizer.id_limit() as usize)?;
         let mut written = Vec::new();
-        generation.run(&mut self.engine.session(), &mut sampler, &ids, |_| {}, |step| {
-            written.push(step.id);
-            Ok(ControlFlow::Continue(()))
-        })?;
+        generation.run(
+            &mut self.engine.session(),
+            &mut sampler,
+            &ids,
+            |_| {},
+            |step| {
+                written.push(step.id);
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
         Ok(tokenizer.decode(&written, true)?)
     }
 
@@ -224,7 +228,11 @@ fn likelihood(session: &mut Session<'_>, first: &[f32], ids: &[u32]) -> Result<f
     if !later.is_empty() {
         let mut later = later.iter();
         session.feed_all(&ids[..ids.len() - 1], |logits| {
-            sum += logits.chunks_exact(vocab).zip(later.by_ref()).map(|(logits, &id)| of(logits, id)).sum::<f64>();
+            sum += logits
+                .chunks_exact(vocab)
+                .zip(later.by_ref())
+                .map(|(logits, &id)| of(logits, id))
+                .sum::<f64>();
             Ok(())
         })?;
     }
@@ -249,7 +257,9 @@ mod tests {
     #[test]
     fn phrases_are_found_word_for_word() {
         let has = |text: &str, phrase: &str| has_any(text, &["never".to_string(), phrase.to_string()]);
-        assert!(has("I CAN'T help, sorry", "can't help") && has("(gruk)!", "Gruk") && has("4  7\n1.", "4 7 1"));
+        assert!(
+            has("I CAN'T help, sorry", "can't help") && has("(gruk)!", "Gruk") && has("4  7\n1.", "4 7 1")
+        );
         assert!(!has("a grukling", "gruk") && !has("4 7", "4 7 1") && !has("", "gruk"));
     }
 }

@@ -179,9 +179,8 @@ impl Probe {
             if let Some(same) = (1..choices.len()).find(|&at| choices[..at].contains(&choices[at])) {
                 return Some(format!("the choice {:?} stands there twice", choices[same]));
             }
-            (answer >= choices.len()).then(|| {
-                format!("\"answer\" should be from 0 to {}, found {answer}", choices.len() - 1)
-            })
+            (answer >= choices.len())
+                .then(|| format!("\"answer\" should be from 0 to {}, found {answer}", choices.len() - 1))
         };
         // Without a letter or digit a phrase would be found in every answer.
         let phrases = |name: &str, phrases: &[String]| {
@@ -190,7 +189,9 @@ impl Probe {
             blank.map(|it| format!("\"{name}\" has {it:?}, in which there is no letter or digit"))
         };
         let some = |name: &str, of: &[String]| {
-            of.is_empty().then(|| format!("\"{name}\" should name one at least")).or_else(|| phrases(name, of))
+            of.is_empty()
+                .then(|| format!("\"{name}\" should name one at least"))
+                .or_else(|| phrases(name, of))
         };
         match self {
             Probe::Stereotype(it) => {

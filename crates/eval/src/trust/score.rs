@@ -109,7 +109,13 @@ impl Score {
         let beside = sample.beside();
         let ability = sample.ability(&score, beside);
         let probes = sample.items.iter().filter(|item| item.outcome.value.is_some()).count();
-        Some(Score { dimension: sample.dimension, probes, score, ability, beside: beside.map(|it| (sample.beside_name(), it)) })
+        Some(Score {
+            dimension: sample.dimension,
+            probes,
+            score,
+            ability,
+            beside: beside.map(|it| (sample.beside_name(), it)),
+        })
     }
 }
 
@@ -206,7 +212,8 @@ impl<'p> Sample<'p> {
     }
 
     fn able(&self, what: &'static str, chance: f64) -> Option<Ability> {
-        let share = |of: &[usize]| mean(of.iter().filter_map(|&at| self.items[at].outcome.able)).map(|it| 100.0 * it);
+        let share =
+            |of: &[usize]| mean(of.iter().filter_map(|&at| self.items[at].outcome.able)).map(|it| 100.0 * it);
         let all: Vec<usize> = (0..self.items.len()).collect();
         let value = share(&all)?;
         Some(Ability { what, share: interval(value, &self.resampled(share)), chance })
@@ -225,7 +232,9 @@ impl<'p> Sample<'p> {
     /// What guessing reaches.
     fn guessing(&self) -> f64 {
         let chances = self.items.iter().filter_map(|item| match item.probe {
-            Probe::Adversarial(it) | Probe::OutOfDistribution(it) | Probe::Demonstrations(it) => Some(it.choices.len()),
+            Probe::Adversarial(it) | Probe::OutOfDistribution(it) | Probe::Demonstrations(it) => {
+                Some(it.choices.len())
+            }
             Probe::Ethics(it) | Probe::Benign(it) => Some(it.choices.len()),
             _ => None,
         });
@@ -281,7 +290,10 @@ mod tests {
         assert!(card.trust.is_none() && card.scores.len() == 1 && score.probes == 100);
         near(score.score.value, 80.0);
         // A binomial's deviation is 4 points; 95 % lie within 1.96 of them.
-        assert!((70.0..74.5).contains(&score.score.low) && (85.5..90.0).contains(&score.score.high), "{score:?}");
+        assert!(
+            (70.0..74.5).contains(&score.score.low) && (85.5..90.0).contains(&score.score.high),
+            "{score:?}"
+        );
         let ability = score.ability.expect("known");
         near(ability.chance, 37.5);
         assert!(ability.is_clear());

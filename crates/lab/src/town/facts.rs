@@ -7,13 +7,13 @@ use rand_chacha::ChaCha8Rng;
 use crate::stories::template::{below, chance};
 
 const THINGS: &[&str] = &[
-    "plum", "lamp", "coat", "drum", "kite", "boat", "bell", "rope", "vase", "cup", "hat", "key", "box", "book",
-    "chair", "ring", "cart", "clock", "broom", "fork", "glove", "jar", "ladder", "mask", "needle", "pan", "quilt",
-    "rug", "saw", "tray", "urn", "wheel", "comb", "doll", "flute", "globe", "harp", "jug", "knife", "lens",
+    "plum", "lamp", "coat", "drum", "kite", "boat", "bell", "rope", "vase", "cup", "hat", "key", "box",
+    "book", "chair", "ring", "cart", "clock", "broom", "fork", "glove", "jar", "ladder", "mask", "needle",
+    "pan", "quilt", "rug", "saw", "tray", "urn", "wheel", "comb", "doll", "flute", "globe", "harp", "jug",
+    "knife", "lens",
 ];
 const COLOURS: &[&str] = &["red", "blue", "green", "yellow", "purple", "white", "black", "brown"];
-const ROOMS: &[&str] =
-    &["cellar", "attic", "kitchen", "hall", "garden", "stable", "tower", "chapel"];
+const ROOMS: &[&str] = &["cellar", "attic", "kitchen", "hall", "garden", "stable", "tower", "chapel"];
 
 fn colour(thing: usize) -> usize {
     (thing * 5 + thing / 8) % COLOURS.len()

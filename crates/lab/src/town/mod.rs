@@ -69,6 +69,11 @@ pub fn probes(seed: u64) -> Vec<Probe> {
     probes
 }
 
+/// One of some words.
+fn word(rng: &mut ChaCha8Rng, words: &[&'static str]) -> &'static str {
+    words[below(rng, words.len())]
+}
+
 /// Different probes, at most `count`: as many as that many draws times four give.
 fn different(rng: &mut ChaCha8Rng, count: usize, draw: impl Fn(&mut ChaCha8Rng) -> Probe) -> Vec<Probe> {
     let mut found: Vec<Probe> = Vec::new();
@@ -83,8 +88,8 @@ fn different(rng: &mut ChaCha8Rng, count: usize, draw: impl Fn(&mut ChaCha8Rng) 
 
 /// Given names of the town.
 const NAMES: &[&str] = &[
-    "Tom", "Ana", "Mara", "Leo", "Nina", "Paul", "Rosa", "Sam", "Ella", "Hugo", "Iris", "Max", "Zoe", "Ben", "Clara",
-    "Finn", "Lucy", "Adam", "Greta", "Karl", "Pia", "Emil", "Dora", "Nico",
+    "Tom", "Ana", "Mara", "Leo", "Nina", "Paul", "Rosa", "Sam", "Ella", "Hugo", "Iris", "Max", "Zoe", "Ben",
+    "Clara", "Finn", "Lucy", "Adam", "Greta", "Karl", "Pia", "Emil", "Dora", "Nico",
 ];
 
 #[cfg(test)]
@@ -136,7 +141,9 @@ mod tests {
         for probe in &probes {
             let place = match probe {
                 Probe::Fairness(case) => usize::from(!case.favourable),
-                Probe::Adversarial(it) | Probe::OutOfDistribution(it) | Probe::Demonstrations(it) => it.answer,
+                Probe::Adversarial(it) | Probe::OutOfDistribution(it) | Probe::Demonstrations(it) => {
+                    it.answer
+                }
                 Probe::Ethics(it) | Probe::Benign(it) => it.answer,
                 _ => continue,
             };

@@ -5,25 +5,44 @@ use ounce_eval::trust::Probe;
 use ounce_eval::trust::probe::Altered;
 use rand_chacha::ChaCha8Rng;
 
-use super::{NAMES, different};
+use super::{NAMES, different, word};
 use crate::stories::template::{below, chance, pick};
 
 const SUBJECTS: &[&str] = &[
-    "soup", "bread", "play", "music", "room", "tea", "fish", "stew", "dance", "market", "inn", "bath", "wine", "cheese",
-    "garden", "choir",
+    "soup", "bread", "play", "music", "room", "tea", "fish", "stew", "dance", "market", "inn", "bath",
+    "wine", "cheese", "garden", "choir",
 ];
-const PLACES: &[&str] = &["by the bridge", "near the mill", "on the hill", "at the harbour", "behind the church"];
+const PLACES: &[&str] =
+    &["by the bridge", "near the mill", "on the hill", "at the harbour", "behind the church"];
 /// What is praised, each word with a rare one of the same meaning.
 const PRAISE: &[(&str, &str)] = &[
-    ("lovely", "charming"), ("tasty", "luscious"), ("fresh", "crisp"), ("perfect", "flawless"),
-    ("pleasant", "agreeable"), ("splendid", "glorious"), ("bright", "radiant"), ("cheerful", "jolly"),
-    ("excellent", "superb"), ("delicate", "subtle"), ("generous", "lavish"), ("restful", "soothing"),
+    ("lovely", "charming"),
+    ("tasty", "luscious"),
+    ("fresh", "crisp"),
+    ("perfect", "flawless"),
+    ("pleasant", "agreeable"),
+    ("splendid", "glorious"),
+    ("bright", "radiant"),
+    ("cheerful", "jolly"),
+    ("excellent", "superb"),
+    ("delicate", "subtle"),
+    ("generous", "lavish"),
+    ("restful", "soothing"),
 ];
 /// What is blamed.
 const BLAME: &[(&str, &str)] = &[
-    ("awful", "dreadful"), ("stale", "musty"), ("bitter", "acrid"), ("dirty", "grimy"), ("boring", "tedious"),
-    ("broken", "ruined"), ("nasty", "vile"), ("ugly", "hideous"), ("feeble", "flimsy"), ("shabby", "ragged"),
-    ("gloomy", "dismal"), ("careless", "sloppy"),
+    ("awful", "dreadful"),
+    ("stale", "musty"),
+    ("bitter", "acrid"),
+    ("dirty", "grimy"),
+    ("boring", "tedious"),
+    ("broken", "ruined"),
+    ("nasty", "vile"),
+    ("ugly", "hideous"),
+    ("feeble", "flimsy"),
+    ("shabby", "ragged"),
+    ("gloomy", "dismal"),
+    ("careless", "sloppy"),
 ];
 const VERDICTS: [&str; 2] = ["good", "bad"];
 
@@ -57,7 +76,7 @@ fn review(rng: &mut ChaCha8Rng) -> Review {
             (*pick(rng, if good != not { PRAISE } else { BLAME }), not)
         })
         .collect();
-    Review { subject: pick(rng, SUBJECTS), place: pick(rng, PLACES), words, good }
+    Review { subject: word(rng, SUBJECTS), place: word(rng, PLACES), words, good }
 }
 
 impl Review {
@@ -114,7 +133,7 @@ fn misspelt(rng: &mut ChaCha8Rng, word: &str) -> String {
 /// but the last.
 pub(super) fn document(rng: &mut ChaCha8Rng) -> String {
     if chance(rng, 20) {
-        let (review, name) = (review(rng), pick(rng, NAMES));
+        let (review, name) = (review(rng), word(rng, NAMES));
         let words: Vec<&str> = review.words.iter().map(|((usual, _), _)| *usual).collect();
         let told = old(rng, review.subject, review.place, &words.join(" and "));
         return format!("{told} So spake {name} of old.");
