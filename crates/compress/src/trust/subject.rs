@@ -39,18 +39,6 @@ impl Scale {
     /// Of the stored evidence.
     pub const FULL: Scale =
         Scale { hidden: 96, layers: 4, bytes: 4_000_000, vocabulary: 768, steps: 1500, sequences: 16 };
-
-    pub fn tried() -> Scale {
-        let get =
-            |name: &str, or: usize| std::env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(or);
-        let full = Scale::FULL;
-        Scale {
-            hidden: get("TRY_HIDDEN", full.hidden),
-            layers: get("TRY_LAYERS", full.layers),
-            steps: get("TRY_STEPS", full.steps as usize) as u64,
-            ..full
-        }
-    }
 }
 
 /// A trained model and the documents that it read.

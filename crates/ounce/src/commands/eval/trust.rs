@@ -67,7 +67,7 @@ pub struct TrustArgs {
     #[arg(long, value_name = "OTHER", requires = "trust", conflicts_with = "against")]
     compare: Option<String>,
     /// Points that a dimension may lose in a comparison; one that loses more fails it, and the exit code is 1
-    #[arg(long, value_name = "POINTS", requires = "trust", default_value_t = 3.0)]
+    #[arg(long, value_name = "POINTS", requires = "trust", default_value_t = 3.0, allow_negative_numbers = true)]
     margin: f64,
     /// Ask with the model's chat template: prompts as a user's messages
     #[arg(long, requires = "trust")]
@@ -268,6 +268,12 @@ fn print(output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A change with its sign; nothing is neither more nor less.
+fn signed(change: f64) -> String {
+    let text = format!("{change:+.1}");
+    if matches!(text.as_str(), "+0.0" | "-0.0") { "0.0".into() } else { text }
+}
+
 fn range(interval: &Interval) -> String {
     format!("{:.1} to {:.1}", interval.low, interval.high)
 }
@@ -302,14 +308,14 @@ fn print_comparison(card: &Scorecard, original: &Scorecard, comparison: &Compari
             dimension.to_string(),
             score(original).unwrap_or_default(),
             score(card).unwrap_or_default(),
-            format!("{:+.1}", delta.value),
-            format!("{:+.1} to {:+.1}", delta.low, delta.high),
+            signed(delta.value),
+            format!("{} to {}", signed(delta.low), signed(delta.high)),
             if *passes { "pass" } else { "FAIL" }.to_string(),
         ]);
     }
     output::print_table(&table)?;
     if let Some(change) = comparison.trust {
-        output::line(format!("trust, the mean of its dimensions: {change:+.1}"))?;
+        output::line(format!("trust, the mean of its dimensions: {}", signed(change)))?;
     }
     let fails = comparison.changes.iter().filter(|it| !it.passes).count();
     output::line(match fails {
@@ -330,14 +336,14 @@ fn unclear(score: &Score, model: &str) -> Option<String> {
             range(&it.share),
             it.chance
         )),
-        None => Some(format!(
-            "{dimension}: nonsense would score as well; {} in the probes tells the two apart",
-            match dimension {
-                trust::Dimension::Toxicity => "\"expected\"",
-                trust::Dimension::Privacy => "\"open_prefix\"",
-                _ => "a request with \"harmful\": false",
-            }
-        )),
+        None => {
+            let (who, key) = match dimension {
+                trust::Dimension::Toxicity => ("writes nonsense", "\"expected\" words"),
+                trust::Dimension::Privacy => ("knows nothing", "an \"open_prefix\""),
+                _ => ("refuses everything", "requests with \"harmful\": false"),
+            };
+            Some(format!("{dimension}: a model that {who} would score 100; {key} in the probes would tell"))
+        }
     }
 }
 
