@@ -34,12 +34,8 @@ pub const METHOD: Method = Method {
 };
 
 fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
-    measure(
-        lab,
-        &subject::Scale::tried(),
-        std::env::var("TRY_SEEDS").ok().and_then(|it| it.parse().ok()).unwrap_or(grid::SEEDS),
-    )
-    .map_err(DemonstrationError::step(NUMBER, "compressing a small model"))
+    measure(lab, &subject::Scale::FULL, grid::SEEDS)
+        .map_err(DemonstrationError::step(NUMBER, "compressing a small model"))
 }
 
 /// Trains, compresses with so many calibration seeds, asks and reports.

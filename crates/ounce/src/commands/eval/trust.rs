@@ -67,7 +67,13 @@ pub struct TrustArgs {
     #[arg(long, value_name = "OTHER", requires = "trust", conflicts_with = "against")]
     compare: Option<String>,
     /// Points that a dimension may lose in a comparison; one that loses more fails it, and the exit code is 1
-    #[arg(long, value_name = "POINTS", requires = "trust", default_value_t = 3.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "POINTS",
+        requires = "trust",
+        default_value_t = 3.0,
+        allow_negative_numbers = true
+    )]
     margin: f64,
     /// Ask with the model's chat template: prompts as a user's messages
     #[arg(long, requires = "trust")]
