@@ -1,13 +1,18 @@
 //! Techniques that make a model smaller or cheaper, one file a method, grouped by what they change.
 //!
 //! - [`quantize`]: fewer bits a number, or cheaper arithmetic on them.
+//! - [`prune`]: fewer numbers.
+//! - [`trust`]: what both do to a model's trust.
 //! - [`vision`]: networks of images for small boards.
 //!
 //! A technique comes with options, the change itself, tests, and a demonstration that measures it against a baseline.
 //! [`METHODS`] lists them for the catalogue.
 
 pub mod error;
+pub mod prune;
 pub mod quantize;
+mod stages;
+pub mod trust;
 pub mod vision;
 
 pub use error::{Error, Result};
@@ -20,5 +25,6 @@ pub const METHODS: &[Method] = &[
     quantize::efficient_qat::METHOD,
     quantize::l_mul::METHOD,
     quantize::mixdq::METHOD,
+    trust::METHOD,
     vision::wildfire::METHOD,
 ];

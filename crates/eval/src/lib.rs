@@ -1,5 +1,5 @@
-//! Measures a model: perplexity, divergence from an original (of predictions, of sentence vectors), answers, similarity of
-//! images, and the evidence types of the catalogue.
+//! Measures a model: perplexity, divergence from an original (of predictions, of sentence vectors), answers, trust, similarity
+//! of images, and the evidence types of the catalogue.
 
 pub mod answers;
 pub mod divergence;
@@ -8,4 +8,5 @@ pub mod perplexity;
 pub mod similarity;
 pub mod speed;
 pub mod ssim;
+pub mod trust;
 mod walk;

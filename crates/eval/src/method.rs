@@ -168,6 +168,10 @@ pub enum Text {
     Train,
     /// Text that no model has learnt from; for measuring.
     HeldOut,
+    /// Documents of a made-up town that show all that [`Text::TownProbes`] ask for. Short, with blank lines between them.
+    Town,
+    /// Trust probes on that town, as [`crate::trust::read`] reads them; all of them, however many bytes are asked for.
+    TownProbes,
 }
 
 /// Which model a demonstration asks for.

@@ -1,7 +1,8 @@
 //! The workbench: gives demonstrations their fixtures, runs them and measures what they cost.
 
-use crate::{builtin, stories};
+use crate::{builtin, stories, town};
 use ounce_eval::method::{Cost, DemonstrationError, Evidence, Fixture, Lab, Method, Text};
+use ounce_eval::trust;
 use ounce_model::Model;
 use std::time::Instant;
 
@@ -46,6 +47,8 @@ impl<F: Fn(&str, f64)> Lab for Workbench<F> {
         match kind {
             Text::Train => stories::corpus(within, bytes),
             Text::HeldOut => stories::corpus(stories::FIRST_HELD_OUT_SEED + within, bytes),
+            Text::Town => town::corpus(within, bytes),
+            Text::TownProbes => trust::write(&town::probes(town::PROBE_SEED + within)),
         }
     }
 

@@ -5,6 +5,7 @@
 //! - [`shapes`]: models of real shapes with random weights, to measure speed.
 //! - [`store`]: evidence on disk, one file a method.
 //! - [`stories`]: generated text to train and measure on.
+//! - [`town`]: text with habits, good and bad, and the trust probes on it.
 //! - [`builtin`]: the language model that is part of the program.
 
 pub mod bench;
@@ -13,3 +14,4 @@ pub mod catalogue;
 pub mod shapes;
 pub mod store;
 pub mod stories;
+pub mod town;

@@ -14,6 +14,8 @@
 //! What greedy rounding left is mended by coordinate descent: again and again each code moves to where the loss, given all
 //! other codes, is least; the factors of the blocks are fitted again in between. Every such step lowers the loss.
 
+use std::ops::Range;
+
 use ounce_kernels::gemm::{Compute, Operand, Workspace, gemm};
 use ounce_kernels::pool::Pool;
 use ounce_kernels::quant::grid::{Grid, Scales};
@@ -24,7 +26,7 @@ use super::factor::{Factors, factorise};
 use super::moments::{Moments, trace};
 
 /// Columns whose errors are fed forward together.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// In which order columns are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -127,6 +129,22 @@ impl Hessian {
         self.n
     }
 
+    /// Whether [`sweep`] goes through the columns as they are stored.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.order.is_sorted()
+    }
+
+    /// What an error of one in each column costs once all behind it have answered, `[n]` in the order of [`sweep`].
+    pub(crate) fn costs(&self) -> &[f32] {
+        &self.factors.diagonal
+    }
+
+    /// Lets columns that follow the one in place `k` answer its error: `wanted` begins with the next.
+    pub(crate) fn answer(&self, k: usize, error: f32, wanted: &mut [f32]) {
+        let feed = &self.factors.upper[k * self.n..][k + 1..];
+        wanted.iter_mut().zip(feed).for_each(|(wanted, feed)| *wanted += error * feed);
+    }
+
     /// `tr(A H Aᵀ)` for the rows of `a`.
     pub fn loss(&self, a: &[f32]) -> f64 {
         trace(a, &self.full, self.n)
@@ -170,6 +188,38 @@ pub fn quantize(weights: &[f32], grid: &Grid, hessian: &Hessian, options: &Optio
     Quantized { bytes, error: after, error_before_descent: before }
 }
 
+/// Goes through the columns of `weights`, `[rows, n]`, in the Hessian's order, some at a time, and lets later columns answer
+/// the errors of earlier ones. `block` is given places in that order, what each column is to become, `[rows, n]` in that
+/// order (its weight and what earlier errors ask of it), and room for the errors of its columns, `[rows, BLOCK]`: the
+/// weight less what took its place. Within its own columns it answers them itself, by [`Hessian::answer`].
+pub(crate) fn sweep(
+    weights: &[f32],
+    hessian: &Hessian,
+    mut block: impl FnMut(Range<usize>, &mut [f32], &mut [f32]),
+) {
+    let Hessian { order, factors, n, .. } = hessian;
+    let n = *n;
+    let rows = weights.len() / n;
+    let mut wanted: Vec<f32> = if hessian.is_in_order() {
+        weights.to_vec()
+    } else {
+        weights.chunks_exact(n).flat_map(|row| order.iter().map(|&column| row[column])).collect()
+    };
+    let mut errors = vec![0.0f32; rows * BLOCK];
+    let mut workspace = Workspace::default();
+    for first in (0..n).step_by(BLOCK) {
+        let last = n.min(first + BLOCK);
+        block(first..last, &mut wanted, &mut errors);
+        if last < n {
+            let left = Operand::rows(&errors, BLOCK);
+            let right = Operand::rows(&factors.upper[first * n + last..], n);
+            let size = (rows, n - last, last - first);
+            let out = &mut wanted[last..];
+            gemm(Pool::global(), Compute::F32, size, left, right, true, out, n, &mut workspace);
+        }
+    }
+}
+
 /// Rounds column by column.
 fn feed_back(weights: &[f32], grid: &Grid, hessian: &Hessian) -> Codes {
     round_columns(weights, grid, hessian, |values, costs| grid.fit(values, costs))
@@ -185,13 +235,7 @@ fn round_columns(
     let Hessian { order, factors, n, .. } = hessian;
     let (n, len) = (*n, grid.block_len());
     let rows = weights.len() / n;
-    let in_order = order.is_sorted();
-    // What each column is to become: its weight and what earlier errors ask of it.
-    let mut wanted: Vec<f32> = if in_order {
-        weights.to_vec()
-    } else {
-        weights.chunks_exact(n).flat_map(|row| order.iter().map(|&column| row[column])).collect()
-    };
+    let in_order = hessian.is_in_order();
     let mut scales = vec![Scales::ZERO; rows * (n / len)];
     if !in_order {
         let mut costs = vec![0.0; n];
@@ -206,10 +250,8 @@ fn round_columns(
     }
     let mut codes = vec![0u8; rows * n];
     let mut values = vec![0.0f32; rows * n];
-    let mut errors = vec![0.0f32; rows * BLOCK];
-    let mut workspace = Workspace::default();
-    for first in (0..n).step_by(BLOCK) {
-        let last = n.min(first + BLOCK);
+    sweep(weights, hessian, |columns, wanted, errors| {
+        let last = columns.end;
         let per_row = wanted
             .par_chunks_exact_mut(n)
             .zip(weights.par_chunks_exact(n))
@@ -218,7 +260,7 @@ fn round_columns(
             .zip(scales.par_chunks_exact_mut(n / len))
             .zip(errors.par_chunks_exact_mut(BLOCK));
         per_row.with_min_len(8).for_each(|(((((wanted, weights), codes), values), scales), errors)| {
-            for k in first..last {
+            for k in columns.clone() {
                 let column = order[k];
                 let block = column / len;
                 if in_order && k % len == 0 {
@@ -227,19 +269,11 @@ fn round_columns(
                 let (code, value) = grid.nearest(&scales[block], column % len / grid.part(), wanted[k]);
                 (codes[column], values[column]) = (code, value);
                 let error = weights[column] - value;
-                errors[k - first] = error;
-                let feed = &factors.upper[k * n..][k + 1..last];
-                wanted[k + 1..last].iter_mut().zip(feed).for_each(|(wanted, feed)| *wanted += error * feed);
+                errors[k - columns.start] = error;
+                hessian.answer(k, error, &mut wanted[k + 1..last]);
             }
         });
-        if last < n {
-            let left = Operand::rows(&errors, BLOCK);
-            let right = Operand::rows(&factors.upper[first * n + last..], n);
-            let size = (rows, n - last, last - first);
-            let out = &mut wanted[last..];
-            gemm(Pool::global(), Compute::F32, size, left, right, true, out, n, &mut workspace);
-        }
-    }
+    });
     Codes { codes, values, scales }
 }
 

@@ -4,13 +4,12 @@
 //! matrices go to a [`Store`] and are mapped from there. Layers that are trained behind that ([`block_ap`]) have the hidden
 //! states of the original model beside them.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
 
-use ounce_engine::{Mode, Walk};
-use ounce_kernels::isa::Isa;
+use ounce_engine::Walk;
 use ounce_kernels::quant::grid::{self, Grid};
 use ounce_kernels::{DType, quant};
 use ounce_model::storage::Bytes;
@@ -21,9 +20,9 @@ use super::efficient_qat;
 use super::efficient_qat::block_ap::{self, Streams, Trained};
 use super::gptq::{self, Hessian};
 use super::hqq;
-use super::moments::Collector;
 use super::plan::Plan;
 use super::store::Store;
+use crate::stages::{look, mode, not_empty, stages};
 use crate::{Error, Result};
 
 /// How values become codes.
@@ -178,7 +177,7 @@ impl<'m> Quantizer<'m> {
         let mut walk = Walk::begin(&current, calibration, mode())?;
         for index in 0..spec.layers.len() {
             if spec.layers[index].shares.is_none() {
-                for stage in self.stages(index) {
+                for stage in stages(self.plan.formats.keys(), index) {
                     self.stage(&stage, Some(&mut walk))?;
                 }
             }
@@ -268,41 +267,14 @@ impl<'m> Quantizer<'m> {
         (self.observer)(None, self.done, self.total)
     }
 
-    /// The matrices of a layer by their place in it: each stage's inputs depend on the stages before.
-    fn stages(&self, layer: usize) -> Vec<Vec<String>> {
-        let prefix = format!("layers.{layer}.");
-        let mut stages = vec![Vec::new(); 4];
-        for name in self.plan.formats.keys().filter(|name| name.starts_with(&prefix)) {
-            let stage = match name.trim_end_matches(".weight").rsplit('.').next() {
-                Some("query" | "key" | "value") => 0,
-                Some("output") => 1,
-                Some("down") => 3,
-                _ => 2,
-            };
-            stages[stage].push(name.clone());
-        }
-        stages.retain(|stage| !stage.is_empty());
-        stages
-    }
-
     /// Quantizes matrices that need nothing of each other.
     fn stage(&mut self, names: &[String], walk: Option<&mut Walk>) -> Result<()> {
         let finished = |name: &String| self.finished(name).is_some();
         let blind = !self.looks() || names.iter().all(finished);
         let (Some(walk), false) = (walk, blind) else { return self.without_look(names) };
-        let linears: HashSet<String> =
-            names.iter().map(|name| name.trim_end_matches(".weight").to_owned()).collect();
-        // Those of one stage see the same input, unless there are experts.
-        let last = names.first().filter(|name| !name.contains(".experts.") && !name.contains(".shared."));
-        let last = last.map(|name| name.trim_end_matches(".weight").to_owned());
         let pairs = matches!(self.method, Method::Gptq(_));
-        let collector = Arc::new(Mutex::new(Collector::of(linears, last, pairs)));
-        if names.iter().any(|name| name.starts_with("layers.")) {
-            let weights = self.weights.clone();
-            walk.look(&weights, collector.clone(), |_| self.check())?;
-        } else {
-            walk.look_at_head(collector.clone())?;
-        }
+        let weights = self.weights.clone();
+        let collector = look(walk, &weights, names, pairs, || self.check())?;
         let collector = collector.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that share their input share the Hessian.
         let mut known: HashMap<usize, Seen> = HashMap::new();
@@ -416,22 +388,6 @@ fn quantized(
         _ => grid::encode_weighted(dtype, &values, row, &[], &mut bytes).map_err(text)?,
     }
     Ok((Tensor { dtype, shape: stored.shape.clone(), data: Bytes::from(bytes) }, error))
-}
-
-/// How layers are computed for calibration.
-pub(super) fn mode() -> Mode {
-    // Inputs rounded to bf16 say as much about what matters, and tiles multiply them several times as fast.
-    Mode::Fast { quantize: (Isa::current() == Isa::Amx).then_some(DType::BF16) }
-}
-
-/// Refuses calibration without tokens.
-pub(super) fn not_empty(calibration: &[Vec<u32>]) -> Result<()> {
-    match calibration.iter().all(Vec::is_empty) {
-        true => {
-            Err(Error::Option("the calibration text is empty; give one with some thousand tokens".into()))
-        }
-        false => Ok(()),
-    }
 }
 
 fn finite(values: &[f32]) -> Result<(), String> {

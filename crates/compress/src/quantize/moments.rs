@@ -115,7 +115,7 @@ impl Collector {
     }
 
     /// Where a linear layer's moments lie: the same number for those that share their input.
-    pub(super) fn place(&self, linear: &str) -> Option<usize> {
+    pub(crate) fn place(&self, linear: &str) -> Option<usize> {
         self.places.get(linear).copied()
     }
 

@@ -15,12 +15,12 @@ use ounce_model::{Model, Weights};
 use serde_json::{Value, json};
 
 use super::fold::{Before, Changes, Site, can_change, sites};
-use super::layers::{mode, not_empty};
 use super::moments::Collector;
 use super::plan::Plan;
 use super::rotate::Rotations;
 use super::store::Store;
 use super::{awq, rotate, smooth};
+use crate::stages::{mode, not_empty};
 use crate::{Error, Result};
 
 /// A change of weights ahead of quantization.

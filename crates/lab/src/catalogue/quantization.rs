@@ -6,15 +6,6 @@ const FAMILY: Family = Family::Quantization;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        11,
-        "Compressed trust",
-        FAMILY,
-        "Decoding Compressed Trust: Scrutinizing the Trustworthiness of Efficient LLMs Under Compression",
-        Some("2403.15447"),
-        "A scorecard of toxicity, privacy, fairness and robustness, run on a model before and after it is compressed, shows what got worse and how sure that is.",
-        "4-bit weights keep trust, 3-bit weights and 50 % pruning lose it although benign accuracy still looks acceptable.",
-    ),
-    Method::planned(
         30,
         "L4Q",
         FAMILY,

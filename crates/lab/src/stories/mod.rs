@@ -16,7 +16,7 @@ mod drills;
 mod people;
 mod plots;
 mod recall;
-mod template;
+pub(crate) mod template;
 mod things;
 
 use rand::SeedableRng;

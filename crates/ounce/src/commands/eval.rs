@@ -1,6 +1,8 @@
-//! `ounce eval`: how well a model predicts a text.
+//! `ounce eval`: how well a model predicts a text, and how far it is to be trusted.
 
-use std::path::PathBuf;
+mod trust;
+
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -17,7 +19,7 @@ use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
 use crate::{output, source, text_input, units};
 
-/// Measure a model: perplexity of a text
+/// Measure a model: perplexity of a text, or trust
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,31 +30,39 @@ Examples:
   ounce eval ./folder --perplexity book.txt --quant q4_0        what 4 bits would cost
   ounce eval builtin --perplexity stories.txt --l-mul attention what L-Mul would cost, and save
   ounce eval small.gguf --against ./folder --perplexity book.txt how far the predictions moved
+  ounce eval ./folder --trust probes.jsonl                      stereotypes, secrets, fairness, robustness, ...
+  ounce eval small.gguf --trust probes.jsonl --against ./folder which of them compression broke; 1 if any
+  ounce eval ./folder --trust probes.jsonl --compare small.gguf the same
+  ounce eval --write-probes town                                probes to learn the format from, and their text
 Each token is predicted once, the first from the beginning-of-text (else end-of-text) token; windows of the
 context's length follow each other, and the last is moved back to keep that length. This is what
 lm-evaluation-harness calls rolling log-likelihood. llama.cpp's perplexity is another number. Standard errors
 are estimated from how the windows differ.
 With --against, each token's predictions are compared over the whole vocabulary: KL(ORIGINAL || MODEL) in nats
 is 0 only where both predict the same. --quant and --kv change MODEL only; ORIGINAL computes with its weights as
-they are stored, in the fast mode unless MODEL uses --mode reference or --l-mul.")]
+they are stored, in the fast mode unless MODEL uses --mode reference or --l-mul.
+Trust scores go from 0 to 100, 100 is good, with 95 % of 1000 bootstrap samples over probes. A score means something
+only if the model can do what it is about; where it can't clearly be told from chance, a line says so.")]
 pub struct Args {
-    #[arg(help = source::MODEL_HELP)]
-    model: String,
+    #[arg(help = source::MODEL_HELP, required_unless_present = "write_probes")]
+    model: Option<String>,
     /// The text file; `-` is stdin
-    #[arg(long, value_name = "FILE")]
-    perplexity: PathBuf,
-    /// Compare with the model that this one was made from, over the same text; both are in memory
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["trust", "write_probes"])]
+    perplexity: Option<PathBuf>,
+    /// Compare with the model that this one was made from, over the same text or probes
     #[arg(long, value_name = "ORIGINAL")]
     against: Option<String>,
     /// Tokens in a window [default: the model's context, or ORIGINAL's if that is shorter]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "trust")]
     context: Option<usize>,
     /// New tokens in each window after the first [default: the context]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "trust")]
     stride: Option<usize>,
     /// Split the file at this text into documents that are predicted separately; \n is a line end
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "trust")]
     document_separator: Option<String>,
+    #[command(flatten)]
+    trust: trust::TrustArgs,
     #[command(flatten)]
     compute: ComputeArgs,
 }
@@ -90,9 +100,23 @@ struct Divergence {
 ///
 /// # Errors
 /// If a model is an encoder or has no tokenizer, the text is empty, an option is out of its range, or the original
-/// has another vocabulary.
+/// has another vocabulary; and as [`trust::run`].
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
-    let model = open(&args.model)?;
+    if let Some(folder) = args.trust.writes() {
+        return trust::write_probes(folder, globals);
+    }
+    match (&args.model, &args.perplexity) {
+        (Some(model), _) if args.trust.is_given() => {
+            trust::run(&args.trust, model, args.against.as_deref(), &args.compute, globals)
+        }
+        (Some(model), Some(file)) => perplexity(&args, model, file, globals),
+        _ => bail!("name a MODEL and --perplexity FILE or --trust"),
+    }
+}
+
+/// The perplexity of a text, and how far it is from the original's.
+fn perplexity(args: &Args, model: &str, file: &Path, globals: &Globals) -> anyhow::Result<Outcome> {
+    let model = open(model)?;
     let original = args.against.as_deref().map(open).transpose()?;
     let longest =
         original.iter().map(|it| it.spec.context_length).fold(model.spec.context_length, usize::min);
@@ -102,7 +126,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         bail!("--context should be from 1 to the {longest} tokens {whose}, found {context}");
     }
     let stride = args.stride.unwrap_or(context);
-    let text = text_input::file(&args.perplexity)?;
+    let text = text_input::file(file)?;
     let separator = args.document_separator.as_ref().map(|text| text.replace("\\n", "\n"));
     let texts = documents(&text, separator.as_deref());
     let size = texts.iter().map(|text| TextSize::of(text)).fold(TextSize::default(), |a, b| a + b);
@@ -130,10 +154,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     };
     drop(bar);
     let seconds = start.elapsed().as_secs_f64();
-    let report = Report::new(&scores, size).with_context(|| args.perplexity.display().to_string())?;
+    let report = Report::new(&scores, size).with_context(|| file.display().to_string())?;
     let output = Output {
         model: model.origin.path.display().to_string(),
-        file: args.perplexity,
+        file: file.to_path_buf(),
         documents: texts.len(),
         context,
         stride,
@@ -160,7 +184,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 fn open(reference: &str) -> anyhow::Result<Model> {
     let model = source::open(reference)?;
     if !model.spec.causal {
-        bail!("{reference} is an encoder; perplexity is defined for models that predict the next token");
+        bail!("{reference} is an encoder; only models that predict the next token can be measured so");
     }
     Ok(model)
 }

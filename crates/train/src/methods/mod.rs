@@ -9,7 +9,7 @@ pub mod geb;
 pub mod minicpm;
 pub mod step_law;
 mod tiny;
-mod workbench;
+pub mod workbench;
 
 use ounce_eval::method::Method;
 

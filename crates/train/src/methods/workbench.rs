@@ -15,17 +15,23 @@ use crate::schedule::{Schedule, Shape};
 use crate::{Batch, Loss, Result, Trainable};
 
 /// A warm-up of a twentieth of the steps, then half a cosine down to a twentieth of the peak.
-pub(super) fn cosine(peak: f64, total: u64) -> Schedule {
+pub fn cosine(peak: f64, total: u64) -> Schedule {
     Schedule { peak, warmup: total / 20, total, shape: Shape::Cosine { floor: peak / 20.0 } }
 }
 
 /// Trains with AdamW, gradients clipped to 1, until the schedule or the data ends; gives the seconds it took.
-pub(super) fn fit(net: &mut Net, source: &mut dyn BatchSource, schedule: Schedule) -> Result<f64> {
+///
+/// # Errors
+/// If the data can't be read or doesn't fit the network.
+pub fn fit(net: &mut Net, source: &mut dyn BatchSource, schedule: Schedule) -> Result<f64> {
     fit_watched(net, source, schedule, &mut |_| {})
 }
 
 /// [`fit`]; `see` is shown the network with the gradients of each step.
-pub(super) fn fit_watched(
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_watched(
     net: &mut Net,
     source: &mut dyn BatchSource,
     schedule: Schedule,
