@@ -13,4 +13,5 @@ pub use error::{Error, Result};
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] = &[quantize::efficient_qat::METHOD, quantize::l_mul::METHOD];
+pub const METHODS: &[Method] =
+    &[quantize::efficient_qat::METHOD, quantize::l4q::METHOD, quantize::l_mul::METHOD];

@@ -2,6 +2,7 @@
 
 pub mod allocate;
 pub mod awq;
+mod demonstration;
 mod descent;
 pub mod efficient_qat;
 mod factor;
@@ -9,6 +10,7 @@ pub mod fold;
 pub mod gptq;
 pub mod hqq;
 pub mod imatrix;
+pub mod l4q;
 pub mod l_mul;
 pub mod layers;
 pub mod moments;
@@ -18,6 +20,7 @@ pub mod rotate;
 pub mod sensitivity;
 pub mod smooth;
 mod store;
+pub mod training;
 
 pub use layers::{Finished, Method, Quantizer};
 pub use plan::{Plan, Unit, units};

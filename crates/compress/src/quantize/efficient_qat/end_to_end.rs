@@ -6,17 +6,13 @@
 //! rounded to f16 before every pass, as it will be stored.
 
 use ounce_model::{Model, Weights};
+use ounce_train::Trainable;
 use ounce_train::net::{Net, Options as NetOptions};
-use ounce_train::{Batch, Loss, Trainable};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::adam::{Adam, cosine};
-use super::held_out;
-use super::memory::Memory;
-use crate::{Error, Result};
+use crate::Result;
+use crate::quantize::training::memory::Memory;
+use crate::quantize::training::next_token::{self, Schedule, mean};
 
 /// Seed of the order of sequences.
 const SEED: u64 = 76;
@@ -67,49 +63,23 @@ pub fn train(
     let begun = std::time::Instant::now();
     let net_options = NetOptions { checkpointing: true, ..NetOptions::default() };
     let mut net = Net::with_steps(model, net_options)?;
-    let held = held_out(sequences.len())?;
-    let (learned, judged) = sequences.split_at(sequences.len() - held);
-    let judge = batches(judged, options.tokens);
-    let before = mean_loss(&mut net, &judge)?;
-    let mut best = (before, steps(&net));
-    let units: Vec<f64> = net.params().iter().map(|param| mean(&param.value)).collect();
-    let mut memories: Vec<Adam> = net.params().iter().map(|param| Adam::new(param.grad.len())).collect();
-    let mut order: Vec<&Vec<u32>> = learned.iter().collect();
-    let mut random = ChaCha8Rng::seed_from_u64(SEED);
-    let total = (batches(learned, options.tokens).len() * options.epochs).max(1) as u64;
-    let mut step = 0;
-    for _ in 0..options.epochs {
-        order.shuffle(&mut random);
-        for batch in batches(order.iter().copied(), options.tokens) {
-            net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
-            let loss = net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
-            if !loss.sum.is_finite() {
-                return Err(Error::Option(
-                    "the loss of training step sizes is no number; the model's weights are damaged".into(),
-                ));
-            }
-            let slowed = cosine(step, total);
-            step += 1;
-            for ((param, memory), unit) in net.params_mut().iter_mut().zip(&mut memories).zip(&units) {
-                if param.is_trainable() {
-                    memory.step(&mut param.value, &param.grad, options.rate * unit * slowed, step);
-                }
-            }
-            net.store_steps();
-            progress((step as f64 / total as f64).min(1.0))?;
-        }
-        let loss = mean_loss(&mut net, &judge)?;
-        if loss < best.0 {
-            best = (loss, steps(&net));
-        }
-    }
-    let memory = memory(&net, &memories);
-    let trained = best.1.iter().map(Vec::len).sum();
-    let places = net.params_mut().iter_mut().filter(|param| param.is_trainable());
-    places.zip(best.1).for_each(|(param, steps)| param.value = steps);
-    net.store_steps();
-    let seconds = begun.elapsed().as_secs_f64();
-    let tuned = Tuned { before, after: best.0, trained, seconds, memory };
+    let rates: Vec<f64> = net.params().iter().map(|param| options.rate * mean(&param.value)).collect();
+    let schedule = Schedule { epochs: options.epochs, tokens: options.tokens, seed: SEED };
+    let course = next_token::train(&mut net, sequences, &schedule, &rates, &mut Net::store_steps, progress)?;
+    let tuned = Tuned {
+        before: course.before,
+        after: course.after,
+        trained: course.trained,
+        seconds: begun.elapsed().as_secs_f64(),
+        memory: Memory {
+            weights: net.params().iter().map(|param| 4 * param.value.len()).sum::<usize>()
+                + net.stored_bytes(),
+            gradients: course.gradients,
+            optimizer: course.optimizer,
+            activations: net.peak_buffer_bytes(),
+            hidden: 0,
+        },
+    };
     Ok((packed(model, &net)?, tuned))
 }
 
@@ -123,50 +93,4 @@ fn packed(model: &Model, net: &Net) -> Result<Weights> {
         tensors.push((name, tensor));
     }
     Ok(model.weights.replaced(tensors)?)
-}
-
-fn mean(values: &[f32]) -> f64 {
-    values.iter().map(|value| f64::from(value.abs())).sum::<f64>() / values.len().max(1) as f64
-}
-
-fn steps(net: &Net) -> Vec<Vec<f32>> {
-    net.params().iter().filter(|it| it.is_trainable()).map(|it| it.value.clone()).collect()
-}
-
-/// Sequences in batches of at least so many tokens, but for the last.
-fn batches<'s>(sequences: impl IntoIterator<Item = &'s Vec<u32>>, tokens: usize) -> Vec<Batch> {
-    let mut batches = Vec::new();
-    let (mut own, mut count) = (Vec::new(), 0);
-    for ids in sequences {
-        own.push(ids.as_slice());
-        count += ids.len();
-        if count >= tokens {
-            batches.push(Batch::next_token(own.drain(..)));
-            count = 0;
-        }
-    }
-    if !own.is_empty() {
-        batches.push(Batch::next_token(own));
-    }
-    batches.retain(|batch| batch.counted() > 0);
-    batches
-}
-
-fn mean_loss(net: &mut Net, batches: &[Batch]) -> Result<f64> {
-    let mut sum = Loss::default();
-    for batch in batches {
-        sum += net.loss(batch)?;
-    }
-    Ok(sum.mean())
-}
-
-fn memory(net: &Net, adam: &[Adam]) -> Memory {
-    let values = |param: &ounce_train::Param| 4 * param.value.len();
-    Memory {
-        weights: net.params().iter().map(values).sum::<usize>() + net.stored_bytes(),
-        gradients: net.params().iter().map(|param| 4 * param.grad.len()).sum(),
-        optimizer: adam.iter().map(Adam::bytes).sum(),
-        activations: net.peak_buffer_bytes(),
-        hidden: 0,
-    }
 }

@@ -18,8 +18,8 @@ use half::f16;
 use ounce_kernels::DType;
 use ounce_kernels::quant::groups::{read_block, write_block};
 use rayon::prelude::*;
+use serde::Serialize;
 
-use super::Start;
 use super::adam::Adam;
 
 /// The most values of a group.
@@ -29,7 +29,20 @@ const LARGEST_GROUP: usize = 256;
 const INSIDE: f32 = 0.02;
 
 /// The smallest step size: below f16's normal numbers its rounding would be coarse.
-const LEAST_STEP: f32 = 6.2e-5;
+pub(crate) const LEAST_STEP: f32 = 6.2e-5;
+
+/// Where a weight begins, between the original and what it was quantized to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// At the original: only step sizes and zero points are taken over, codes are those nearest to it.
+    Weights,
+    /// At the stored value.
+    Values,
+    /// At the original, moved as little as needed to round to the stored code.
+    #[default]
+    Codes,
+}
 
 /// A matrix on its way through rounding.
 #[derive(Debug)]
@@ -85,6 +98,26 @@ impl Grid {
 }
 
 impl Quantized {
+    /// Rows of `columns` weights with their step sizes and zero points, one each a group. None for formats without groups.
+    ///
+    /// # Panics
+    /// If there are not as many step sizes and zero points as groups.
+    pub fn new(
+        dtype: DType,
+        columns: usize,
+        weights: Vec<f32>,
+        steps: Vec<f32>,
+        zeros: Vec<f32>,
+    ) -> Option<Quantized> {
+        let (bits, group) = dtype.group_shape()?;
+        let groups = weights.len() / group;
+        assert!(
+            steps.len() == groups && zeros.len() == groups,
+            "a step size and a zero point for each group"
+        );
+        Some(Quantized { dtype, bits, group, columns, weights, steps, zeros })
+    }
+
     /// Begins where `packed`, rows of `columns` values in a format of groups, ends; `original` are the weights that were
     /// packed. None for other formats.
     ///
@@ -150,6 +183,12 @@ impl Quantized {
     /// Mean step size: what learning rates are measured in.
     pub fn mean_step(&self) -> f64 {
         self.steps.iter().map(|&step| f64::from(step)).sum::<f64>() / self.steps.len().max(1) as f64
+    }
+
+    /// Step size and zero point of a group as they are stored.
+    pub fn stored(&self, group: usize) -> (f32, f32) {
+        let grid = self.grid(group);
+        (grid.step, grid.zero)
     }
 
     /// Gradients of zero.
@@ -225,7 +264,7 @@ impl Quantized {
 
 /// What AdamW keeps of a matrix's three kinds of numbers.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     pub weights: Adam,
     pub steps: Adam,
     pub zeros: Adam,
