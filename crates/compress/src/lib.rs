@@ -23,6 +23,7 @@ use ounce_eval::method::Method;
 pub const METHODS: &[Method] = &[
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,
+    quantize::l4q::METHOD,
     quantize::l_mul::METHOD,
     quantize::mixdq::METHOD,
     trust::METHOD,

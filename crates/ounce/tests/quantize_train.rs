@@ -53,8 +53,18 @@ fn training_that_can_not_be_is_refused_before_any_work() {
 fn a_gguf_file_is_trained_as_well() {
     let desk = Desk::new();
     let quantized = |name: &str, more: &[&str]| -> f64 {
-        let args =
-            ["quantize", "builtin-tiny", "--type", "iq4_nl", "--calibration-tokens", "8000", "-o", name];
+        let args = [
+            "quantize",
+            "builtin-tiny",
+            "--type",
+            "iq4_nl",
+            "--method",
+            "round",
+            "--calibration-tokens",
+            "8000",
+            "-o",
+            name,
+        ];
         let report = desk.json(&[&args[..], more].concat());
         report["divergence"]["mean_kl"]["value"].as_f64().expect("a number")
     };
@@ -74,4 +84,46 @@ fn an_encoder_is_compared_by_its_vectors() {
         ["mean_cosine", "least_cosine", "same_nearest"].map(|it| found[it].as_f64().expect("a number"));
     assert!(0.99 < least && least <= mean && mean < 1.0, "{found}");
     assert!(0.9 < same && same <= 1.0, "{found}");
+}
+
+#[test]
+fn a_model_is_adapted_and_quantized_at_once_without_an_adapter_left() {
+    let desk = Desk::new();
+    let l4q = ["-o", "small", "--group", "32", "--train", "l4q", "--train-epochs", "1", "--train-rank", "2"];
+    let report = desk.json(&[&TINY[..], &l4q].concat());
+    let trained = &report["trained_adapters"];
+    let [before, after] = ["before", "after"].map(|name| trained[name].as_f64().expect("a number"));
+    assert!(0.0 < after && after < before, "{trained}");
+    let [numbers, weights] = ["trained", "weights"].map(|name| trained[name].as_u64().expect("a number"));
+    assert!(numbers > weights / 16 && numbers < weights / 5, "{trained}");
+    let shown = desk.json(&["show", "small"]).to_string();
+    assert!(shown.contains("G2_32") && !shown.contains("lora"), "{shown}");
+    let text = desk.ok(&["run", "small", "Once upon a time", "-n", "4", "--seed", "3"]);
+    assert!(!text.trim().is_empty());
+}
+
+#[test]
+fn adapters_that_can_not_be_trained_are_refused_before_any_work() {
+    let desk = Desk::new();
+    let refused = |arguments: &[&str]| {
+        let run = desk.run(&[&TINY[..], arguments].concat());
+        assert_eq!(run.code, 2, "{}", run.stderr);
+        run.stderr
+    };
+    let into_gguf = refused(&["-o", "small.gguf", "--train", "l4q"]);
+    assert!(into_gguf.contains("--train l4q needs matrices in groups"), "{into_gguf}");
+    let other = refused(&["-o", "small", "--train", "both", "--train-rank", "2"]);
+    assert!(other.contains("--train-rank and --train-rate are for --train l4q"), "{other}");
+    let rate = refused(&["-o", "small", "--train", "l4q", "--train-rate", "0"]);
+    assert!(rate.contains("--train-rate should be above 0"), "{rate}");
+    let words =
+        "There was a cat who liked the sun and slept on the wall of the garden all day long. ".repeat(20);
+    std::fs::write(desk.path("short.txt"), words).expect("a file");
+    let short = refused(&["-o", "small", "--train", "l4q", "--calibration", "short.txt"]);
+    assert!(short.contains("longer text"), "{short}");
+    let encoder =
+        ["quantize", "builtin-encoder", "--bits", "2", "--no-test", "-o", "small", "--train", "l4q"];
+    let encoder = desk.run(&encoder);
+    assert_eq!(encoder.code, 2);
+    assert!(encoder.stderr.contains("predicts none"), "{}", encoder.stderr);
 }

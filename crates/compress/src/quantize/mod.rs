@@ -3,6 +3,7 @@
 pub mod allocate;
 pub mod awq;
 pub mod axes;
+mod demonstration;
 mod descent;
 pub mod efficient_qat;
 mod factor;
@@ -10,6 +11,7 @@ pub mod fold;
 pub mod gptq;
 pub mod hqq;
 pub mod imatrix;
+pub mod l4q;
 pub mod l_mul;
 pub mod layers;
 pub mod mixdq;
@@ -20,6 +22,7 @@ pub mod rotate;
 pub mod sensitivity;
 pub mod smooth;
 mod store;
+pub mod training;
 
 pub use layers::{Finished, Method, Quantizer};
 pub use plan::{Plan, Unit, units};

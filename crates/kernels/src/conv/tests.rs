@@ -67,7 +67,7 @@ proptest! {
         let mut next = numbers(seed);
         let (from, to) = layouts(&window, height, width, more, beside);
         // The ends of both ranges often, where 16 bits would overflow.
-        let mut byte = || if next() % 3 == 0 { 255 } else { (next() % 256) as u8 };
+        let mut byte = || if next().is_multiple_of(3) { 255 } else { (next() % 256) as u8 };
         let image: Vec<u8> = (0..from.values()).map(|_| byte()).collect();
         let weights: Vec<i8> = (0..window.outputs * window.depth()).map(|_| (byte() as i8).max(-127)).collect();
         let steps: Vec<f32> = (0..window.outputs).map(|_| 1e-4 * (1.0 + f32::from(byte()))).collect();

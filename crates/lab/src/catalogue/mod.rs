@@ -15,7 +15,6 @@ mod multimodal;
 mod peft;
 mod planning;
 mod pruning;
-mod quantization;
 mod retrieval;
 mod runtime;
 mod speech;
@@ -29,7 +28,6 @@ use std::sync::LazyLock;
 const LISTS: &[&[Method]] = &[
     ounce_compress::METHODS,
     ounce_train::METHODS,
-    quantization::PLANNED,
     pruning::PLANNED,
     low_rank::PLANNED,
     distillation::PLANNED,

@@ -20,17 +20,21 @@ pub struct WriteOptions {
     pub shard_bytes: Option<u64>,
     /// Whether something already there is replaced.
     pub overwrite: bool,
-    /// How a folder stores weights in ounce's group formats; none is compressed-tensors. GGUF files have no such choice.
+    /// How a folder stores linear layers in few bits: those in ounce's group formats, where none is compressed-tensors; in
+    /// [`DType::F8E4M3`], where none is without scales; or in NF4. GGUF files have no such choice.
     pub packing: Option<Packing>,
 }
 
-/// How weights in group formats ([`DType::groups`]) are stored in a folder, so that other tools read them.
+/// How linear layers in few bits are stored in a folder, so that other tools read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
-    /// compressed-tensors, `pack-quantized`.
+    /// compressed-tensors: `pack-quantized` for group formats ([`DType::groups`]), `float-quantized` with a scale for each row for
+    /// [`DType::F8E4M3`].
     CompressedTensors,
     /// GPTQ: `gptq`, or `gptq_v2` where a zero point is 0.
     Gptq,
+    /// bitsandbytes' NF4, in blocks of 64 without double quantization, whatever linear layers were.
+    Nf4,
 }
 
 /// A tensor as it will lie in a new file.

@@ -24,6 +24,8 @@ Examples:
   ounce convert org/name ./half --dtype bf16 --shard-size 2G
   ounce convert ./folder model.gguf --dtype q4_k --dry-run
   ounce convert ./folder ./packed --dtype g4_64           4 bits in groups of 64, as compressed-tensors
+  ounce convert ./folder ./eight --dtype f8_e4m3          8-bit floats with a scale for each row, the same
+  ounce convert ./folder ./four --packing nf4             4 bits as bitsandbytes has them
 A target that ends in .gguf becomes a GGUF file, any other a Hugging Face folder. Without --dtype each tensor
 keeps its format where the target has it. Formats by blocks (q8_0, q4_k …) exist in GGUF only, groups (g4_64 …)
 in folders only.")]
@@ -38,7 +40,8 @@ pub struct Args {
     /// Largest weight file before it is split: bytes, or with K, M, G, T (powers of 1024). Folders only
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
     shard_size: Option<u64>,
-    /// How weights in groups (g4_64 …) are stored in a folder; compressed-tensors unless said otherwise
+    /// How linear layers in groups (g4_64 …) or 8-bit floats are stored in a folder, compressed-tensors unless said otherwise;
+    /// nf4 is a format of its own
     #[arg(long, value_name = "FORMAT")]
     packing: Option<PackingArg>,
     /// Replace what is at the target
@@ -52,10 +55,12 @@ pub struct Args {
 /// What `--packing` takes.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum PackingArg {
-    /// compressed-tensors, pack-quantized
+    /// compressed-tensors: pack-quantized, or float-quantized for f8_e4m3
     CompressedTensors,
     /// GPTQ
     Gptq,
+    /// bitsandbytes: NF4 in blocks of 64; needs no --dtype
+    Nf4,
 }
 
 /// What is printed with `--json`.
@@ -130,10 +135,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let packing = args.packing.map(|packing| match packing {
         PackingArg::CompressedTensors => Packing::CompressedTensors,
         PackingArg::Gptq => Packing::Gptq,
+        PackingArg::Nf4 => Packing::Nf4,
     });
     if packing.is_some() && is_gguf(target) {
         bail!("{}: --packing is for folders; GGUF files have formats of their own", target.display());
     }
+    // Without scales most weights would be too small for 8-bit floats.
+    let scaled = args.dtype == Some(DType::F8E4M3) && !is_gguf(target);
+    let packing = packing.or(scaled.then_some(Packing::CompressedTensors));
     let options =
         WriteOptions { dtype: args.dtype, shard_bytes: args.shard_size, overwrite: args.force, packing };
     if args.dry_run {

@@ -13,10 +13,10 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::adam::cosine;
-use super::memory::Memory as Bytes;
-use super::quantizer::{Memory, Numbers, Quantized, Rates};
-use super::{Start, held_out};
+use crate::quantize::training::adam::cosine;
+use crate::quantize::training::held_out;
+use crate::quantize::training::memory::Memory as Bytes;
+use crate::quantize::training::quantizer::{Memory, Numbers, Quantized, Rates, Start};
 use crate::{Error, Result};
 
 /// Seed of the order of sequences.

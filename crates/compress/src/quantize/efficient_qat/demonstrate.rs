@@ -6,20 +6,20 @@ use ounce_eval::divergence::Reference;
 use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row, Text};
 use ounce_eval::perplexity;
 use ounce_kernels::DType;
+use ounce_model::Model;
 use ounce_model::formats::{WriteOptions, hf};
 use ounce_model::weights::bytes_of;
-use ounce_model::{Model, Tensor};
 use ounce_train::net::{Net, Options as NetOptions};
 use ounce_train::{Batch, Trainable};
-use serde_json::json;
 
+use super::NUMBER;
 use super::block_ap::{self, Trained};
 use super::end_to_end::{self, Tuned};
-use super::memory::Memory;
-use super::quantizer::{self, Quantized};
-use super::{NUMBER, Start};
-use crate::quantize::{Finished, Method, Plan, Quantizer, Store, gptq, units};
-use crate::{Error, Result};
+use crate::Result;
+use crate::quantize::demonstration::{self, stories};
+use crate::quantize::training::memory::Memory;
+use crate::quantize::training::quantizer::{self, Quantized, Start};
+use crate::quantize::{Method, Plan, gptq, units};
 
 /// Text to learn from and to be judged by.
 const CALIBRATION_BYTES: usize = 200_000;
@@ -85,19 +85,6 @@ fn measure(lab: &dyn Lab) -> Result<Evidence> {
     ];
     lab.progress("done", 1.0);
     Ok(evidence)
-}
-
-/// The stories of a text, each behind the token that begins texts, cut to the model's context.
-fn stories(model: &Model, text: &str) -> Result<Vec<Vec<u32>>> {
-    let Some(tokenizer) = model.tokenizer.as_ref() else {
-        return Err(Error::Option("the built-in model has no tokenizer".into()));
-    };
-    let encode = |story: &str| {
-        let mut ids = tokenizer.encode(story, true)?;
-        ids.truncate(model.spec.context_length);
-        Ok(ids)
-    };
-    text.split("\n\n").map(encode).collect()
 }
 
 struct Study<'s> {
@@ -168,25 +155,8 @@ impl Study<'_> {
 
     /// The model in the plan's formats, its layers trained or not.
     fn quantized(&self, plan: &Plan, method: Method, train: bool) -> Result<(Model, Vec<Trained>)> {
-        let folder = tempfile::tempdir().map_err(ounce_model::Error::io(std::env::temp_dir()))?;
-        let store = Store::open(folder.path(), &json!({}))?;
-        let mut layers = Vec::new();
-        let mut ignore = |_: Option<&Finished>, _: u64, _: u64| Ok(());
-        let mut keep = |trained: &Trained| layers.push(*trained);
-        let mut quantizer = Quantizer::new(self.model, plan, method, &store, &mut ignore);
-        if train {
-            quantizer = quantizer.with_training(block_ap::Options::default(), &mut keep);
-        }
-        let weights = quantizer.run(self.calibration.clone())?;
-        // The store's files go with the folder.
-        let owned: Result<Vec<(String, Tensor)>> = (plan.formats.keys())
-            .map(|name| {
-                let tensor = weights.get(name)?;
-                Ok((name.clone(), Tensor { data: tensor.data.to_vec().into(), ..tensor }))
-            })
-            .collect();
-        let weights = self.model.weights.replaced(owned?)?;
-        Ok((Model { weights, ..self.model.clone() }, layers))
+        let training = train.then(block_ap::Options::default);
+        demonstration::quantized(self.model, plan, method, &self.calibration, training)
     }
 
     fn tuned(&self, model: &Model) -> Result<(Model, Tuned)> {

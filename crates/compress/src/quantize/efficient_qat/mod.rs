@@ -2,7 +2,8 @@
 //!
 //! "EfficientQAT: Efficient Quantization-Aware Training for Large Language Models", arXiv 2407.11062.
 //!
-//! - [`quantizer`]: `Ŵ = d (c − z)` in ounce's group formats, its likes in ggml's, and how gradients pass them.
+//! - [`quantizer`](super::training::quantizer): `Ŵ = d (c − z)` in ounce's group formats, its likes in ggml's, and how gradients
+//!   pass them.
 //! - [`block_ap`]: all weights, step sizes and zero points of one layer after the other, to give what the original layer gave.
 //! - [`end_to_end`]: codes and zero points frozen, all step sizes together, on the next token.
 //!
@@ -10,25 +11,19 @@
 //!
 //! Measured on the tiny built-in model at 2 bits in groups of 64: perplexity 22.9 rounded, 2.94 by GPTQ, 2.18 with Block-AP behind
 //! it, 1.90 with E2E-QP behind that, 1.54 of the original. In the settings that were tried, weights that begin in the cell of GPTQ's code but as near to the
-//! original as that allows ([`Start::Codes`]) ended nearer than those that begin at the original or at the stored value. Zero points
+//! original as that allows ([`Start::Codes`](super::training::quantizer::Start)) ended nearer than those that begin at the original or at the stored value. Zero points
 //! are best left to stay where they are: at rates that let them jump, all layers ended worse. At 4 bits nothing is left to
 //! gain for tales; E2E-QP lowers the perplexity a little and moves predictions away from the original's (KL 0.0035 to 0.0064),
 //! for it learns the text, not the original.
 
-mod adam;
 pub mod block_ap;
 pub mod end_to_end;
-pub mod memory;
-pub mod quantizer;
 
 mod demonstrate;
 
 use ounce_eval::method::{Family, Method};
 use ounce_kernels::DType;
 use ounce_kernels::quant::grid::Grid;
-use serde::Serialize;
-
-use crate::{Error, Result};
 
 const NUMBER: u16 = 75;
 
@@ -45,33 +40,9 @@ pub const METHOD: Method = Method {
     demonstrate: Some(demonstrate::demonstrate),
 };
 
-/// Where a weight begins, between the original and what it was quantized to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Start {
-    /// At the original: only step sizes and zero points are taken over, codes are those nearest to it.
-    Weights,
-    /// At the stored value.
-    Values,
-    /// At the original, moved as little as needed to round to the stored code.
-    #[default]
-    Codes,
-}
-
 /// Whether matrices in a format can be trained: those with blocks whose steps are free, so not of powers of two.
 pub fn suits(dtype: DType) -> bool {
     Grid::of(dtype).is_some_and(|grid| !grid.steps_are_powers())
-}
-
-/// Of so many sequences, how many are held out to judge by.
-fn held_out(sequences: usize) -> Result<usize> {
-    match sequences {
-        0 | 1 => Err(Error::Option(format!(
-            "training needs some calibration sequences to learn from and some to judge by, found {sequences}; give a longer \
-             text"
-        ))),
-        _ => Ok((sequences / 10).max(1)),
-    }
 }
 
 #[cfg(test)]

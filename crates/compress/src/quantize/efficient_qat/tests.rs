@@ -7,7 +7,8 @@ use ounce_model::{Model, Weights};
 use serde_json::json;
 
 use super::block_ap::{self, Trained};
-use super::{Start, end_to_end};
+use super::end_to_end;
+use crate::quantize::training::quantizer::Start;
 use crate::quantize::{Finished, Method, Plan, Quantizer, Store, units};
 use crate::{Error, Result};
 

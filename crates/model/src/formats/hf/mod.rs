@@ -2,6 +2,7 @@
 //! sentence-transformers' files. Nothing in a folder is run; pickle weights are refused.
 
 pub(crate) mod files;
+mod narrow;
 mod packing;
 mod plan;
 mod pooling;

@@ -30,6 +30,18 @@ pub(super) enum Piece {
     ScalesDown,
     /// GPTQ: the group of each column.
     Index,
+    /// 8-bit floats: the scale of each row.
+    RowScales,
+    /// 8-bit floats: what is scaled.
+    Floats,
+    /// NF4: the largest magnitude of each block.
+    Magnitudes,
+    /// NF4: what codes stand for.
+    Numbers,
+    /// NF4: two codes a byte.
+    Pairs,
+    /// NF4: what bitsandbytes notes beside a weight.
+    State,
 }
 
 /// A piece with its name, format and shape in the file.
@@ -120,6 +132,7 @@ impl Scheme {
         let (groups, words) = (columns / facts.group, columns * facts.bits / 32);
         let piece = |piece, end: &str, dtype, shape| (piece, format!("{module}.{end}"), dtype, shape);
         Ok(match self.packing {
+            Packing::Nf4 => return Err("is no weight in NF4".to_string()),
             Packing::CompressedTensors => {
                 let zeros = vec![(rows * facts.bits).div_ceil(32), groups];
                 let mut pieces = vec![
@@ -154,6 +167,7 @@ impl Scheme {
     pub fn config(&self, packed: &[(&str, Facts)], plain: &[&str]) -> Value {
         let module = |name: &str| name.strip_suffix(".weight").unwrap_or(name).to_string();
         match self.packing {
+            Packing::Nf4 => Value::Null,
             Packing::CompressedTensors => {
                 let mut kinds: Vec<((usize, usize, bool), Vec<String>)> = Vec::new();
                 for (name, facts) in packed {
@@ -222,7 +236,13 @@ impl Scheme {
         let words = bits * group / 32;
         let field_words = |fields: usize| (fields * bits).div_ceil(32);
         Ok(match piece {
-            Piece::Whole => return Err("is written whole".to_string()),
+            Piece::Whole
+            | Piece::RowScales
+            | Piece::Floats
+            | Piece::Magnitudes
+            | Piece::Numbers
+            | Piece::Pairs
+            | Piece::State => return Err("is no piece of a weight in groups".to_string()),
             Piece::Shape => [rows, columns].iter().flat_map(|&size| (size as i64).to_le_bytes()).collect(),
             Piece::Codes => tensor
                 .data

@@ -3,6 +3,7 @@
 use ounce_kernels::DType;
 use serde_json::Value;
 
+use super::narrow::{Kind, Narrow};
 use super::packing::{Facts, Part, Piece, Scheme, is_linear};
 use crate::formats::{Packing, WriteOptions};
 use crate::model::Model;
@@ -25,15 +26,60 @@ pub(super) struct Planned {
 /// All that is to be written.
 pub(super) struct Plan {
     pub tensors: Vec<Planned>,
-    /// How weights in group formats are packed, and what other tools are told of it.
-    pub packed: Option<(Scheme, Value)>,
+    /// How linear layers are packed, and what other tools are told of it.
+    pub packed: Option<(Packed, Value)>,
+}
+
+/// How linear layers are packed.
+pub(super) enum Packed {
+    /// Those in group formats.
+    Groups(Scheme),
+    /// As 8-bit floats or in NF4.
+    Narrow(Narrow),
+}
+
+impl Packed {
+    /// The format that other tools compute the model in.
+    pub fn float(&self) -> DType {
+        match self {
+            Packed::Groups(scheme) => scheme.float(),
+            Packed::Narrow(narrow) => narrow.float,
+        }
+    }
+
+    /// A piece's bytes, from its tensor.
+    ///
+    /// # Errors
+    /// If the tensor has no such piece.
+    pub fn bytes(&self, piece: Piece, tensor: &Tensor) -> Result<Vec<u8>, String> {
+        match self {
+            Packed::Groups(scheme) => scheme.bytes(piece, tensor),
+            Packed::Narrow(narrow) => narrow.bytes(piece, tensor),
+        }
+    }
+}
+
+/// What linear layers become if it is no group format.
+fn narrow(options: &WriteOptions) -> Result<Option<Kind>> {
+    match (options.packing, options.dtype) {
+        (Some(Packing::CompressedTensors), Some(DType::F8E4M3)) => Ok(Some(Kind::Float8)),
+        (Some(Packing::Nf4), Some(dtype)) if ![DType::F32, DType::F16, DType::BF16].contains(&dtype) => {
+            Err(Error::unsupported(format!(
+                "NF4 is a format of its own, so linear layers can't be {dtype} as well; leave that out, or choose F32, F16 or BF16 \
+                 for all other weights"
+            )))
+        }
+        (Some(Packing::Nf4), _) => Ok(Some(Kind::Nf4)),
+        _ => Ok(None),
+    }
 }
 
 /// Chooses each tensor's format: as asked, else as stored; block formats, which safetensors has not, become F16, but
 /// for linear layers in group formats, which are packed. A vector or small table kept in F32 by the source joins the
 /// matrices' format if that loses nothing.
 pub(super) fn plan(model: &Model, tensors: Vec<FileTensor>, options: &WriteOptions) -> Result<Plan> {
-    let asked = options.dtype;
+    let kind = narrow(options)?;
+    let asked = options.dtype.filter(|dtype| kind.is_none() || *dtype != DType::F8E4M3);
     let known = |dtype: &DType| dtype.safetensors_name().is_some() && dtype.is_weight();
     if let Some(dtype) = asked.filter(|dtype| !known(dtype) && dtype.group_shape().is_none()) {
         return Err(Error::unsupported(format!(
@@ -48,8 +94,15 @@ pub(super) fn plan(model: &Model, tensors: Vec<FileTensor>, options: &WriteOptio
         tensors.iter().filter(|it| it.shape.len() > 1).map(stored).find(|dtype| *dtype != DType::F32);
     let mut whole = Vec::with_capacity(tensors.len());
     let mut packed = Vec::new();
+    let mut thin = Vec::new();
     for tensor in tensors {
-        if let Some(dtype) = packed_dtype(model, &tensor, asked) {
+        let inner = !tensor.parts.iter().any(|it| it == "head.weight");
+        // Formats by blocks can't be transposed, and neither can what other tools take for a linear layer.
+        if kind.is_some() && inner && is_linear(&tensor) && tensor.copies(DType::G8x32) {
+            thin.push(tensor);
+            continue;
+        }
+        if let Some(dtype) = packed_dtype(model, &tensor, asked).filter(|_| kind.is_none()) {
             let built = tensor.build(&model.weights, dtype)?;
             let facts = Facts::of(&built).map_err(|what| bad(model, &tensor, what))?;
             packed.push((tensor, dtype, facts));
@@ -66,36 +119,34 @@ pub(super) fn plan(model: &Model, tensors: Vec<FileTensor>, options: &WriteOptio
         }
         whole.push((tensor, dtype));
     }
-    if packed.is_empty() && (options.packing.is_some() || asked.is_some_and(|it| it.group_shape().is_some()))
+    if packed.is_empty()
+        && thin.is_empty()
+        && (options.packing.is_some() || asked.is_some_and(|it| it.group_shape().is_some()))
     {
         return Err(Error::unsupported(
             "no weight of this model can be packed: packed weights are linear layers in groups; add --dtype g4_64 or, \
              for GPT-2 and rows of no multiple of 32 values, choose F16",
         ));
     }
-    let scheme = match packed.is_empty() {
-        true => None,
-        false => {
+    let scheme = match (kind, packed.is_empty()) {
+        (Some(kind), _) => {
+            let float = asked.or(common).filter(|it| [DType::F16, DType::BF16].contains(it));
+            let narrow = Narrow { kind, float: float.unwrap_or(DType::F32) };
+            let config = narrow.config(&left_plain(&whole, false));
+            Some((Packed::Narrow(narrow), config))
+        }
+        (None, true) => None,
+        (None, false) => {
             let facts: Vec<Facts> = packed.iter().map(|(.., facts)| *facts).collect();
             let packing = options.packing.unwrap_or(Packing::CompressedTensors);
             let scheme = Scheme::new(packing, &facts, common.unwrap_or(DType::F32));
             let scheme = scheme.map_err(Error::unsupported)?;
             let named: Vec<(&str, Facts)> =
                 packed.iter().map(|(tensor, _, facts)| (tensor.name.as_str(), *facts)).collect();
-            let mut plain: Vec<&str> = whole
-                .iter()
-                .map(|(it, _)| it)
-                .filter(|it| is_linear(it))
-                .map(|it| it.name.as_str())
-                .collect();
-            // An output matrix tied to the embedding is no tensor of the file, but a linear layer all the same.
-            if !packed.iter().any(|(tensor, ..)| tensor.name == "lm_head.weight")
-                && !plain.contains(&"lm_head.weight")
-            {
-                plain.push("lm_head");
-            }
+            let head = packed.iter().any(|(tensor, ..)| tensor.name == "lm_head.weight");
+            let plain = left_plain(&whole, head);
             let config = scheme.config(&named, &plain);
-            Some((scheme, config))
+            Some((Packed::Groups(scheme), config))
         }
     };
     let mut planned = Vec::new();
@@ -104,15 +155,33 @@ pub(super) fn plan(model: &Model, tensors: Vec<FileTensor>, options: &WriteOptio
         planned.push(sized(model, tensor, dtype, (Piece::Whole, name, dtype, shape))?);
     }
     for (tensor, built, facts) in packed {
-        let Some((scheme, _)) = &scheme else { continue };
+        let Some((Packed::Groups(scheme), _)) = &scheme else { continue };
         let pieces = scheme.pieces(&tensor.name, &facts, &tensor.shape);
         for piece in pieces.map_err(|what| bad(model, &tensor, what))? {
             planned.push(sized(model, tensor.clone(), built, piece)?);
         }
     }
+    for tensor in thin {
+        let Some((Packed::Narrow(narrow), _)) = &scheme else { continue };
+        let pieces = narrow.pieces(&tensor.name, &tensor.shape);
+        for piece in pieces.map_err(|what| bad(model, &tensor, what))? {
+            planned.push(sized(model, tensor.clone(), DType::F32, piece)?);
+        }
+    }
     // Larger elements first keeps every tensor aligned to its own size.
     planned.sort_by_key(|planned| std::cmp::Reverse(planned.dtype.block_bytes()));
     Ok(Plan { tensors: planned, packed: scheme })
+}
+
+/// The names of linear layers that stay as they are.
+fn left_plain(whole: &[(FileTensor, DType)], head_is_packed: bool) -> Vec<&str> {
+    let linear = whole.iter().map(|(it, _)| it).filter(|it| is_linear(it));
+    let mut plain: Vec<&str> = linear.map(|it| it.name.as_str()).collect();
+    // An output matrix tied to the embedding is no tensor of the file, but a linear layer all the same.
+    if !head_is_packed && !plain.contains(&"lm_head.weight") {
+        plain.push("lm_head");
+    }
+    plain
 }
 
 /// The group format in which a tensor is packed, if it is.

@@ -49,6 +49,7 @@ Examples:
   ounce quantize ./folder -o small --bits 4 --method hqq            groups in seconds, without any text
   ounce quantize ./folder -o model.gguf --type q4_0 --prepare rotate --prepare awq
   ounce quantize ./folder -o small --bits 2 --group 64 --train both
+  ounce quantize ./folder -o small --bits 3 --group 32 --train l4q --calibration domain.txt
 Each matrix is rounded column by column, later columns answering the errors of earlier ones on calibration text
 (GPTQ), and then mended code by code. Layers are done one behind the other, each on what the quantized ones before
 it give. What --prepare names is done to the weights before, and folded into them: the model computes the same at the
@@ -164,11 +165,12 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         }
     };
     let method = args.method(&plan)?;
-    args.training.check(&plan)?;
+    args.training.check(&model, &plan)?;
     let mut planned = forecast(&plan.placeholder(&shaped)?, target, &options)?;
     if args.dry_run {
         return dry_run::print(&shaped, &units, &plan, &planned, target, globals);
     }
+    args.training.check_text(&calibration)?;
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let importance = args.importance(&model)?;
     if let Some(path) = &args.save_imatrix {
@@ -188,7 +190,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         planned = forecast(&plan.placeholder(&prepared)?, target, &options)?;
     }
     let mut training = training::Report::default();
-    let sequences = if args.training.scales() { calibration.clone() } else { Vec::new() };
+    let adapters = args.training.adapters();
+    let again = args.training.scales() || adapters.is_some();
+    let sequences = if again { calibration.clone() } else { Vec::new() };
     let work = Work {
         plan: &plan,
         method,
@@ -202,6 +206,12 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         let tuned = args.training.tune(&quantized, &prepared, &sequences).map_err(goes_on)?;
         (quantized.weights, training.step_sizes) = (tuned.0, Some(tuned.1));
     }
+    if let Some(options) = &adapters {
+        let adapted = args.training.adapt(&prepared, &plan, &quantized.weights, &sequences, options);
+        let (weights, adapted) = adapted.map_err(goes_on)?;
+        (quantized.weights, training.adapters) = (weights, Some(adapted));
+    }
+    drop(prepared);
     let bytes = write(&quantized, target, &options)?;
     if bytes != planned.bytes {
         bail!(

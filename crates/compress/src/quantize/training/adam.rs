@@ -8,7 +8,7 @@ const BETAS: (f64, f64) = (0.9, 0.95);
 
 /// What AdamW keeps of some numbers.
 #[derive(Debug)]
-pub(super) struct Adam {
+pub(crate) struct Adam {
     m: Vec<f32>,
     v: Vec<f32>,
 }
@@ -31,7 +31,7 @@ impl Adam {
 }
 
 /// Half a cosine from 1 down to a twentieth.
-pub(super) fn cosine(step: u64, total: u64) -> f64 {
+pub(crate) fn cosine(step: u64, total: u64) -> f64 {
     let share = step as f64 / total.max(1) as f64;
     0.05 + 0.95 * 0.5 * (1.0 + (std::f64::consts::PI * share).cos())
 }

@@ -22,18 +22,31 @@ use half::f16;
 use ounce_kernels::DType;
 use ounce_kernels::quant::grid::{Grid, LARGEST_BLOCK, PARTS, Scales};
 use rayon::prelude::*;
+use serde::Serialize;
 
-use super::Start;
 use super::adam::Adam;
 
 /// How far from its edge a weight stands that was moved into the cell of a code, in levels.
 const INSIDE: f32 = 0.02;
 
 /// The smallest factor of groups: below F16's normal numbers its rounding would be coarse.
-const LEAST_STEP: f32 = 6.2e-5;
+pub(crate) const LEAST_STEP: f32 = 6.2e-5;
 
 /// The same elsewhere: in super-blocks factors are smaller by the largest `s`.
 const LEAST_FACTOR: f32 = 1e-6;
+
+/// Where a weight begins, between the original and what it was quantized to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// At the original: only step sizes and zero points are taken over, codes are those nearest to it.
+    Weights,
+    /// At the stored value.
+    Values,
+    /// At the original, moved as little as needed to round to the stored code.
+    #[default]
+    Codes,
+}
 
 /// A matrix on its way through rounding.
 #[derive(Debug)]
@@ -108,6 +121,27 @@ pub struct Rates {
 }
 
 impl Quantized {
+    /// Rows of `columns` weights with their step sizes and zero points, one each a group. None for formats without groups.
+    ///
+    /// # Panics
+    /// If there are not as many step sizes and zero points as groups.
+    pub fn of_groups(
+        dtype: DType,
+        columns: usize,
+        weights: Vec<f32>,
+        steps: Vec<f32>,
+        zeros: Vec<f32>,
+    ) -> Option<Quantized> {
+        let grid = Grid::of(dtype).filter(|grid| grid.has_zero_points())?;
+        let groups = weights.len() / grid.block_len();
+        assert!(
+            steps.len() == groups && zeros.len() == groups,
+            "a step size and a zero point for each group"
+        );
+        let scales = Numbers { factors: steps, seconds: Vec::new(), parts: Vec::new(), minimums: zeros };
+        Some(Quantized { grid, columns, weights, scales })
+    }
+
     /// Begins where `packed`, rows of `columns` values, ends; `original` are the weights that were packed. None for formats
     /// without blocks, and those whose steps are powers of two.
     ///
@@ -191,6 +225,12 @@ impl Quantized {
             sum += (0..parts).map(|part| f64::from(stored.step(part).abs())).sum::<f64>();
         }
         sum / (blocks * parts).max(1) as f64
+    }
+
+    /// Step size and zero point of a group as they are stored.
+    pub fn group(&self, index: usize) -> (f32, f32) {
+        let stored = self.stored(index);
+        (stored.factor, f32::from(stored.minimums[0]))
     }
 
     /// Blocks in a piece of work for one thread.
@@ -400,7 +440,7 @@ impl Place {
 
 /// What AdamW keeps of a matrix.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     pub weights: Adam,
     /// Of each kind of [`Numbers`].
     pub scales: [Adam; 4],

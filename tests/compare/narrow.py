@@ -1,0 +1,91 @@
+"""Loads folders that `ounce convert` wrote in 8-bit floats and in NF4 with transformers, and compares logits with ounce's.
+
+    pip install "transformers==5.24.*" torch "compressed-tensors==0.20.*" "bitsandbytes==0.50.*" accelerate
+    python tests/compare/narrow.py target/release/ounce
+
+Goes in: the golden models below, which are small. Comes out: a line for each, with the largest difference between the logits
+that transformers computes from the folder and those of `ounce logits`, as a share of their root mean square; more than 1e-3 ends
+the script with an error. For NF4 also how many bytes of codes and magnitudes bitsandbytes itself would have chosen otherwise,
+and how many weights ounce decodes to other values than bitsandbytes does.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import bitsandbytes.functional as bnb
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+
+MODELS = Path(__file__).parents[1] / "golden" / "models"
+CASES = [
+    (name, options)
+    for name in ["llama", "llama_tied", "qwen3", "gemma2", "phi3"]
+    for options in [["--dtype", "f8_e4m3"], ["--packing", "nf4"]]
+]
+
+
+def ounce_logits(ounce, folder, ids):
+    path = folder / "logits.npy"
+    text = ",".join(str(id) for id in ids)
+    subprocess.run([ounce, "logits", folder, "--tokens", text, "--mode", "reference", "--npy", path], check=True,
+                   capture_output=True)
+    return torch.from_numpy(np.load(path)).float().reshape(len(ids), -1)
+
+
+def nf4_differences(original, packed, plain):
+    """Bytes and weights for which bitsandbytes has others."""
+    before, narrow, decoded = (load_file(folder / "model.safetensors") for folder in (original, packed, plain))
+    bytes_differ = weights_differ = count = 0
+    for name in [name.removesuffix(".absmax") for name in narrow if name.endswith(".absmax")]:
+        weight = before[name].float()
+        codes, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4")
+        assert torch.equal(narrow[f"{name}.quant_map"], state.code), name
+        bytes_differ += int((codes.flatten() != narrow[name].flatten()).sum())
+        bytes_differ += int((state.absmax != narrow[f"{name}.absmax"]).sum())
+        codes, state.absmax = narrow[name], narrow[f"{name}.absmax"]
+        state.dtype = torch.float32
+        weights_differ += int((bnb.dequantize_4bit(codes, state) != decoded[name]).sum())
+        count += weight.numel()
+    assert count, "no packed weight"
+    return bytes_differ, weights_differ
+
+
+def main():
+    ounce = sys.argv[1]
+    failed = 0
+    for name, options in CASES:
+        title = f"{name} {' '.join(options)}"
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                packed, plain = Path(folder) / "packed", Path(folder) / "plain"
+                subprocess.run([ounce, "convert", MODELS / name, packed, *options], check=True, capture_output=True)
+                subprocess.run([ounce, "convert", packed, plain, "--dtype", "f32"], check=True, capture_output=True)
+                vocabulary = json.loads((packed / "config.json").read_text())["vocab_size"]
+                ids = [id % vocabulary for id in range(16)]
+                notes = ""
+                how = {}
+                if "nf4" in options:
+                    notes = "%d bytes, %d weights differ" % nf4_differences(MODELS / name, packed, plain)
+                    failed += notes != "0 bytes, 0 weights differ"
+                else:
+                    how["quantization_config"] = CompressedTensorsConfig(dequantize=True)
+                model = AutoModelForCausalLM.from_pretrained(packed, dtype=torch.float32, **how).eval()
+                with torch.no_grad():
+                    found = model(torch.tensor([ids])).logits[0].float()
+                expected = ounce_logits(ounce, packed, ids)
+            difference = float((found - expected).abs().max() / expected.square().mean().sqrt())
+            failed += not difference <= 1e-3
+            print(f"{title:40} {difference:.1e} {notes}", flush=True)
+        except Exception as error:
+            failed += 1
+            print(f"{title:40} {type(error).__name__}: {str(error)[:300]}", flush=True)
+    sys.exit(f"{failed} differ" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
