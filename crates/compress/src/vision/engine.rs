@@ -66,6 +66,9 @@ impl Arithmetic for Bytes {
     }
 }
 
+/// Sees values, row by row, and may change them.
+type Watch<'w, T> = &'w mut dyn FnMut(usize, &mut [T]);
+
 /// A network ready to run, with a buffer for each of its values.
 pub struct Engine<A: Arithmetic> {
     steps: Vec<Step>,
@@ -114,7 +117,7 @@ impl FloatEngine {
     }
 
     /// The logits of an image. `watch` sees each value, row by row, as soon as it is there, and may change it.
-    pub fn run(&mut self, image: &[f32], watch: &mut dyn FnMut(usize, &mut [f32])) -> &[f32] {
+    pub fn run(&mut self, image: &[f32], watch: Watch<'_, f32>) -> &[f32] {
         self.load(image, |value| value);
         self.steps(Some(watch));
         &self.out
@@ -123,6 +126,13 @@ impl FloatEngine {
     /// As [`FloatEngine::run`], unobserved.
     pub fn infer(&mut self, image: &[f32]) -> &[f32] {
         self.load(image, |value| value);
+        self.steps(None);
+        &self.out
+    }
+
+    /// As [`FloatEngine::infer`] for a camera's bytes, of which 255 is 1.
+    pub fn infer_bytes(&mut self, image: &[u8]) -> &[f32] {
+        self.load(image, |value| f32::from(value) * (1.0 / 255.0));
         self.steps(None);
         &self.out
     }
@@ -245,7 +255,7 @@ impl<A: Arithmetic> Engine<A> {
         }
     }
 
-    fn steps(&mut self, mut watch: Option<&mut dyn FnMut(usize, &mut [A::Value])>) {
+    fn steps(&mut self, mut watch: Option<Watch<'_, A::Value>>) {
         let last = self.steps.len() - 1;
         let mut see = |value: usize, layout: &Layout, values: &mut [A::Value]| {
             let Some(watch) = &mut watch else { return };

@@ -35,8 +35,11 @@ fn the_engine_computes_what_the_network_does_on_every_path() {
             let mut engine = FloatEngine::new(&fold(&net)).unwrap().on(isa);
             // Twice: nothing may be left of the first picture.
             engine.infer(&vec![0.7; image.len()]);
-            let found = engine.infer(&image);
+            let found = engine.infer(&image).to_vec();
             assert_eq!(found.len(), wanted.len());
+            let bytes: Vec<u8> = image.iter().map(|it| (it * 255.0).round() as u8).collect();
+            let again = engine.infer_bytes(&bytes);
+            assert!(found.iter().zip(again).all(|(a, b)| (a - b).abs() < 1e-4 * (1.0 + a.abs())));
             for (found, wanted) in found.iter().zip(&wanted) {
                 assert!((found - wanted).abs() < 1e-3 * (1.0 + wanted.abs()), "{isa:?}: {found} {wanted}");
             }

@@ -204,22 +204,28 @@ fn time(
     ints: &mut [IntEngine; 5],
     found: &mut [Found],
 ) {
+    // As a camera gives them.
+    let bytes: Vec<Vec<u8>> = frames
+        .iter()
+        .map(|frame| frame.image.iter().map(|it| (it * 255.0).round() as u8).collect())
+        .collect();
     let mut out = Vec::new();
     for round in 0..=ROUNDS {
         for variant in (0..VARIANTS.len()).filter(|it| VARIANTS[*it] != HALF) {
             for picture in 0..PICTURES {
-                let image = &frames[(round * PICTURES + picture) % frames.len()].image;
+                let number = (round * PICTURES + picture) % frames.len();
+                let image = &bytes[number];
                 let start = Instant::now();
                 match variant {
                     0 => {
                         out.clear();
-                        unfused(image, &mut out);
+                        unfused(&frames[number].image, &mut out);
                     }
                     1 => {
-                        std::hint::black_box(engine.infer(image));
+                        std::hint::black_box(engine.infer_bytes(image));
                     }
                     _ => {
-                        std::hint::black_box(ints[variant - 3].infer(image));
+                        std::hint::black_box(ints[variant - 3].infer_bytes(image));
                     }
                 }
                 // The first round warms caches.
@@ -340,13 +346,13 @@ fn notes() -> Result<Vec<String>> {
             CLIPS[2],
         ),
         format!(
-            "Times are of one picture after the other on one thread ({}), decoded in memory; variants take turns, {} pictures each a repeat; images a second follow from the \
+            "Times are of one picture after the other on one thread ({}), from a camera's bytes in memory (steps apart: from f32); variants take turns, {} pictures each a repeat; images a second follow from the \
              median, for other work on the machine disturbs the mean. All variants compute {VALUES} values of a picture.",
             ounce_kernels::isa::Isa::current().name(),
             ROUNDS * PICTURES,
         ),
         "\"Steps apart\" is the network as it is trained: convolution, norm and ReLU one after the other on candle's tensors, weights packed for each \
-         picture. The engine folds norms, fuses bias and ReLU, and has its buffers ready; fp32 and int8 run the same loops on tiles of the same shape."
+         picture. The engine folds norms, fuses bias and ReLU, and has its buffers ready; fp32 and int8 run the same loops, each on the tiles that suit it."
             .into(),
         "bf16 is emulated by rounding weights, values and gradients: it tells of accuracy, not of speed. Energy was not measured; nor were FLAME's pictures, \
          a Jetson or TensorRT."

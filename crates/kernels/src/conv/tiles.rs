@@ -3,7 +3,6 @@
 use super::lanes::{Lanes, Plain};
 use super::{Codes, GROUP, Layout, PANEL, Window};
 use crate::isa::Isa;
-use crate::requantize::Multiplier;
 
 /// Values that are multiplied: bytes with bytes, or f32.
 pub(super) trait Element: Copy + 'static {
@@ -17,6 +16,9 @@ pub(super) trait Element: Copy + 'static {
     type Weights<S: Lanes>: Copy;
     /// Values that one product takes.
     const GROUP: usize;
+    /// Whether two panels at a time are faster where registers hold them. Measured with 32 outputs: f32 123 billion products a second
+    /// against 94; bytes, whose way back needs registers too, 119 against 250.
+    const PAIRS: bool;
 
     /// Zeros.
     unsafe fn none<S: Lanes>() -> Self::Sums<S>;
@@ -36,6 +38,7 @@ impl Element for u8 {
     type Sums<S: Lanes> = S::Ints;
     type Weights<S: Lanes> = S::Bytes;
     const GROUP: usize = GROUP;
+    const PAIRS: bool = false;
 
     #[inline(always)]
     unsafe fn none<S: Lanes>() -> S::Ints {
@@ -65,6 +68,7 @@ impl Element for f32 {
     type Sums<S: Lanes> = S::Floats;
     type Weights<S: Lanes> = S::Floats;
     const GROUP: usize = 1;
+    const PAIRS: bool = true;
 
     #[inline(always)]
     unsafe fn none<S: Lanes>() -> S::Floats {
@@ -128,11 +132,16 @@ impl Finish<u8> for ToCodes<'_> {
         let (bias, factors, shifts) =
             (lanes(self.bias, first), lanes(self.factors, first), lanes(self.shifts, first));
         let Codes { zero, low, high } = self.codes;
-        std::array::from_fn(|lane| {
-            let multiplier = Multiplier { factor: factors[lane], shift: shifts[lane] };
-            (multiplier.apply(sums[lane].wrapping_add(bias[lane])).saturating_add(zero)).clamp(low, high)
-                as u8
-        })
+        // `Multiplier::apply`, a step at a time over all lanes, in 64 bits to the end: compilers make vectors of that.
+        let mut wide: [i64; PANEL] = std::array::from_fn(|lane| {
+            i64::from(sums[lane].wrapping_add(bias[lane])) * i64::from(factors[lane])
+        });
+        for (wide, shift) in wide.iter_mut().zip(shifts) {
+            let shift = u64::from(*shift);
+            *wide = (*wide + (1i64 << (shift - 1))) >> shift;
+        }
+        let (zero, low, high) = (i64::from(zero), i64::from(low), i64::from(high));
+        wide.map(|it| (it + zero).clamp(low, high) as u8)
     }
 }
 
@@ -197,7 +206,12 @@ pub(super) fn run<E: Element, F: Finish<E>>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 unsafe fn avx512<E: Element, F: Finish<E>>(job: &Job<'_, E>, finish: &F, out: &mut [F::Out], layout: Layout) {
     // SAFETY: the same contract.
-    unsafe { all::<super::lanes::Avx512, E, F, 8, 2>(job, finish, out, layout) }
+    unsafe {
+        match E::PAIRS {
+            true => all::<super::lanes::Avx512, E, F, 8, 2>(job, finish, out, layout),
+            false => all::<super::lanes::Avx512, E, F, 8, 1>(job, finish, out, layout),
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
