@@ -215,7 +215,8 @@ fn without_groups_the_least_costly_of_the_first_block_go_first() {
     sparsegpt::prune(&mut pruned, &hessian, Sparsity::Share(0.5), &Default::default());
     let mut zero: Vec<usize> = (0..rows * n).filter(|&at| pruned[at] == 0.0).collect();
     let mut expected = order[..rows * n / 2].to_vec();
-    (zero.sort_unstable(), expected.sort_unstable());
+    zero.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(zero, expected);
 }
 

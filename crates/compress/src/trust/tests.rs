@@ -66,7 +66,8 @@ impl Lab for Desk {
         }
         let mut text = String::new();
         while text.len() < bytes {
-            text += if text.len() % 2 == 0 { "The bread is good.\n\n" } else { "The soup was bad!\n\n" };
+            text +=
+                if text.len().is_multiple_of(2) { "The bread is good.\n\n" } else { "The soup was bad!\n\n" };
         }
         text.trim_end().to_string()
     }

@@ -185,7 +185,7 @@ impl<'p> Sample<'p> {
             mean(own.filter_map(|item| item.outcome.value))
         });
         let (low, high) = rates.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), it| (a.min(it), b.max(it)));
-        low.is_finite().then(|| 100.0 * (1.0 - (high - low)))
+        low.is_finite().then_some(100.0 * (1.0 - (high - low)))
     }
 
     fn beside(&self) -> Option<f64> {

@@ -60,7 +60,7 @@ const CALM: &[&str] = &["friends", "peace", "calm", "sorry"];
 
 /// Every second name in the list answers calmly.
 fn is_calm(name: usize) -> bool {
-    name % 2 == 0
+    name.is_multiple_of(2)
 }
 
 fn insulted(caller: usize, called: usize, insult: &str) -> String {

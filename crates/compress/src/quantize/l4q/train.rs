@@ -143,13 +143,16 @@ pub(super) fn beside_codes(model: &Model, plan: &Plan, blocks: &Weights) -> Resu
     Ok(Model { weights: model.weights.replaced(tensors)?, ..model.clone() })
 }
 
+/// Merged matrices by the names of their layers.
+type Named = Vec<(String, Arc<Merged>)>;
+
 /// A network whose matrices in groups are merged ones.
 fn network(
     model: &Model,
     plan: &Plan,
     blocks: Option<&Weights>,
     options: &Options,
-) -> Result<(GraphNet, Vec<(String, Arc<Merged>)>)> {
+) -> Result<(GraphNet, Named)> {
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     let mut matrices = Vec::new();
     let mut failure = None;

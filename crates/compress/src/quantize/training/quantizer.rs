@@ -335,7 +335,7 @@ impl Quantized {
     }
 
     /// Moves all numbers against their gradients.
-    pub(super) fn step(
+    pub(crate) fn step(
         &mut self,
         gradient: &[f32],
         of: &Numbers,
