@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes one of the models of generated stories again: bash tools/builtin/make.sh builtin|tiny|encoder|large [WORK]
+# Makes one of the models of generated stories again: bash tools/builtin/make.sh builtin|tiny|encoder|large|wide [WORK]
 #
 # Goes in: tools/builtin/NAME.toml and text of the story generator, made here. Comes out: WORK/NAME-model, an ordinary
 # Hugging Face folder in bf16, with its model card. WORK is target/builtin if it is not given; an interrupted run goes on where
 # it stopped. Same kind of processor, same bits.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-name=${1:?name a model: builtin, tiny, encoder or large}
+name=${1:?name a model: builtin, tiny, encoder, large or wide}
 work=${2:-target/builtin}
 recipe=$PWD/tools/builtin
 assets=$PWD/crates/lab/assets
