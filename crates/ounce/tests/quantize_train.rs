@@ -67,11 +67,13 @@ fn adapters_that_can_not_be_trained_are_refused_before_any_work() {
     assert!(other.contains("--train-rank and --train-rate are for --train l4q"), "{other}");
     let rate = refused(&["-o", "small", "--train", "l4q", "--train-rate", "0"]);
     assert!(rate.contains("--train-rate should be above 0"), "{rate}");
-    let words = "There was a cat who liked the sun and slept on the wall of the garden all day long. ".repeat(20);
+    let words =
+        "There was a cat who liked the sun and slept on the wall of the garden all day long. ".repeat(20);
     std::fs::write(desk.path("short.txt"), words).expect("a file");
     let short = refused(&["-o", "small", "--train", "l4q", "--calibration", "short.txt"]);
     assert!(short.contains("longer text"), "{short}");
-    let encoder = ["quantize", "builtin-encoder", "--bits", "2", "--no-test", "-o", "small", "--train", "l4q"];
+    let encoder =
+        ["quantize", "builtin-encoder", "--bits", "2", "--no-test", "-o", "small", "--train", "l4q"];
     let encoder = desk.run(&encoder);
     assert_eq!(encoder.code, 2);
     assert!(encoder.stderr.contains("predicts none"), "{}", encoder.stderr);
