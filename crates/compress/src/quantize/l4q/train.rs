@@ -144,7 +144,7 @@ pub(super) fn beside_codes(model: &Model, plan: &Plan, blocks: &Weights) -> Resu
 }
 
 /// Merged matrices by the names of their layers.
-type Named = Vec<(String, Arc<Merged>)>;
+type Matrices = Vec<(String, Arc<Merged>)>;
 
 /// A network whose matrices in groups are merged ones.
 fn network(
@@ -152,7 +152,7 @@ fn network(
     plan: &Plan,
     blocks: Option<&Weights>,
     options: &Options,
-) -> Result<(GraphNet, Named)> {
+) -> Result<(GraphNet, Matrices)> {
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     let mut matrices = Vec::new();
     let mut failure = None;
@@ -202,7 +202,7 @@ pub(super) fn confine(codes: Codes, params: &mut [Param], steps: usize, offsets:
 struct Places(Vec<(String, Arc<Merged>, Numbers<usize>)>);
 
 impl Places {
-    fn of(net: &GraphNet, matrices: Vec<(String, Arc<Merged>)>) -> Result<Places> {
+    fn of(net: &GraphNet, matrices: Matrices) -> Result<Places> {
         let place = |name: &str, part: &str| {
             let full = format!("{name}.{part}");
             let found = net.params().iter().position(|param| param.name == full);
