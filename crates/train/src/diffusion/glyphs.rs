@@ -1,7 +1,7 @@
 //! Small drawings and the three words that say what is on them: a world in which a text-to-image model can be trained in
 //! minutes and judged by a program.
 //!
-//! A prompt is a shape, a place and a style. A drawing of it varies in what no word says: some tenths of a pixel in its place
+//! A prompt is a shape, a place and a style. A drawing of it varies in what no word says: a third of a pixel in its place
 //! and some percent in its size.
 
 use rand::RngExt;
@@ -73,7 +73,7 @@ impl Prompt {
 
     /// A drawing of it, row by row: −1 is paper, 1 is ink.
     pub fn draw(&self, random: &mut ChaCha8Rng) -> Vec<f32> {
-        let mut shift = || random.random_range(-0.5f32..0.5);
+        let mut shift = || random.random_range(-0.35f32..0.35);
         let (dx, dy, grow) = (shift(), shift(), shift());
         let middle = (SIZE as f32 - 1.0) / 2.0;
         let place = |at: usize, by: f32| middle + STRIDE * (at as f32 - 1.0) + by;
