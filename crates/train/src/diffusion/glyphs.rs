@@ -1,7 +1,7 @@
 //! Small drawings and the three words that say what is on them: a world in which a text-to-image model can be trained in
 //! minutes and judged by a program.
 //!
-//! A prompt is a shape, a place and a style. A drawing of it varies in what no word says: some tenths of a pixel in its place
+//! A prompt is a shape, a place and a style. A drawing of it varies in what no word says: a third of a pixel in its place
 //! and some percent in its size.
 
 use rand::RngExt;
@@ -73,7 +73,7 @@ impl Prompt {
 
     /// A drawing of it, row by row: −1 is paper, 1 is ink.
     pub fn draw(&self, random: &mut ChaCha8Rng) -> Vec<f32> {
-        let mut shift = || random.random_range(-0.6f32..0.6);
+        let mut shift = || random.random_range(-0.35f32..0.35);
         let (dx, dy, grow) = (shift(), shift(), shift());
         let middle = (SIZE as f32 - 1.0) / 2.0;
         let place = |at: usize, by: f32| middle + STRIDE * (at as f32 - 1.0) + by;
@@ -86,7 +86,7 @@ impl Prompt {
                 let inside = distance(self.shape, x, y, radius);
                 let styled = match self.style {
                     0 => inside,
-                    1 => inside.max(-inside - 1.3),
+                    1 => inside.max(-inside - 0.9),
                     _ => inside.max((y + 0.75).rem_euclid(2.5) - 1.25),
                 };
                 // Half a pixel on each side of the edge is in between.
@@ -100,7 +100,7 @@ impl Prompt {
 /// How far a point lies outside a shape around the origin; below 0 inside.
 fn distance(shape: usize, x: f32, y: f32, r: f32) -> f32 {
     let rectangle = |x: f32, y: f32, w: f32, h: f32| (x.abs() - w).max(y.abs() - h);
-    let plus = |x, y| rectangle(x, y, r, 0.32 * r).min(rectangle(x, y, 0.32 * r, r));
+    let plus = |x, y| rectangle(x, y, r, 0.42 * r).min(rectangle(x, y, 0.42 * r, r));
     let slant = std::f32::consts::FRAC_1_SQRT_2;
     match shape {
         0 => x.hypot(y) - r,
