@@ -28,7 +28,7 @@ pub struct TrainingArgs {
     /// For --train l4q: rank of the adapters that are rounded with the weights [default: 4]
     #[arg(long, value_name = "N", requires = "train", value_parser = clap::value_parser!(u16).range(1..=1024))]
     train_rank: Option<u16>,
-    /// For --train l4q: learning rate of the adapters; those of steps follow [default: 0.002]
+    /// For --train l4q: learning rate of the adapters; those of steps follow [default: 0.005]
     #[arg(long, value_name = "RATE", requires = "train")]
     train_rate: Option<f64>,
 }
