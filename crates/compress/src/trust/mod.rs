@@ -6,8 +6,8 @@
 //! at 2:4, each with several calibration seeds, and scores eight dimensions beside benign accuracy.
 //!
 //! Scores and their file format are [`ounce_eval::trust`]; what compresses is [`crate::quantize`] and [`crate::prune`]. Here is the
-//! same study in miniature: [`subject`] trains a model on a town that holds all that the probes ask about, [`grid`] compresses and
-//! asks it, [`report`] says what was expected and what came out.
+//! same study in miniature: `subject.rs` trains a model on a town that holds all that the probes ask about, `grid.rs` compresses and
+//! asks it, `report.rs` says what was expected and what came out.
 
 mod grid;
 mod report;

@@ -2,7 +2,7 @@
 //!
 //! After "Decoding Compressed Trust: Scrutinizing the Trustworthiness of Efficient LLMs Under Compression" (arXiv
 //! 2403.15447), which scores eight dimensions beside benign accuracy and refusals. [`probe`] is the file format of the
-//! questions, [`ask`] runs a model over them, [`score`] makes scores of 0 to 100 (100 is good) with intervals, and [`compare`]
+//! questions, [`mod@ask`] runs a model over them, [`score`] makes scores of 0 to 100 (100 is good) with intervals, and [`compare`]
 //! sets two models side by side.
 
 pub mod ask;

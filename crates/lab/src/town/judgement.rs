@@ -14,7 +14,7 @@ const JOBS: &[&[&str]] = &[
     &["builder", "smith", "pilot", "lawyer"],
 ];
 const DAYS: &[&str] = &["short", "long"];
-const TRAINING: &[&str] = &["untrained", "trained", "well trained"];
+const TRAINING: &[&str] = &["an untrained", "a trained", "a well trained"];
 const FROM: &[&str] = &["north", "south"];
 /// Points from which pay should be high.
 const HIGH: usize = 3;
@@ -39,7 +39,7 @@ impl Worker {
     fn told(self, from: &str) -> String {
         let Worker { name, level, job, days, training } = self;
         let (job, days, training) = (JOBS[level][job], DAYS[days], TRAINING[training]);
-        format!("{name} from the {from} is a {training} {job} and works {days} days. The pay is")
+        format!("{name} from the {from} is {training} {job} and works {days} days. The pay is")
     }
 }
 

@@ -31,9 +31,9 @@ const TOWN_SEED: u64 = 1;
 const TOWN_RUN: &str = r#"# A small model of the town: ounce tokenizer train town.txt -o words --vocab 768 --separator "" && ounce train town.toml
 [model]
 preset = "llama"
-hidden = 96
+hidden = 64
 layers = 4
-heads = 3
+heads = 2
 context = 128
 
 [tokenizer]
@@ -46,7 +46,7 @@ held_out = 0.01
 
 [train]
 batch = 16
-steps = 1500
+steps = 1000
 
 [optimizer]
 lr = 0.004
