@@ -2,8 +2,9 @@
 //! quantized layers before it give, comes near to what the original layer gives behind the original ones.
 //!
 //! The loss is `‖layer_q(X_q) − layer(X)‖²` over all tokens, with X_q `[tokens, hidden]` behind quantized and X behind original
-//! layers: errors of earlier layers are worked against, not only passed on. Weights, step sizes and zero points move;
-//! norms and biases stay. Some sequences are held out: what is kept is what was best on them, the start included.
+//! layers: errors of earlier layers are worked against, not only passed on. Each token's error counts as a share of its
+//! `‖layer(X)‖²`, as the norms behind the layer see it; the paper counts all alike, and few tokens with a large stream decide.
+//! Weights, step sizes and zero points move; norms and biases stay. Some sequences are held out: what is kept is what was best on them, the start included.
 
 use ounce_model::{Model, Tensor, Weights};
 use ounce_train::net::Options as NetOptions;
