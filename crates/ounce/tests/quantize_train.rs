@@ -89,8 +89,25 @@ fn an_encoder_is_compared_by_its_vectors() {
 #[test]
 fn a_model_is_adapted_and_quantized_at_once_without_an_adapter_left() {
     let desk = Desk::new();
-    let l4q = ["-o", "small", "--group", "32", "--train", "l4q", "--train-epochs", "1", "--train-rank", "2"];
-    let report = desk.json(&[&TINY[..], &l4q].concat());
+    let report = desk.json(&[
+        "quantize",
+        "builtin-tiny",
+        "--bits",
+        "2",
+        "--group",
+        "32",
+        "--calibration-tokens",
+        "12000",
+        "--no-test",
+        "-o",
+        "small",
+        "--train",
+        "l4q",
+        "--train-epochs",
+        "2",
+        "--train-rank",
+        "2",
+    ]);
     let trained = &report["trained_adapters"];
     let [before, after] = ["before", "after"].map(|name| trained[name].as_f64().expect("a number"));
     assert!(0.0 < after && after < before, "{trained}");

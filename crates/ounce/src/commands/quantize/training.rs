@@ -160,7 +160,7 @@ impl TrainingArgs {
     /// Adapts `model` to the calibration text and rounds it at once, with a bar; begins at the codes of `blocks`.
     ///
     /// # Errors
-    /// As [`l4q::train`].
+    /// As [`l4q::train()`].
     pub fn adapt(
         &self,
         model: &Model,
