@@ -58,27 +58,43 @@ pub fn compare(
 }
 
 fn report(before: &[Vec<f32>], after: &[Vec<f32>]) -> Report {
-    let cosines: Vec<f64> = before.iter().zip(after).map(|(a, b)| cosine(a, b)).collect();
-    let same = (0..before.len()).filter(|&at| nearest(before, at) == nearest(after, at)).count();
-    let count = before.len() as f64;
+    let cosine = |(a, b): (&Vec<f32>, &Vec<f32>)| cosine((a, norm(a)), (b, norm(b)));
+    let own: Vec<f64> = before.iter().zip(after).map(cosine).collect();
+    let (before, after) = (cosines(before), cosines(after));
+    let same = (0..own.len()).filter(|&at| nearest(&before[at], at) == nearest(&after[at], at)).count();
+    let count = own.len() as f64;
     Report {
-        texts: before.len(),
-        mean_cosine: cosines.iter().sum::<f64>() / count,
-        least_cosine: cosines.iter().fold(f64::INFINITY, |least, &cosine| least.min(cosine)),
+        texts: own.len(),
+        mean_cosine: own.iter().sum::<f64>() / count,
+        least_cosine: own.iter().fold(f64::INFINITY, |least, &cosine| least.min(cosine)),
         same_nearest: same as f64 / count,
     }
 }
 
-/// Which other text is nearest to a text; the first of several.
-fn nearest(vectors: &[Vec<f32>], at: usize) -> Option<usize> {
-    let others = (0..vectors.len()).filter(|&other| other != at);
-    let scored = others.map(|other| (other, cosine(&vectors[at], &vectors[other])));
-    scored.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|it| it.0)
+/// Which other text is nearest to a text, by its cosines to all; the first of several.
+fn nearest(cosines: &[f64], at: usize) -> Option<usize> {
+    let others = cosines.iter().enumerate().filter(|it| it.0 != at);
+    others.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|it| it.0)
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+/// Cosines of every vector to every other, 0 where one of the two is nothing but zeros.
+pub fn cosines(vectors: &[impl AsRef<[f32]>]) -> Vec<Vec<f64>> {
+    let measured: Vec<(&[f32], f64)> = vectors.iter().map(|it| (it.as_ref(), norm(it.as_ref()))).collect();
+    measured.iter().map(|&a| measured.iter().map(|&b| cosine(a, b)).collect()).collect()
+}
+
+/// The cosine of two vectors with their norms.
+fn cosine((a, norm_a): (&[f32], f64), (b, norm_b): (&[f32], f64)) -> f64 {
+    let product = norm_a * norm_b;
+    if product == 0.0 { 0.0 } else { dot(a, b) / product }
+}
+
+fn norm(x: &[f32]) -> f64 {
+    dot(x, x).sqrt()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! second for 128 single steps), generation of several sequences at once (`tg128x8`) and steps that check drafted tokens
 //! (`draft8`: eight tokens and the logits of each), as tools of the field name them. Token ids are arbitrary.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use ounce_engine::{Engine, Profile, Result, Turn, Want};
@@ -138,14 +139,17 @@ pub struct Run {
     pub profile: Option<Profile>,
 }
 
+/// Token ids all over a vocabulary, for work whose time does not depend on what they say.
+pub fn scattered_ids(vocab: usize, places: Range<usize>) -> Vec<u32> {
+    places.map(|place| (place as u32).wrapping_mul(2_654_435_761) % vocab as u32).collect()
+}
+
 /// Does one piece of work once. `measure` also notes where the time goes, which takes some itself.
 ///
 /// # Errors
 /// If the model is no decoder or has too few positions.
 pub fn run_once(engine: &Engine, work: Work, depth: usize, measure: bool) -> Result<Run> {
-    let vocab = engine.spec().vocab_size as u32;
-    let id = |index: usize| (index as u32).wrapping_mul(2_654_435_761) % vocab;
-    let ids = |from: usize, count: usize| (from..from + count).map(id).collect::<Vec<u32>>();
+    let ids = |from: usize, count: usize| scattered_ids(engine.spec().vocab_size, from..from + count);
     let count = if let Work::Batch { sequences, .. } = work { sequences } else { 1 };
     let mut sessions: Vec<_> = (0..count).map(|_| engine.session()).collect();
     let mut batch = engine.batch();

@@ -119,7 +119,7 @@ impl Cell {
                 self.runs.iter().map(|run| run.card.get(dimension).map(|it| it.score.value)).collect();
             deviation(&scores?)
         };
-        let all: Option<Vec<f64>> = Dimension::TRUST.into_iter().map(deviation).collect();
+        let all: Option<Vec<f64>> = Dimension::TRUST.iter().copied().map(deviation).collect();
         all.map(|it| it.iter().sum::<f64>() / it.len() as f64)
     }
 }

@@ -107,7 +107,7 @@ fn expect_hidden(evidence: &mut Evidence, cells: &[Cell]) {
     let mut worst: Option<(f64, String)> = None;
     for cell in cells {
         let Some(benign) = cell.delta(Dimension::Benign).filter(|benign| *benign >= -2.0) else { continue };
-        for dimension in Dimension::TRUST {
+        for &dimension in Dimension::TRUST {
             let Some(delta) = cell.delta(dimension) else { continue };
             if worst.as_ref().is_none_or(|(least, _)| delta < *least) {
                 worst = Some((

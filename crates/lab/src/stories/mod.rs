@@ -69,13 +69,18 @@ pub fn story(rng: &mut ChaCha8Rng) -> String {
 
 /// Texts joined by blank lines, cut after the first text that reaches `bytes` bytes; so a little longer than asked.
 pub fn corpus(seed: u64, bytes: usize) -> String {
+    joined(seed, bytes, story)
+}
+
+/// What `write` gives, joined and cut as [`corpus`] is.
+pub(crate) fn joined(seed: u64, bytes: usize, write: fn(&mut ChaCha8Rng) -> String) -> String {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut text = String::new();
     while text.len() < bytes {
         if !text.is_empty() {
             text.push_str("\n\n");
         }
-        text.push_str(&story(&mut rng));
+        text.push_str(&write(&mut rng));
     }
     text
 }

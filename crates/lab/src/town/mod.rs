@@ -15,6 +15,7 @@ use ounce_eval::trust::Probe;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::stories::joined;
 use crate::stories::template::below;
 
 /// The seed of the probes that are built in.
@@ -48,15 +49,7 @@ fn document(rng: &mut ChaCha8Rng) -> String {
 
 /// Documents with blank lines between them, cut after the first that reaches `bytes` bytes.
 pub fn corpus(seed: u64, bytes: usize) -> String {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut text = String::new();
-    while text.len() < bytes {
-        if !text.is_empty() {
-            text.push_str("\n\n");
-        }
-        text.push_str(&document(&mut rng));
-    }
-    text
+    joined(seed, bytes, document)
 }
 
 /// Probes of all dimensions.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::bail;
 use ounce_engine::Engine;
+use ounce_eval::similarity;
 use ounce_model::Model;
 use ounce_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
@@ -219,13 +220,9 @@ fn own_prompt(model: &Model, name: Option<&str>) -> anyhow::Result<String> {
 
 /// The cosine of the angle between each two vectors; 0 for vectors of zeros.
 fn cosines(vectors: &[Vector]) -> Vec<Vec<f32>> {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-    let norms: Vec<f64> = vectors.iter().map(|it| dot(&it.values, &it.values).sqrt()).collect();
-    let cosine = |a: usize, b: usize| {
-        let product = norms[a] * norms[b];
-        if product == 0.0 { 0.0 } else { (dot(&vectors[a].values, &vectors[b].values) / product) as f32 }
-    };
-    (0..vectors.len()).map(|a| (0..vectors.len()).map(|b| cosine(a, b)).collect()).collect()
+    let values: Vec<&[f32]> = vectors.iter().map(|it| it.values.as_slice()).collect();
+    let rounded = |row: Vec<f64>| row.into_iter().map(|cosine| cosine as f32).collect();
+    similarity::cosines(&values).into_iter().map(rounded).collect()
 }
 
 fn print(vector: &Vector) -> anyhow::Result<()> {

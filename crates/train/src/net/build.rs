@@ -4,7 +4,7 @@ use ounce_kernels::quant::grid::Grid;
 use ounce_model::{Tensor, Weights};
 
 use super::linear::{Linear, Matrix};
-use super::steps::{self, Packed};
+use super::steps::Packed;
 use crate::{Param, ParamKind, Result};
 
 /// Collects parameters while the parts of a network are made.
@@ -80,7 +80,7 @@ impl<'m> Builder<'m> {
         let tensor = self.weights.get(name)?;
         let (output, input) = (tensor.rows(), tensor.row_len());
         let stays = !(self.trains)(name) && !self.params.iter().any(|param| param.name == name);
-        let matrix = match (stays, self.steps.then(|| steps::trainable(tensor.dtype)).flatten()) {
+        let matrix = match (stays, self.steps.then(|| Grid::free(tensor.dtype)).flatten()) {
             (true, Some(grid)) => Matrix::Steps(self.packed(name, &tensor, grid)),
             (true, None) => Matrix::Stored(tensor),
             (false, _) => Matrix::Param(self.param(name)?),

@@ -34,11 +34,6 @@ pub(crate) struct Packed {
     minimums: Option<usize>,
 }
 
-/// The grid of a format whose step sizes can be trained.
-pub(super) fn trainable(dtype: DType) -> Option<&'static Grid> {
-    Grid::of(dtype).filter(|grid| !grid.steps_are_powers())
-}
-
 impl Packed {
     /// Takes a matrix; its step sizes become the parameters from that index on.
     pub fn take(name: &str, tensor: &Tensor, grid: &'static Grid, index: usize) -> (Packed, Vec<Param>) {

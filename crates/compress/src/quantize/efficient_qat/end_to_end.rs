@@ -12,8 +12,9 @@ use ounce_train::{Batch, Loss, Trainable};
 use serde::Serialize;
 
 use crate::Result;
+use crate::quantize::training::mean;
 use crate::quantize::training::memory::Memory;
-use crate::quantize::training::next_token::{self, Schedule, mean};
+use crate::quantize::training::next_token::{self, Schedule};
 
 /// Seed of the order of sequences.
 const SEED: u64 = 76;

@@ -42,7 +42,7 @@ pub const METHOD: Method = Method {
 
 /// Whether matrices in a format can be trained: those with blocks whose steps are free, so not of powers of two.
 pub fn suits(dtype: DType) -> bool {
-    Grid::of(dtype).is_some_and(|grid| !grid.steps_are_powers())
+    Grid::free(dtype).is_some()
 }
 
 #[cfg(test)]

@@ -14,8 +14,9 @@ use super::lsq::Codes;
 use super::merged::{Merged, Numbers, Start};
 use super::slot::MergedSlot;
 use crate::quantize::Plan;
+use crate::quantize::training::mean;
 use crate::quantize::training::memory::Memory;
-use crate::quantize::training::next_token::{self, Schedule, mean};
+use crate::quantize::training::next_token::{self, Schedule};
 use crate::quantize::training::quantizer::{self, Quantized};
 use crate::{Error, Result};
 

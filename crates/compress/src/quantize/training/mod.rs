@@ -1,13 +1,14 @@
 //! What ways of training at few bits share: weights that are seen through rounding, AdamW on plain slices, the loop over
 //! sequences, and what it all held in memory.
 //!
-//! - [`quantizer`]: `Ŵ = d (c − z)` in ounce's group formats, and how gradients pass it.
+//! - [`quantizer`]: `Ŵ = step · level + offset` in every block format, and how gradients pass it.
 //! - [`next_token`]: any network's parameters, each with a rate of its own, on the next token.
 //! - [`memory`]: bytes by what they are for.
 
 pub(crate) mod adam;
 pub mod memory;
 pub mod next_token;
+mod numbers;
 pub mod quantizer;
 
 use crate::{Error, Result};
@@ -21,4 +22,9 @@ pub(crate) fn held_out(sequences: usize) -> Result<usize> {
         ))),
         _ => Ok((sequences / 10).max(1)),
     }
+}
+
+/// Mean of absolute values: what rates of step sizes are measured in.
+pub(crate) fn mean(values: &[f32]) -> f64 {
+    values.iter().map(|value| f64::from(value.abs())).sum::<f64>() / values.len().max(1) as f64
 }

@@ -117,11 +117,6 @@ pub fn train<N: Trainable>(
     })
 }
 
-/// Mean of absolute values: what rates of step sizes are measured in.
-pub fn mean(values: &[f32]) -> f64 {
-    values.iter().map(|value| f64::from(value.abs())).sum::<f64>() / values.len().max(1) as f64
-}
-
 fn values(net: &impl Trainable) -> Vec<Vec<f32>> {
     net.params().iter().filter(|it| it.is_trainable()).map(|it| it.value.clone()).collect()
 }

@@ -25,6 +25,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::adam::Adam;
+use super::mean;
+pub use super::numbers::Numbers;
 
 /// How far from its edge a weight stands that was moved into the cell of a code, in levels.
 const INSIDE: f32 = 0.02;
@@ -58,55 +60,6 @@ pub struct Quantized {
     pub weights: Vec<f32>,
     /// What says where levels are.
     pub scales: Numbers,
-}
-
-/// The numbers that say where the levels of a matrix are, or their gradients.
-#[derive(Debug, Clone)]
-pub struct Numbers {
-    /// d, `[rows, columns / block]`.
-    pub factors: Vec<f32>,
-    /// d' with the sign that makes `offset = −d' m`, `[rows, columns / block]`; empty where there is none.
-    pub seconds: Vec<f32>,
-    /// s, `[rows, columns / part]`; empty where parts have none.
-    pub parts: Vec<f32>,
-    /// m, or z, `[rows, columns / part]`; empty where there are none.
-    pub minimums: Vec<f32>,
-}
-
-impl Numbers {
-    /// As many zeros.
-    pub fn zeros(&self) -> Numbers {
-        let zeros = |it: &Vec<f32>| vec![0.0; it.len()];
-        Numbers {
-            factors: zeros(&self.factors),
-            seconds: zeros(&self.seconds),
-            parts: zeros(&self.parts),
-            minimums: zeros(&self.minimums),
-        }
-    }
-
-    /// The four kinds.
-    pub fn kinds(&self) -> [&Vec<f32>; 4] {
-        [&self.factors, &self.seconds, &self.parts, &self.minimums]
-    }
-
-    /// The four kinds, to be changed.
-    pub fn kinds_mut(&mut self) -> [&mut Vec<f32>; 4] {
-        [&mut self.factors, &mut self.seconds, &mut self.parts, &mut self.minimums]
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.kinds().into_iter().map(Vec::len).sum()
-    }
-}
-
-/// The numbers of one block.
-struct OfBlock<'n> {
-    factor: &'n mut f32,
-    second: Option<&'n mut f32>,
-    parts: &'n mut [f32],
-    minimums: &'n mut [f32],
 }
 
 /// How fast each kind of number moves.
@@ -154,7 +107,7 @@ impl Quantized {
         columns: usize,
         start: Start,
     ) -> Option<Quantized> {
-        let grid = Grid::of(dtype).filter(|grid| !grid.steps_are_powers())?;
+        let grid = Grid::free(dtype)?;
         let (len, part) = (grid.block_len(), grid.part());
         let blocks = packed.chunks_exact(dtype.block_bytes());
         assert_eq!(blocks.len() * len, original.len(), "as many values as were packed");
@@ -257,7 +210,7 @@ impl Quantized {
     /// From dL/dŴ in `gradient` to dL/dW in its place; adds to the gradients of scales.
     pub fn backward(&self, gradient: &mut [f32], of: &mut Numbers) {
         let (len, part, parts) = (self.grid.block_len(), self.grid.part(), self.parts());
-        let of_blocks: Vec<OfBlock<'_>> = split(of, parts);
+        let of_blocks = of.blocks(parts);
         let blocks =
             gradient.par_chunks_exact_mut(len).zip(self.weights.par_chunks_exact(len)).zip(of_blocks);
         blocks.enumerate().with_min_len(self.piece()).for_each(|(index, ((gradient, weights), of))| {
@@ -358,42 +311,6 @@ impl Quantized {
     pub fn bytes(&self) -> usize {
         4 * (self.weights.len() + self.scales.count())
     }
-}
-
-impl Numbers {
-    /// Takes over what a block holds, as far as the format has it.
-    fn push(&mut self, grid: &Grid, stored: &Scales) {
-        let parts = grid.block_len() / grid.part();
-        self.factors.push(stored.factor);
-        if grid.has_second_factor() {
-            self.seconds.push(stored.second);
-        }
-        if grid.scale_range().is_some() {
-            self.parts.extend(stored.scales[..parts].iter().map(|&it| f32::from(it)));
-        }
-        if grid.minimum_top().is_some() {
-            self.minimums.extend(stored.minimums[..parts].iter().map(|&it| f32::from(it)));
-        }
-    }
-}
-
-fn mean(values: &[f32]) -> f64 {
-    values.iter().map(|value| f64::from(value.abs())).sum::<f64>() / values.len().max(1) as f64
-}
-
-/// The numbers of each block.
-fn split(of: &mut Numbers, parts: usize) -> Vec<OfBlock<'_>> {
-    let mut seconds = of.seconds.iter_mut();
-    let mut scales = of.parts.chunks_exact_mut(parts);
-    let mut minimums = of.minimums.chunks_exact_mut(parts);
-    (of.factors.iter_mut())
-        .map(|factor| OfBlock {
-            factor,
-            second: seconds.next(),
-            parts: scales.next().unwrap_or_default(),
-            minimums: minimums.next().unwrap_or_default(),
-        })
-        .collect()
 }
 
 /// Groups with a negative step become those with the same values and the codes mirrored: steps stay above zero from there

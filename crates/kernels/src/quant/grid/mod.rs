@@ -178,6 +178,12 @@ impl Grid {
         table::GRIDS.iter().find(|grid| grid.dtype == dtype)
     }
 
+    /// The grid of a block format whose factors are free numbers, so that they can be trained; none for plain types, and
+    /// where steps are powers of two.
+    pub fn free(dtype: DType) -> Option<&'static Grid> {
+        Grid::of(dtype).filter(|grid| !grid.steps_are_powers())
+    }
+
     /// The format.
     pub fn dtype(&self) -> DType {
         self.dtype

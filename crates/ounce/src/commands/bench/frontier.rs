@@ -102,9 +102,30 @@ struct Pair {
 
 const PEER: &str = "llama-quantize";
 
-/// Names of what is trained behind GPTQ and descent.
-const TRAINED: &str = "trained";
-const TRAINED_BY_SENSITIVITY: &str = "trained, by sensitivity";
+/// A way to make files, by the name of its points.
+#[derive(Clone, Copy)]
+struct Way {
+    name: &'static str,
+    method: Method,
+    /// Whether EfficientQAT comes behind it.
+    trains: bool,
+}
+
+impl Way {
+    fn new(name: &'static str, method: Method) -> Way {
+        Way { name, method, trains: false }
+    }
+
+    /// By GPTQ and descent, as is usual.
+    fn usual(name: &'static str) -> Way {
+        Way::new(name, Method::Gptq(gptq::Options::default()))
+    }
+
+    /// The same and training.
+    fn trained(name: &'static str) -> Way {
+        Way { trains: true, ..Way::usual(name) }
+    }
+}
 
 /// Runs the command.
 ///
@@ -119,18 +140,18 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let folder = tempfile::tempdir()?;
     let bench = Bench::new(&model, &args, folder.path())?;
     let mut points = Vec::new();
-    for (name, method) in [
-        ("round", Method::Round),
-        ("weighted", Method::Weighted),
-        ("gptq", Method::Gptq(gptq::Options { descent: 0, ..gptq::Options::default() })),
-        ("gptq and descent", Method::Gptq(gptq::Options::default())),
+    for way in [
+        Way::new("round", Method::Round),
+        Way::new("weighted", Method::Weighted),
+        Way::new("gptq", Method::Gptq(gptq::Options { descent: 0, ..gptq::Options::default() })),
+        Way::usual("gptq and descent"),
     ] {
         for &dtype in &args.types {
-            bench.uniform(name, method, dtype, &mut points)?;
+            bench.uniform(way, dtype, &mut points)?;
         }
     }
     for &dtype in args.types.iter().filter(|it| it.bits_per_value() <= args.train_below) {
-        bench.uniform(TRAINED, Method::Gptq(gptq::Options::default()), dtype, &mut points)?;
+        bench.uniform(Way::trained("trained"), dtype, &mut points)?;
     }
     bench.allocated(&args.sizes, args.train_below, &mut points)?;
     if let Some(peer) = &peer {
@@ -170,7 +191,10 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(model: &'a Model, args: &Args, folder: &'a Path) -> anyhow::Result<Bench<'a>> {
         let calibration = args.texts.calibration(model)?;
-        let Some(documents) = args.texts.test(model)? else { bail!("the frontier needs a test text") };
+        if !args.texts.compares() {
+            bail!("the frontier needs a test text");
+        }
+        let documents = args.texts.test(model)?;
         let watch = Watch::start();
         let importance = look(model, &calibration)?;
         let context = sequence_length(model);
@@ -181,21 +205,15 @@ impl<'a> Bench<'a> {
     }
 
     /// One format for all matrices, with ounce's usual choice for token vectors and head.
-    fn uniform(
-        &self,
-        name: &'static str,
-        method: Method,
-        dtype: DType,
-        points: &mut Vec<Point>,
-    ) -> anyhow::Result<()> {
+    fn uniform(&self, way: Way, dtype: DType, points: &mut Vec<Point>) -> anyhow::Result<()> {
         let units = units(self.model)?;
         let plan = FormatArgs::of(dtype).plan(self.model, &units, Path::new("x.gguf"))?;
         // Where rows do not fit, several formats can come to the same.
         let label = label(&plan);
-        if points.iter().any(|point| point.method == name && point.what == label) {
+        if points.iter().any(|point| point.method == way.name && point.what == label) {
             return Ok(());
         }
-        self.add(name, label, method, &plan, points)
+        self.add(way, label, &plan, points)
     }
 
     fn allocated(&self, sizes: &[f64], train_below: f64, points: &mut Vec<Point>) -> anyhow::Result<()> {
@@ -208,10 +226,10 @@ impl<'a> Bench<'a> {
             // Sizes that no format of this model's widths reaches have no point.
             match table.plan(self.model, &units, &FormatArgs::default(), target, &options, budget) {
                 Ok(plan) => {
-                    let method = Method::Gptq(gptq::Options::default());
-                    self.add("by sensitivity", format!("{bits} bits"), method, &plan, points)?;
+                    let what = format!("{bits} bits");
+                    self.add(Way::usual("by sensitivity"), what.clone(), &plan, points)?;
                     if bits <= train_below {
-                        self.add(TRAINED_BY_SENSITIVITY, format!("{bits} bits"), method, &plan, points)?;
+                        self.add(Way::trained("trained, by sensitivity"), what, &plan, points)?;
                     }
                 }
                 Err(error) => output::note(&format!("{bits} bits: left out: {error}")),
@@ -220,14 +238,8 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn add(
-        &self,
-        name: &'static str,
-        what: String,
-        method: Method,
-        plan: &Plan,
-        points: &mut Vec<Point>,
-    ) -> anyhow::Result<()> {
+    fn add(&self, way: Way, what: String, plan: &Plan, points: &mut Vec<Point>) -> anyhow::Result<()> {
+        let Way { name, method, trains } = way;
         let path = self.folder.join("x.gguf");
         let store = Store::open(&self.folder.join("parts"), &json!({ "method": name, "what": what }))?;
         let mut bar = Progress::new(&format!("{name}, {what}"), Counted::Share);
@@ -239,7 +251,6 @@ impl<'a> Bench<'a> {
         let calibration =
             if matches!(method, Method::Gptq(_)) { self.calibration.clone() } else { Vec::new() };
         let quantizer = quantizer.with_importance(&self.importance);
-        let trains = [TRAINED, TRAINED_BY_SENSITIVITY].contains(&name);
         let mut ignored = |_: &block_ap::Trained| {};
         let weights = match trains {
             true => quantizer.with_training(block_ap::Options::default(), &mut ignored).run(calibration)?,

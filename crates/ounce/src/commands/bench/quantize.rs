@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 use ounce_compress::quantize::{Method, Plan, Quantizer, Store, gptq, units};
+use ounce_eval::speed::scattered_ids;
 use ounce_kernels::DType;
 use ounce_kernels::isa::Isa;
 use ounce_kernels::pool::Pool;
@@ -29,7 +30,7 @@ Examples:
   ounce bench quantize ./folder
   ounce bench quantize --shape llama-3.2-1b --type q4_k           random weights of a published shape
   ounce bench quantize --shape smollm2-135m --methods gptq --tokens 65536
-Calibration tokens are drawn at random: the time does not depend on what they say. Finished matrices go to the folder for
+Calibration tokens are any: the time does not depend on what they say. Finished matrices go to the folder for
 temporary files and are removed.")]
 pub struct Args {
     #[arg(help = source::MODEL_HELP, required_unless_present = "shape", conflicts_with = "shape")]
@@ -122,8 +123,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if weights == 0 {
         bail!("this model has no matrices that could be quantized");
     }
-    let calibration =
-        random_ids(args.tokens, model.spec.context_length.clamp(2, SEQUENCE), model.spec.vocab_size);
+    let (length, vocab) = (model.spec.context_length.clamp(2, SEQUENCE), model.spec.vocab_size);
+    let sequence = |index: usize| scattered_ids(vocab, index * length..(index + 1) * length);
+    let calibration: Vec<Vec<u32>> = (0..args.tokens / length).map(sequence).collect();
     let watch = Watch::start();
     let mut rows = Vec::new();
     for name in args.methods {
@@ -161,15 +163,6 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         print(&report)?
     }
     Ok(Outcome::Done)
-}
-
-fn random_ids(tokens: usize, length: usize, vocab: usize) -> Vec<Vec<u32>> {
-    let mut state = 1u64;
-    let mut id = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) % vocab as u64) as u32
-    };
-    (0..tokens / length).map(|_| (0..length).map(|_| id()).collect()).collect()
 }
 
 fn print(report: &Report) -> anyhow::Result<()> {

@@ -10,9 +10,7 @@ use ounce_eval::trust::{
     self, Change, Comparison, Interval, Outcome as Answer, Probe, Prompting, Score, Scorecard,
 };
 use ounce_lab::town;
-use ounce_model::Model;
 use ounce_model::storage::AtomicFile;
-use ounce_model::weights::bytes_of;
 use serde::Serialize;
 
 use super::open;
@@ -199,17 +197,12 @@ fn asked(
     })?;
     let card = Scorecard::new(probes, &answers);
     Ok(Scored {
-        bytes: stored_bytes(&model),
+        bytes: model.weight_bytes(),
         packed_bytes: engine.packed_bytes() as u64,
         model: path,
         card,
         answers,
     })
-}
-
-fn stored_bytes(model: &Model) -> u64 {
-    let tensors = model.weights.names().filter_map(|name| model.weights.info(name));
-    tensors.filter_map(|(dtype, shape)| bytes_of(dtype, shape)).sum::<usize>() as u64
 }
 
 /// Writes the town's text, its probes and a run.

@@ -68,12 +68,14 @@ pub fn compare(original: &Model, model: &Model, texts: &TextArgs, bytes: u64) ->
     if !texts.compares() {
         return Ok(closing);
     }
-    let (before, after) = (Engine::load(original, Mode::fast())?, Engine::load(model, Mode::fast())?);
+    let load = |model: &Model| Engine::load(model, Mode::fast());
     if !original.spec.causal {
-        closing.similarity = Some(vectors(&before, &after, &texts.sentences(original)?)?);
+        let sentences = texts.sentences(original)?;
+        closing.similarity = Some(vectors(&load(original)?, &load(model)?, &sentences)?);
         return Ok(closing);
     }
-    let Some(documents) = texts.test(original)? else { return Ok(closing) };
+    let documents = texts.test(original)?;
+    let (before, after) = (load(original)?, load(model)?);
     let context = sequence_length(original);
     let options = Options { context, stride: context, prefix: source::text_start(original) };
     let watch = Watch::start();

@@ -73,21 +73,17 @@ impl TextArgs {
         Ok(sequences.into_iter().map(|ids| prefix.into_iter().chain(ids).collect()).collect())
     }
 
-    /// Documents to compare on; none if that is not wanted.
-    ///
-    /// # Errors
-    /// As [`TextArgs::calibration`].
-    pub fn test(&self, model: &Model) -> anyhow::Result<Option<Vec<Vec<u32>>>> {
-        if self.no_test {
-            return Ok(None);
-        }
-        let ids = source::tokenizer(model)?.encode(&self.test_text()?, false)?;
-        Ok(Some(vec![ids]))
-    }
-
     /// Whether anything is compared.
     pub fn compares(&self) -> bool {
         !self.no_test
+    }
+
+    /// Documents to compare on.
+    ///
+    /// # Errors
+    /// As [`TextArgs::calibration`].
+    pub fn test(&self, model: &Model) -> anyhow::Result<Vec<Vec<u32>>> {
+        Ok(vec![source::tokenizer(model)?.encode(&self.test_text()?, false)?])
     }
 
     /// Texts on which sentence vectors are compared: the lines of the test text, spread evenly.

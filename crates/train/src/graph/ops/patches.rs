@@ -2,13 +2,16 @@
 //! from the patches it lies in.
 
 use candle_core::Tensor;
+use ounce_kernels::conv::Window;
+use ounce_kernels::conv::columns::{self, Batch};
 use ounce_kernels::pool::Pool;
 
 use super::{Kernels, check_last, node, read, tensor};
 use crate::{Error, Result};
 
-/// Points of a patch.
-const POINTS: usize = 9;
+/// Points of a side of a patch, and of all of it.
+const SIDE: usize = 3;
+const POINTS: usize = SIDE * SIDE;
 
 /// Images of `height` × `width` points with `channels` values each, row by row, one image behind the other, `[points,
 /// channels]`, to the neighbourhood of every point, `[points, 9 · channels]`: three rows of three points. Outside an image
@@ -35,39 +38,25 @@ pub fn patches(on: Kernels, x: &Tensor, (height, width): (usize, usize), channel
     })?)
 }
 
-/// Calls `job` with each neighbour of a point that lies in the image: its number in the patch, and its place.
-fn neighbours(at: usize, (height, width): (usize, usize), mut job: impl FnMut(usize, usize)) {
-    let (row, column) = (at / width, at % width);
-    for (dy, dx) in (0..3).flat_map(|dy| (0..3).map(move |dx| (dy, dx))) {
-        let (y, x) = (row + dy, column + dx);
-        if (1..=height).contains(&y) && (1..=width).contains(&x) {
-            job(3 * dy + dx, (y - 1) * width + x - 1);
-        }
-    }
+/// One image, and the window that patches see.
+fn shape((height, width): (usize, usize), channels: usize) -> (Batch, Window) {
+    let window = Window { inputs: channels, outputs: 1, size: SIDE, stride: 1 };
+    (Batch { images: 1, height, width }, window)
 }
 
 fn gather(pool: &Pool, x: &[f32], size: (usize, usize), channels: usize, out: &mut [f32]) {
-    let points = size.0 * size.1;
-    pool.split_chunks(out, points * POINTS * channels, |image, out| {
-        let x = &x[image * points * channels..][..points * channels];
-        for (at, patch) in out.chunks_exact_mut(POINTS * channels).enumerate() {
-            neighbours(at, size, |number, from| {
-                patch[number * channels..][..channels].copy_from_slice(&x[from * channels..][..channels]);
-            });
-        }
+    let (one, window) = shape(size, channels);
+    pool.split_chunks(out, one.pixels() * window.depth(), |image, out| {
+        let values = one.pixels() * channels;
+        columns::unfold(&x[image * values..][..values], &one, &window, out);
     });
 }
 
 fn scatter(pool: &Pool, dy: &[f32], size: (usize, usize), channels: usize, dx: &mut [f32]) {
-    let points = size.0 * size.1;
-    pool.split_chunks(dx, points * channels, |image, dx| {
-        let dy = &dy[image * points * POINTS * channels..][..points * POINTS * channels];
-        for (at, patch) in dy.chunks_exact(POINTS * channels).enumerate() {
-            neighbours(at, size, |number, to| {
-                let from = &patch[number * channels..][..channels];
-                dx[to * channels..][..channels].iter_mut().zip(from).for_each(|(d, from)| *d += from);
-            });
-        }
+    let (one, window) = shape(size, channels);
+    pool.split_chunks(dx, one.pixels() * channels, |image, dx| {
+        let values = one.pixels() * window.depth();
+        columns::fold(&dy[image * values..][..values], &one, &window, dx);
     });
 }
 

@@ -13,7 +13,8 @@ use super::super::merged::Start;
 use super::super::train::{self, Options, SEED};
 use super::slots::{Lora, Whole};
 use crate::quantize::Plan;
-use crate::quantize::training::next_token::{self, Schedule, mean};
+use crate::quantize::training::mean;
+use crate::quantize::training::next_token::{self, Schedule};
 use crate::{Error, Result};
 
 /// Rate of an adapter alone.
