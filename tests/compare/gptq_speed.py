@@ -58,4 +58,5 @@ def main():
     print(f"{rows} x {columns}: {seconds:.2f} s, {seconds / rows / columns * 1e9:.0f} s a billion weights, error {loss:.2e}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -45,7 +45,7 @@ pub(crate) fn stages<'n>(matrices: impl IntoIterator<Item = &'n String>, layer: 
     stages
 }
 
-/// What the matrices of a stage, or the head, are given where the walk stands; with the products of all pairs of columns if
+/// What the matrices of a stage, or the head, are given where the walk stands, from where the stage before ended; with the products of all pairs of columns if
 /// those are wanted. `check` may stop the work.
 pub(crate) fn look(
     walk: &mut Walk,
@@ -60,7 +60,7 @@ pub(crate) fn look(
     let last = names.first().filter(|name| !name.contains(".experts.") && !name.contains(".shared."));
     let collector = Arc::new(Mutex::new(Collector::of(linears, last.map(linear), pairs)));
     if names.iter().any(|name| name.starts_with("layers.")) {
-        walk.look(weights, collector.clone(), |_| check())?;
+        walk.look_on(weights, collector.clone(), |_| check())?;
     } else {
         walk.look_at_head(collector.clone())?;
     }

@@ -63,6 +63,21 @@ impl Attention {
         rotation: Option<&Rotation>,
         scratch: &mut Scratch,
     ) -> Vec<f32> {
+        let mixed = self.mixed(x, index, batch, rotation, scratch);
+        let out = self.project(&mixed, scratch);
+        scratch.give(mixed);
+        out
+    }
+
+    /// [`Attention::forward`] as far as the weighted sums of values, before their projection.
+    pub(crate) fn mixed(
+        &self,
+        x: &[f32],
+        index: usize,
+        batch: &mut [Part<'_>],
+        rotation: Option<&Rotation>,
+        scratch: &mut Scratch,
+    ) -> Vec<f32> {
         let (heads, kv_heads, head_dim) = (self.spec.heads, self.spec.kv_heads, self.spec.head_dim);
         let projections = [&self.query, &self.key, &self.value];
         let [mut queries, mut keys, values] = forward_all(projections, x, Operator::QueryKeyValue, scratch);
@@ -90,9 +105,13 @@ impl Attention {
             self.mix(&queries, index, batch, &mut mixed);
         }
         scratch.meter.stop(start, Operator::Attention, || self.volume(index, batch));
-        let out = self.output.forward(&mixed, Operator::Output, scratch);
-        [queries, keys, values, mixed].into_iter().for_each(|buffer| scratch.give(buffer));
-        out
+        [queries, keys, values].into_iter().for_each(|buffer| scratch.give(buffer));
+        mixed
+    }
+
+    /// What follows [`Attention::mixed`].
+    pub(crate) fn project(&self, mixed: &[f32], scratch: &mut Scratch) -> Vec<f32> {
+        self.output.forward(mixed, Operator::Output, scratch)
     }
 
     /// The weighted sums of values for every query.

@@ -12,7 +12,7 @@ use ounce_model::spec::{
 use crate::arithmetic::Mode;
 use crate::error::Result;
 use crate::linear::{Linear, forward_all};
-use crate::norm::{Norms, for_pairs, for_vectors};
+use crate::norm::{Norms, for_pairs, for_vectors, normed};
 use crate::profile::Operator;
 use crate::scratch::Scratch;
 
@@ -60,6 +60,47 @@ impl FeedForward {
             Kind::Experts(experts) => experts.forward(x, hidden, scratch),
         }
     }
+
+    /// Norms and multiplies `stream` as [`FeedForward::forward`] does, from where `inner` stands: what the last projection is
+    /// given, if an earlier call got so far. Gives nothing if a tap had enough before the end.
+    pub(crate) fn go_on(
+        &self,
+        stream: &[f32],
+        hidden: usize,
+        inner: &mut Option<Vec<f32>>,
+        scratch: &mut Scratch,
+    ) -> Option<Vec<f32>> {
+        let out = match &self.kind {
+            Kind::Dense(mlp) => {
+                let given = match inner.take() {
+                    Some(given) => given,
+                    None => {
+                        let input = normed(&self.norms.before, stream, scratch);
+                        let given = mlp.inner(&input, scratch);
+                        scratch.give(input);
+                        given
+                    }
+                };
+                if scratch.enough {
+                    scratch.give(given);
+                    return None;
+                }
+                let out = mlp.down.forward(&given, Operator::Down, scratch);
+                match scratch.enough {
+                    true => *inner = Some(given),
+                    false => scratch.give(given),
+                }
+                out
+            }
+            Kind::Experts(experts) => {
+                let input = normed(&self.norms.before, stream, scratch);
+                let out = experts.forward(&input, hidden, scratch);
+                scratch.give(input);
+                out
+            }
+        };
+        (!scratch.enough).then_some(out)
+    }
 }
 
 #[derive(Debug)]
@@ -87,7 +128,15 @@ impl Mlp {
     }
 
     fn forward(&self, x: &[f32], scratch: &mut Scratch) -> Vec<f32> {
-        let inner = match &self.gate {
+        let inner = self.inner(x, scratch);
+        let out = self.down.forward(&inner, Operator::Down, scratch);
+        scratch.give(inner);
+        out
+    }
+
+    /// What the last projection is given.
+    fn inner(&self, x: &[f32], scratch: &mut Scratch) -> Vec<f32> {
+        match &self.gate {
             Some(gate) => {
                 let [mut gates, up] = forward_all([gate, &self.up], x, Operator::GateUp, scratch);
                 let start = scratch.meter.start();
@@ -107,10 +156,7 @@ impl Mlp {
                 scratch.meter.stop(start, Operator::Activation, || (0, inner.len()));
                 inner
             }
-        };
-        let out = self.down.forward(&inner, Operator::Down, scratch);
-        scratch.give(inner);
-        out
+        }
     }
 }
 

@@ -15,6 +15,17 @@ use crate::profile::Operator;
 use crate::rotation::Rotation;
 use crate::scratch::Scratch;
 
+/// How far a batch has come into a layer: at most one of the places that linear layers start from, and what they need there.
+#[derive(Debug, Default)]
+pub(crate) struct Way {
+    /// Attention's weighted sums, before their projection.
+    mixed: Option<Vec<f32>>,
+    /// The residual stream between attention and feed-forward part.
+    stream: Option<Vec<f32>>,
+    /// What the feed-forward part's last projection is given.
+    inner: Option<Vec<f32>>,
+}
+
 /// One layer with its weights.
 #[derive(Debug)]
 pub(crate) struct Layer {
@@ -82,6 +93,64 @@ impl Layer {
             scratch.give(branch);
             scratch.give(input);
         }
+    }
+
+    /// Goes through the layer from where `way` stands, with `x` what the layer is given, until a tap has enough: then `way` is
+    /// the last place before the linear layers that it wanted to see. Otherwise gives the residual stream behind the layer.
+    pub(crate) fn go_on(
+        &self,
+        x: &[f32],
+        hidden: usize,
+        index: usize,
+        batch: &mut [Part<'_>],
+        rotation: Option<&Rotation>,
+        way: &mut Way,
+        scratch: &mut Scratch,
+    ) -> Option<Vec<f32>> {
+        if self.residual != Residual::Sequential {
+            let mut stream = scratch.copy(x);
+            self.forward(&mut stream, hidden, index, batch, rotation, scratch);
+            return (!scratch.enough).then_some(stream);
+        }
+        let mut stream = match (way.stream.take(), &self.attention) {
+            (Some(stream), _) => stream,
+            (None, None) => scratch.copy(x),
+            (None, Some(attention)) => {
+                let mixed = match way.mixed.take() {
+                    Some(mixed) => mixed,
+                    None => {
+                        let input = measured_norm(&attention.norms.before, x, scratch);
+                        let mixed = attention.mixed(&input, index, batch, rotation, scratch);
+                        scratch.give(input);
+                        mixed
+                    }
+                };
+                if scratch.enough {
+                    scratch.give(mixed);
+                    return None;
+                }
+                let mut branch = attention.project(&mixed, scratch);
+                if scratch.enough {
+                    way.mixed = Some(mixed);
+                    return None;
+                }
+                scratch.give(mixed);
+                let mut stream = scratch.copy(x);
+                self.join(&attention.norms, &mut stream, &mut branch, scratch);
+                scratch.give(branch);
+                stream
+            }
+        };
+        let Some(feed_forward) = &self.feed_forward else { return Some(stream) };
+        let Some(mut branch) = feed_forward.go_on(&stream, hidden, &mut way.inner, scratch) else {
+            way.stream = Some(stream);
+            return None;
+        };
+        // Who watches experts sees all of them and never has enough.
+        way.stream = scratch.tap.is_some().then(|| scratch.copy(&stream));
+        self.join(&feed_forward.norms, &mut stream, &mut branch, scratch);
+        scratch.give(branch);
+        Some(stream)
     }
 
     /// Adds a branch to the residual stream, with the norms behind it.

@@ -2,7 +2,8 @@
 //! the changed layer gives.
 //!
 //! Only one layer's weights are in use at a time, so that a model larger than memory can be walked through. The hidden
-//! states of all tokens are held: `tokens · hidden size · 4` bytes.
+//! states of all tokens are held: `tokens · hidden size · 4` bytes; where a layer is gone through in steps
+//! ([`Walk::look_on`]), also what its next linear layers are given, and the hidden states there.
 
 use ounce_model::{Model, Weights};
 
@@ -10,7 +11,7 @@ use crate::arithmetic::Mode;
 use crate::batch::{Part, Span};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::layer::Layer;
+use crate::layer::{Layer, Way};
 use crate::scratch::Scratch;
 use crate::tap::SharedTap;
 
@@ -26,7 +27,20 @@ pub struct Walk {
     x: Vec<f32>,
     mode: Mode,
     layer: usize,
+    /// How far the steps' tokens have come into the next layer; empty if they stand before it.
+    ways: Vec<Way>,
     scratch: Scratch,
+}
+
+/// What becomes of the way into a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// All stays where it was.
+    Before,
+    /// Where the tap had enough.
+    Within,
+    /// Behind the layer.
+    Behind,
 }
 
 impl Walk {
@@ -43,7 +57,7 @@ impl Walk {
             x.extend_from_slice(&embedded);
             scratch.give(embedded);
         }
-        Ok(Walk { shell, sequences, x, mode, layer: 0, scratch })
+        Ok(Walk { shell, sequences, x, mode, layer: 0, ways: Vec::new(), scratch })
     }
 
     /// The next layer's number; as many as the model has layers when all are behind.
@@ -75,12 +89,30 @@ impl Walk {
         tap: SharedTap,
         progress: impl FnMut(usize) -> Result<()>,
     ) -> Result<()> {
-        let before = self.x.clone();
-        self.scratch.tap = Some(tap);
-        let done = self.run(weights, progress);
-        self.scratch.tap = None;
-        self.x = before;
-        done
+        self.watched(weights, tap, End::Before, progress)
+    }
+
+    /// As [`Walk::look`], from the place within the layer where the call before ended, for a tap that wants to see linear
+    /// layers behind it. [`Walk::advance`] goes on from there too: weights that were used on the way must stay as they are,
+    /// or [`Walk::forget`] be called.
+    ///
+    /// # Errors
+    /// As [`Walk::look`].
+    ///
+    /// # Panics
+    /// If no layer is left.
+    pub fn look_on(
+        &mut self,
+        weights: &Weights,
+        tap: SharedTap,
+        progress: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        self.watched(weights, tap, End::Within, progress)
+    }
+
+    /// Forgets how far [`Walk::look_on`] came into the next layer.
+    pub fn forget(&mut self) {
+        self.ways.clear();
     }
 
     /// Goes through the next layer with these weights.
@@ -91,7 +123,7 @@ impl Walk {
     /// # Panics
     /// If no layer is left.
     pub fn advance(&mut self, weights: &Weights, progress: impl FnMut(usize) -> Result<()>) -> Result<()> {
-        self.run(weights, progress)?;
+        self.run(weights, End::Behind, progress)?;
         self.layer += 1;
         Ok(())
     }
@@ -109,10 +141,10 @@ impl Walk {
         tap: SharedTap,
         progress: impl FnMut(usize) -> Result<()>,
     ) -> Result<()> {
-        self.scratch.tap = Some(tap);
-        let done = self.advance(weights, progress);
-        self.scratch.tap = None;
-        done
+        self.forget();
+        self.watched(weights, tap, End::Behind, progress)?;
+        self.layer += 1;
+        Ok(())
     }
 
     /// Shows `tap` what the head is given; all layers must be behind.
@@ -140,8 +172,29 @@ impl Walk {
         done
     }
 
-    fn run(&mut self, weights: &Weights, mut progress: impl FnMut(usize) -> Result<()>) -> Result<()> {
-        let Walk { shell, sequences, x, mode, layer: index, scratch } = self;
+    fn watched(
+        &mut self,
+        weights: &Weights,
+        tap: SharedTap,
+        end: End,
+        progress: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        self.scratch.tap = Some(tap);
+        let done = self.run(weights, end, progress);
+        self.scratch.tap = None;
+        done
+    }
+
+    fn run(
+        &mut self,
+        weights: &Weights,
+        end: End,
+        mut progress: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let Walk { shell, sequences, x, mode, layer: index, ways, scratch } = self;
+        // After an error the ways of some steps are behind those of others: the layer is gone through from its beginning.
+        let mut earlier = std::mem::take(ways).into_iter();
+        let mut later = Vec::new();
         let spec = shell.spec();
         let owner = spec.layers[*index].shares.unwrap_or(*index);
         let layer = Layer::load(weights, owner, &spec.layers[owner], *mode)?;
@@ -163,12 +216,30 @@ impl Walk {
             let mut rotations = std::mem::take(&mut scratch.rotations);
             let rotation = shell.rotations(&spans, *index, &mut rotations);
             scratch.enough = false;
-            layer.forward(own, hidden, *index, &mut parts, rotation, scratch);
+            match end {
+                End::Before => {
+                    let mut x = scratch.copy(own);
+                    layer.forward(&mut x, hidden, *index, &mut parts, rotation, scratch);
+                    scratch.give(x);
+                }
+                End::Within | End::Behind => {
+                    let mut way = earlier.next().unwrap_or_default();
+                    let behind = layer.go_on(own, hidden, *index, &mut parts, rotation, &mut way, scratch);
+                    if let (End::Behind, Some(x)) = (end, &behind) {
+                        own.copy_from_slice(x);
+                    }
+                    behind.into_iter().for_each(|x| scratch.give(x));
+                    later.push(way);
+                }
+            }
             scratch.enough = false;
             scratch.rotations = rotations;
             (rest, first) = (more, last);
             done += tokens;
             progress(done)?;
+        }
+        if end == End::Within {
+            *ways = later;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! of a block follows from a quadratic in one number. The slope is kept up to date; no step can raise the loss.
 
 use half::f16;
+use ounce_kernels::matmul::add_scaled;
 use ounce_kernels::quant::grid::{Grid, Scales};
 use rayon::prelude::*;
 
@@ -68,7 +69,7 @@ impl Row<'_> {
     /// A stored value changed by `change`: the slope follows.
     fn answer(&mut self, column: usize, change: f32) {
         let h = &self.h[column * self.n..][..self.n];
-        self.slope.iter_mut().zip(h).for_each(|(slope, h)| *slope -= change * h);
+        add_scaled(-change, h, self.slope);
     }
 
     /// Fits the factor of a block, and then the factor of its minimums, to its codes.

@@ -186,6 +186,8 @@ impl<'m> Quantizer<'m> {
                 originals.advance(&weights, |_| self.check())?;
                 let (input, target) = (walk.hidden(), originals.hidden());
                 self.train(index, &Streams { input, target, lengths: &lengths })?;
+                // Matrices that the way into the layer was gone with have changed.
+                walk.forget();
             }
             let weights = self.weights.clone();
             walk.advance(&weights, |_| self.check())?;

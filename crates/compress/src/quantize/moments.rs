@@ -7,6 +7,15 @@ use ounce_kernels::gemm::{Compute, Operand, Workspace, gemm};
 use ounce_kernels::pool::Pool;
 use rayon::prelude::*;
 
+/// Columns whose sums a thread takes at a time.
+const COLUMNS: usize = 64;
+
+/// Rows of the products that are computed at once.
+const STRIP: usize = 384;
+
+/// Rows and columns of a square that is mirrored at once.
+const TILE: usize = 32;
+
 /// Second moments of a linear layer's input of some width.
 #[derive(Debug, Clone)]
 pub struct Moments {
@@ -36,16 +45,33 @@ impl Moments {
     fn add(&mut self, x: &[f32], workspace: &mut Workspace) {
         let (n, count) = (self.width, x.len() / self.width);
         self.tokens += count;
-        for x in x.chunks_exact(n) {
-            self.squares.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
-            self.magnitudes.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(x.abs()));
-            self.peaks.iter_mut().zip(x).for_each(|(peak, x)| *peak = peak.max(x.abs()));
+        // Threads share the columns, so that sums don't depend on their number.
+        let columns = (self.squares.par_chunks_mut(COLUMNS))
+            .zip(self.magnitudes.par_chunks_mut(COLUMNS))
+            .zip(self.peaks.par_chunks_mut(COLUMNS));
+        columns.enumerate().for_each(|(index, ((squares, magnitudes), peaks))| {
+            for x in x.chunks_exact(n) {
+                let x = &x[index * COLUMNS..][..squares.len()];
+                for (((square, magnitude), peak), x) in
+                    squares.iter_mut().zip(&mut *magnitudes).zip(&mut *peaks).zip(x)
+                {
+                    *square += f64::from(*x) * f64::from(*x);
+                    *magnitude += f64::from(x.abs());
+                    *peak = peak.max(x.abs());
+                }
+            }
+        });
+        if self.products.is_empty() {
+            return;
         }
-        if !self.products.is_empty() {
-            let (left, right) = (Operand::columns(x, n), Operand::rows(x, n));
-            let size = (n, n, count);
-            gemm(Pool::global(), Compute::F32, size, left, right, true, &mut self.products, n, workspace);
+        // The lower triangle, a strip of rows at a time, and its mirror image.
+        for first in (0..n).step_by(STRIP) {
+            let rows = STRIP.min(n - first);
+            let (left, right) = (Operand::columns(&x[first..], n), Operand::rows(x, n));
+            let (size, out) = ((rows, first + rows, count), &mut self.products[first * n..]);
+            gemm(Pool::global(), Compute::F32, size, left, right, true, out, n, workspace);
         }
+        mirror(&mut self.products, n);
     }
 
     /// Mean square of each column: what an error in it costs.
@@ -67,6 +93,18 @@ impl Moments {
         let n = self.width;
         assert!(self.products.len() == n * n && a.len().is_multiple_of(n), "pairs, and whole rows");
         trace(a, &self.products, n) / self.tokens.max(1) as f64
+    }
+}
+
+/// Copies the lower triangle of a matrix, `[n, n]`, to its upper one, square by square so that lines of the cache are whole.
+fn mirror(matrix: &mut [f32], n: usize) {
+    for (row, column) in (0..n).step_by(TILE).flat_map(|row| (0..=row).step_by(TILE).map(move |it| (row, it)))
+    {
+        for to in column..n.min(column + TILE) {
+            for from in row.max(to + 1)..n.min(row + TILE) {
+                matrix[to * n + from] = matrix[from * n + to];
+            }
+        }
     }
 }
 

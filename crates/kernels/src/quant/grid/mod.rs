@@ -6,6 +6,7 @@
 //! and writes scales and codes into a block ([`Grid::put`]). GPTQ's error feedback, coordinate descent and training
 //! all stand on it, for ggml's formats as for ounce's own groups. [`encode_weighted`] rounds to the nearest level.
 
+mod levels;
 mod search;
 mod table;
 
@@ -45,7 +46,7 @@ impl Levels {
     pub fn nearest(&self, x: f32) -> (u8, f32) {
         match *self {
             Levels::Range { low, high } => {
-                let level = x.round_ties_even().clamp(f32::from(low), f32::from(high));
+                let level = levels::nearest_whole(x, f32::from(low), f32::from(high));
                 // A NaN becomes the lowest code; encoders look for NaN themselves.
                 ((level - f32::from(low)) as u8, level)
             }
@@ -96,14 +97,6 @@ impl Levels {
         match *self {
             Levels::Range { low, high } => (f32::from(low), f32::from(high)),
             Levels::Table { levels, .. } => (f32::from(levels[0]), f32::from(levels[15])),
-        }
-    }
-
-    /// How many there are.
-    fn count(&self) -> usize {
-        match *self {
-            Levels::Range { low, high } => (high - low) as usize + 1,
-            Levels::Table { .. } => 16,
         }
     }
 }

@@ -4,19 +4,37 @@
 //! levels" (weighted least squares), which can only improve. For a block of parts: candidates of the common factor, for
 //! each of them the whole numbers next to each part's own best step, judged by the error that they really leave; at
 //! last the common factors that fit all chosen levels best.
+//!
+//! All of it is compiled for each instruction set, without fused operations: they give the same scales.
 
 use half::f16;
 
+use super::levels::{Nearest, Whole, sums};
 use super::{Grid, Kind, Levels, PARTS, Scales};
 use crate::quant::fit::NEGLIGIBLE;
 use crate::quant::mxfp4;
+use crate::vector::dispatch;
 
 /// Ranges that are tried for a part, and rounds for each.
 const TRIES: usize = 12;
 const ROUNDS: usize = 3;
 
 pub(super) fn fit(grid: &Grid, values: &[f32], weights: &[f32]) -> Scales {
-    let levels = grid.levels;
+    dispatch!(fit_on(grid: &Grid, values: &[f32], weights: &[f32]) -> Scales)
+}
+
+#[inline(always)]
+fn fit_on<const FUSED: bool>(grid: &Grid, values: &[f32], weights: &[f32]) -> Scales {
+    match grid.levels {
+        Levels::Range { low, high } => {
+            fit_to(grid, Whole { low: f32::from(low), high: f32::from(high) }, values, weights)
+        }
+        Levels::Table { levels, .. } => fit_to(grid, super::levels::Entries::new(levels), values, weights),
+    }
+}
+
+#[inline(always)]
+fn fit_to<L: Nearest>(grid: &Grid, levels: L, values: &[f32], weights: &[f32]) -> Scales {
     match grid.kind {
         Kind::One => one(rounded(best_step(levels, values, weights))),
         Kind::PowerOfTwo => power_of_two(levels, values, weights),
@@ -26,13 +44,14 @@ pub(super) fn fit(grid: &Grid, values: &[f32], weights: &[f32]) -> Scales {
             Scales { second: -rounded(offset), minimums: [1; PARTS], ..one(step) }
         }
         Kind::Zero => with_zero(levels, values, weights),
-        Kind::Super { low, high } => parts(grid, values, weights, low, high),
-        Kind::SuperMinimum { top } => parts_with_minimum(grid, values, weights, top),
+        Kind::Super { low, high } => parts(grid, levels, values, weights, low, high),
+        Kind::SuperMinimum { top } => parts_with_minimum(grid, levels, values, weights, top),
     }
 }
 
 /// A step and the code that stands for zero: the two next to where the free offset would have it.
-fn with_zero(levels: Levels, values: &[f32], weights: &[f32]) -> Scales {
+#[inline(always)]
+fn with_zero<L: Nearest>(levels: L, values: &[f32], weights: &[f32]) -> Scales {
     let (step, offset) = best_affine(levels, values, weights, false);
     let top = levels.ends().1;
     if step == 0.0 {
@@ -43,7 +62,7 @@ fn with_zero(levels: Levels, values: &[f32], weights: &[f32]) -> Scales {
     let place = (-offset / step).clamp(0.0, top);
     let (mut best, mut best_error) = (Scales::ZERO, f32::INFINITY);
     for zero in [place.floor(), place.ceil()] {
-        let around = Levels::Range { low: -zero as i16, high: (top - zero) as i16 };
+        let around = Whole { low: -zero, high: top - zero };
         let mut step = step;
         for _ in 0..=ROUNDS {
             let stored = rounded(step);
@@ -61,14 +80,13 @@ fn with_zero(levels: Levels, values: &[f32], weights: &[f32]) -> Scales {
 
 /// The step that fits the levels nearest for the present one best, and by how much less than the values' own weighted
 /// square they then miss.
-fn refit(levels: Levels, values: &[f32], weights: &[f32], step: f32) -> Option<(f32, f32)> {
-    let (mut xl, mut ll) = (0.0f32, 0.0f32);
+#[inline(always)]
+fn refit<L: Nearest>(levels: L, values: &[f32], weights: &[f32], step: f32) -> Option<(f32, f32)> {
     let inverse = 1.0 / step;
-    for (&x, &w) in values.iter().zip(weights) {
-        let (_, level) = levels.nearest(x * inverse);
-        xl += w * x * level;
-        ll += w * level * level;
-    }
+    let [xl, ll] = sums(values, weights, |x, w| {
+        let level = levels.nearest(x * inverse);
+        [w * x * level, w * level * level]
+    });
     (ll > 0.0 && xl != 0.0).then(|| (xl / ll, xl * xl / ll))
 }
 
@@ -83,21 +101,19 @@ fn rounded(x: f32) -> f32 {
 }
 
 /// Sum of `w (x − step · level − offset)²` with nearest levels.
-#[inline]
-fn error(levels: Levels, values: &[f32], weights: &[f32], step: f32, offset: f32) -> f32 {
+#[inline(always)]
+fn error<L: Nearest>(levels: L, values: &[f32], weights: &[f32], step: f32, offset: f32) -> f32 {
     let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
-    let mut sum = 0.0;
-    for (&x, &w) in values.iter().zip(weights) {
-        let (_, level) = levels.nearest((x - offset) * inverse);
-        let difference = x - (step * level + offset);
-        sum += w * difference * difference;
-    }
+    let [sum] = sums(values, weights, |x, w| {
+        let difference = x - (step * levels.nearest((x - offset) * inverse) + offset);
+        [w * difference * difference]
+    });
     sum
 }
 
 /// By which part of the full range the narrowest candidate reaches: the fewer levels, the more it pays to clip.
-fn narrowest(levels: Levels) -> f32 {
-    match levels.count() {
+fn narrowest(count: usize) -> f32 {
+    match count {
         0..=4 => 0.25,
         5..=8 => 0.45,
         9..=16 => 0.6,
@@ -108,14 +124,15 @@ fn narrowest(levels: Levels) -> f32 {
 }
 
 /// From the narrowest range to a little more than the whole.
-fn ranges(levels: Levels) -> impl Iterator<Item = f32> + Clone {
-    let least = narrowest(levels);
+fn ranges<L: Nearest>(levels: L) -> impl Iterator<Item = f32> + Clone {
+    let least = narrowest(levels.count());
     let most = 1.0 + (1.0 - least) * 0.25;
     (0..TRIES).map(move |index| least + (most - least) * index as f32 / (TRIES - 1) as f32)
 }
 
 /// The step for levels on both sides of zero.
-fn best_step(levels: Levels, values: &[f32], weights: &[f32]) -> f32 {
+#[inline(always)]
+fn best_step<L: Nearest>(levels: L, values: &[f32], weights: &[f32]) -> f32 {
     let peak = values.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
     if !(peak > NEGLIGIBLE) {
         return 0.0;
@@ -143,7 +160,8 @@ fn best_step(levels: Levels, values: &[f32], weights: &[f32]) -> f32 {
 }
 
 /// Step and offset for levels from zero on; the offset is not above zero unless `free`.
-fn best_affine(levels: Levels, values: &[f32], weights: &[f32], free: bool) -> (f32, f32) {
+#[inline(always)]
+fn best_affine<L: Nearest>(levels: L, values: &[f32], weights: &[f32], free: bool) -> (f32, f32) {
     let (mut min, mut max) = (f32::MAX, f32::MIN);
     for &x in values {
         (min, max) = (min.min(x), max.max(x));
@@ -156,28 +174,41 @@ fn best_affine(levels: Levels, values: &[f32], weights: &[f32], free: bool) -> (
         return (0.0, min);
     }
     let top = levels.ends().1;
-    let least = narrowest(levels);
+    let least = narrowest(levels.count());
     let cuts = [0.0, 0.15, 0.35, 0.6, 1.0].map(|cut| cut * (1.0 - least));
+    let [sum_w, sum_x] = sums(values, weights, |x, w| [w, w * x]);
     let mut best = ((max - min) / top, min);
-    let mut best_error = error(levels, values, weights, best.0, best.1);
+    let mut best_error = f32::INFINITY;
     for low_cut in cuts {
         for high_cut in cuts {
             // Half of each cut, so that both together leave the narrowest range.
             let low = min + (max - min) * low_cut / 2.0;
             let high = max - (max - min) * high_cut / 2.0;
             let (mut step, mut offset) = ((high - low) / top, low);
-            for _ in 0..ROUNDS {
-                let Some((new_step, new_offset)) = regress(levels, values, weights, step, offset, free)
-                else {
-                    break;
-                };
-                if (new_step, new_offset) == (step, offset) {
+            for round in 0..=ROUNDS {
+                let inverse = 1.0 / step;
+                // One pass tells what these leave and which fit their levels better.
+                let [left, sl, sll, sxl] = sums(values, weights, |x, w| {
+                    let level = levels.nearest((x - offset) * inverse);
+                    let difference = x - (step * level + offset);
+                    let wl = w * level;
+                    [w * difference * difference, wl, wl * level, wl * x]
+                });
+                if left < best_error {
+                    (best, best_error) = ((step, offset), left);
+                }
+                let determinant = sum_w * sll - sl * sl;
+                if round == ROUNDS || !(determinant > 0.0) {
                     break;
                 }
-                (step, offset) = (new_step, new_offset);
-                let this = error(levels, values, weights, step, offset);
-                if this < best_error {
-                    (best, best_error) = ((step, offset), this);
+                let before = (step, offset);
+                step = (sum_w * sxl - sum_x * sl) / determinant;
+                offset = (sll * sum_x - sl * sxl) / determinant;
+                if !free && offset > 0.0 {
+                    (step, offset) = (sxl / sll, 0.0);
+                }
+                if !(step > 0.0) || (step, offset) == before {
+                    break;
                 }
             }
         }
@@ -185,37 +216,8 @@ fn best_affine(levels: Levels, values: &[f32], weights: &[f32], free: bool) -> (
     best
 }
 
-/// Step and offset that fit the levels nearest for the present ones best.
-fn regress(
-    levels: Levels,
-    values: &[f32],
-    weights: &[f32],
-    step: f32,
-    offset: f32,
-    free: bool,
-) -> Option<(f32, f32)> {
-    let inverse = 1.0 / step;
-    let (mut sw, mut sx, mut sl, mut sll, mut sxl) = (0.0f32, 0.0f32, 0.0f32, 0.0f32, 0.0f32);
-    for (&x, &w) in values.iter().zip(weights) {
-        let (_, level) = levels.nearest((x - offset) * inverse);
-        sw += w;
-        sx += w * x;
-        sl += w * level;
-        sll += w * level * level;
-        sxl += w * x * level;
-    }
-    let determinant = sw * sll - sl * sl;
-    if !(determinant > 0.0) {
-        return None;
-    }
-    let (mut step, mut offset) = ((sw * sxl - sx * sl) / determinant, (sll * sx - sl * sxl) / determinant);
-    if !free && offset > 0.0 {
-        (step, offset) = (sxl / sll, 0.0);
-    }
-    (step > 0.0).then_some((step, offset))
-}
-
-fn power_of_two(levels: Levels, values: &[f32], weights: &[f32]) -> Scales {
+#[inline(always)]
+fn power_of_two<L: Nearest>(levels: L, values: &[f32], weights: &[f32]) -> Scales {
     let peak = values.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
     if !(peak > 0.0) {
         // The smallest exponent of the table's encoding that is no subnormal.
@@ -229,8 +231,9 @@ fn power_of_two(levels: Levels, values: &[f32], weights: &[f32]) -> Scales {
     one(best.unwrap_or(1.0))
 }
 
-fn parts(grid: &Grid, values: &[f32], weights: &[f32], low: i8, high: i8) -> Scales {
-    let (levels, len) = (grid.levels, grid.part);
+#[inline(always)]
+fn parts(grid: &Grid, levels: impl Nearest, values: &[f32], weights: &[f32], low: i8, high: i8) -> Scales {
+    let len = grid.part;
     let each = || values.chunks_exact(len).zip(weights.chunks_exact(len)).enumerate();
     let mut steps = [0.0f32; PARTS];
     for (part, (values, weights)) in each() {
@@ -266,11 +269,12 @@ fn parts(grid: &Grid, values: &[f32], weights: &[f32], low: i8, high: i8) -> Sca
             }
         }
     }
-    polish(grid, values, weights, best, best_error)
+    polish(grid, levels, values, weights, best, best_error)
 }
 
-fn parts_with_minimum(grid: &Grid, values: &[f32], weights: &[f32], top: u8) -> Scales {
-    let (levels, len) = (grid.levels, grid.part);
+#[inline(always)]
+fn parts_with_minimum(grid: &Grid, levels: impl Nearest, values: &[f32], weights: &[f32], top: u8) -> Scales {
+    let len = grid.part;
     let each = || values.chunks_exact(len).zip(weights.chunks_exact(len)).enumerate();
     let (mut steps, mut offsets) = ([0.0f32; PARTS], [0.0f32; PARTS]);
     for (part, (values, weights)) in each() {
@@ -317,36 +321,44 @@ fn parts_with_minimum(grid: &Grid, values: &[f32], weights: &[f32], top: u8) -> 
             }
         }
     }
-    polish(grid, values, weights, best, best_error)
+    polish(grid, levels, values, weights, best, best_error)
 }
 
 /// The offset, not above zero, that goes with a step.
-fn best_offset(levels: Levels, values: &[f32], weights: &[f32], step: f32, offset: f32) -> f32 {
+#[inline(always)]
+fn best_offset<L: Nearest>(levels: L, values: &[f32], weights: &[f32], step: f32, offset: f32) -> f32 {
     let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
-    let (mut sum_w, mut sum) = (0.0f32, 0.0f32);
-    for (&x, &w) in values.iter().zip(weights) {
-        let (_, level) = levels.nearest((x - offset) * inverse);
-        sum_w += w;
-        sum += w * (x - step * level);
-    }
+    let [sum_w, sum] =
+        sums(values, weights, |x, w| [w, w * (x - step * levels.nearest((x - offset) * inverse))]);
     if sum_w > 0.0 { (sum / sum_w).min(0.0) } else { offset }
 }
 
 /// The factors that fit all chosen levels best, if they leave less once they are rounded.
-fn polish(grid: &Grid, values: &[f32], weights: &[f32], scales: Scales, before: f32) -> Scales {
+#[inline(always)]
+fn polish(
+    grid: &Grid,
+    levels: impl Nearest,
+    values: &[f32],
+    weights: &[f32],
+    scales: Scales,
+    before: f32,
+) -> Scales {
     // x ≈ factor · a − second · b with a = scale · level, b = minimum.
     let (mut aa, mut ab, mut bb, mut xa, mut xb) = (0.0f32, 0.0f32, 0.0f32, 0.0f32, 0.0f32);
-    for (index, (&x, &w)) in values.iter().zip(weights).enumerate() {
-        let part = index / grid.part;
+    let each = values.chunks_exact(grid.part).zip(weights.chunks_exact(grid.part)).enumerate();
+    for (part, (values, weights)) in each {
         let (step, offset) = (scales.step(part), scales.offset(part));
         let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
-        let (_, level) = grid.levels.nearest((x - offset) * inverse);
-        let (a, b) = (f32::from(scales.scales[part]) * level, -f32::from(scales.minimums[part]));
-        aa += w * a * a;
-        ab += w * a * b;
+        let (scale, b) = (f32::from(scales.scales[part]), -f32::from(scales.minimums[part]));
+        let [w, wx, wa, waa, wxa] = sums(values, weights, |x, w| {
+            let a = scale * levels.nearest((x - offset) * inverse);
+            [w, w * x, w * a, w * a * a, w * x * a]
+        });
+        aa += waa;
+        ab += wa * b;
         bb += w * b * b;
-        xa += w * x * a;
-        xb += w * x * b;
+        xa += wxa;
+        xb += wx * b;
     }
     let determinant = aa * bb - ab * ab;
     let (factor, second) = if bb == 0.0 && aa > 0.0 {
@@ -357,12 +369,13 @@ fn polish(grid: &Grid, values: &[f32], weights: &[f32], scales: Scales, before: 
         return scales;
     };
     let polished = Scales { factor: rounded(factor), second: rounded(second.max(0.0)), ..scales };
-    let error = each_error(grid, values, weights, &polished);
+    let error = each_error(grid, levels, values, weights, &polished);
     if error < before { polished } else { scales }
 }
 
 /// The error of a whole block.
-pub(super) fn each_error(grid: &Grid, values: &[f32], weights: &[f32], scales: &Scales) -> f32 {
+#[inline(always)]
+fn each_error(grid: &Grid, levels: impl Nearest, values: &[f32], weights: &[f32], scales: &Scales) -> f32 {
     let parts = values.chunks_exact(grid.part).zip(weights.chunks_exact(grid.part)).enumerate();
-    parts.map(|(p, (x, w))| error(grid.levels, x, w, scales.step(p), scales.offset(p))).sum()
+    parts.map(|(p, (x, w))| error(levels, x, w, scales.step(p), scales.offset(p))).sum()
 }
