@@ -1,6 +1,6 @@
 //! What a training step will need, from the architecture alone.
 
-use ounce_model::spec::{Attention, FeedForward, FeedForwardKind, Mlp, Spec};
+use crate::spec::{Attention, FeedForward, FeedForwardKind, Mlp, Spec};
 
 /// Values that the attention half keeps for a token, besides the stream.
 fn attention_values(attention: &Attention, hidden: usize) -> usize {
