@@ -1,5 +1,6 @@
 //! What a training step will need, from the architecture alone.
 
+use super::{Formats, sizes};
 use crate::spec::{Attention, FeedForward, FeedForwardKind, Mlp, Spec};
 
 /// Values that the attention half keeps for a token, besides the stream.
@@ -79,4 +80,118 @@ pub fn step_operations(spec: &Spec, tokens: usize, length: usize, checkpointing:
     let projection = if spec.embedding.projected_from.is_some() { 2.0 * width * hidden } else { 0.0 };
     let passes = if checkpointing { 4.0 } else { 3.0 };
     tokens as f64 * (passes * forward + 3.0 * (head + projection))
+}
+
+/// What an optimizer keeps of earlier gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptimizerState {
+    /// Nothing: plain gradient descent.
+    Nothing,
+    /// One f32 a value: momentum, Lion.
+    Momentum,
+    /// Two f32 a value: AdamW.
+    AdamW,
+    /// Two bytes a value and two f32 for each 256: AdamW in 8 bits.
+    AdamW8bit,
+    /// One f32 a value of the layers' matrices, two of all others: Muon.
+    Muon,
+}
+
+impl OptimizerState {
+    /// Bytes that it keeps of a weight.
+    pub fn bytes(self, name: &str, shape: &[usize]) -> u64 {
+        let values: u64 = shape.iter().map(|&n| n as u64).product();
+        match self {
+            OptimizerState::Nothing => 0,
+            OptimizerState::Momentum => 4 * values,
+            OptimizerState::AdamW => 8 * values,
+            OptimizerState::AdamW8bit => 2 * values + 8 * values.div_ceil(256),
+            OptimizerState::Muon => {
+                if is_layer_matrix(name, shape) {
+                    4 * values
+                } else {
+                    8 * values
+                }
+            }
+        }
+    }
+}
+
+/// Which weights are trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trained {
+    /// All, in f32.
+    All,
+    /// Two matrices of this rank beside each matrix of the layers; the model's own weights stay as they are stored.
+    Adapters {
+        /// The inner width of an adapter.
+        rank: usize,
+    },
+}
+
+/// A training step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Job {
+    /// What is trained.
+    pub trained: Trained,
+    /// What the optimizer keeps.
+    pub state: OptimizerState,
+    /// Tokens of a step that are run at once.
+    pub tokens: usize,
+    /// Whether only the layers' inputs are kept, and the rest computed again.
+    pub checkpointing: bool,
+}
+
+/// Bytes of a training step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// Weights, trained ones in f32, frozen ones as stored.
+    pub weights: u64,
+    /// Gradients of trained weights, f32.
+    pub gradients: u64,
+    /// The optimizer's memory.
+    pub optimizer: u64,
+    /// Activations that are kept, working buffers, logits.
+    pub buffers: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.optimizer + self.buffers
+    }
+}
+
+fn is_layer_matrix(name: &str, shape: &[usize]) -> bool {
+    shape.len() == 2 && name.starts_with("layers.")
+}
+
+/// Parameters of adapters of a rank: `rank · (in + out)` for each matrix of the layers.
+pub fn adapter_parameters(spec: &Spec, rank: usize) -> u64 {
+    let tensors = spec.tensors().into_iter().filter(|it| is_layer_matrix(&it.name, &it.shape));
+    tensors.map(|it| (rank * it.shape.iter().sum::<usize>()) as u64).sum()
+}
+
+/// Bytes that a training step takes.
+pub fn memory(spec: &Spec, formats: &Formats, job: &Job) -> Memory {
+    let buffers = workspace_bytes(spec, job.tokens, job.checkpointing) as u64;
+    match job.trained {
+        Trained::All => {
+            let values = 4 * spec.parameters();
+            let kept = spec.tensors().iter().map(|it| job.state.bytes(&it.name, &it.shape)).sum();
+            Memory { weights: values, gradients: values, optimizer: kept, buffers }
+        }
+        Trained::Adapters { rank } => {
+            let tensors = spec.tensors().into_iter().filter(|it| is_layer_matrix(&it.name, &it.shape));
+            let kept = tensors
+                .flat_map(|it| it.shape.iter().map(|&side| (it.name.clone(), side)).collect::<Vec<_>>());
+            let optimizer = kept.map(|(name, side)| job.state.bytes(&name, &[rank, side])).sum();
+            let own = 4 * adapter_parameters(spec, rank);
+            let weights = sizes::weight_bytes(spec, formats) + own;
+            // What adapters keep between their two matrices.
+            let inner = spec.tensors().iter().filter(|it| is_layer_matrix(&it.name, &it.shape)).count();
+            let kept = 4 * (job.tokens * rank * inner) as u64;
+            Memory { weights, gradients: own, optimizer, buffers: buffers + kept }
+        }
+    }
 }

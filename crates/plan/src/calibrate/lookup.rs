@@ -36,7 +36,8 @@ impl Calibration {
             between(rows.map(|row| (row.vectors as f64, row.operations_per_second)), vectors)
         };
         let [similar, other] = stands_for(dtype);
-        measured(dtype).or_else(|| measured(similar)).or_else(|| measured(other))
+        let known = measured(dtype).or_else(|| measured(similar)).or_else(|| measured(other));
+        known.or_else(|| measured(DType::F32))
     }
 
     /// Seconds for each value of activations that are brought to the form of a format's kernel.

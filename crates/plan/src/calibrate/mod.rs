@@ -5,16 +5,22 @@
 //! efficiencies: then a profile that is measured again does not spoil them.
 //!
 //! - [`Calibration`]: the rates, and what they are for sizes between those that were measured.
+//! - [`Calibration::measure`]: measures them, in half a minute.
 //! - [`Calibration::estimate`]: a guess from a machine's limits, where nothing was measured.
 
 mod estimate;
 mod lookup;
+mod measure;
+mod store;
 
 use ounce_kernels::DType;
 use ounce_kernels::attention::KvType;
 use ounce_model::account::Operator;
 use ounce_model::machine::Cpu;
 use serde::{Deserialize, Serialize};
+
+pub use measure::{Effort, OnStep};
+pub use store::Lookup;
 
 /// Version of the file format; a file of another one is measured again.
 pub const FORMAT: u32 = 1;

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use ounce_kernels::gemm::Compute;
 use ounce_kernels::isa::Isa;
 use ounce_kernels::pool::Pool;
+use ounce_model::account::training;
 use ounce_model::model::{Format, Model, Origin};
 use ounce_model::weights::MemorySource;
 use ounce_model::{Config, Weights, families};
