@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ounce_kernels::attention::{KvType, LayerCache};
 use ounce_kernels::norm::l2_normalise;
 use ounce_kernels::{DType, quant, softmax::softcap};
+use ounce_model::account::{Formats, sizes};
 use ounce_model::spec::{HeadTransform, Layer as LayerSpec, PoolingMode, Spec};
 use ounce_model::{Model, Tensor, Weights};
 use smallvec::SmallVec;
@@ -16,7 +17,7 @@ use crate::classifier::Classifier;
 use crate::error::{Error, Result};
 use crate::feed_forward::activate;
 use crate::layer::Layer;
-use crate::linear::{Linear, packed_size};
+use crate::linear::Linear;
 use crate::norm::{Norm, apply};
 use crate::profile::Operator;
 use crate::rotation::{Rotation, Rotations};
@@ -128,22 +129,7 @@ impl Engine {
 
     /// Bytes that [`Engine::packed_bytes`] will give for a model in the fast mode, without loading it.
     pub fn packed_size(model: &Model, quantize: Option<DType>) -> usize {
-        let (spec, weights) = (&model.spec, &model.weights);
-        let tied = spec.head.as_ref().is_some_and(|head| head.tied);
-        let is_matrix = |name: &str| match name.strip_suffix(".weight") {
-            Some("embed.tokens") => tied,
-            Some("embed.positions" | "embed.types") => false,
-            // Routers stay as they are stored.
-            Some(name) => !(name.ends_with(".router") || name.ends_with(".shared_gate")),
-            None => false,
-        };
-        let size = |name: &str| match weights.info(name) {
-            Some((dtype, [rows, columns])) if is_matrix(name) => {
-                packed_size(dtype, *rows, *columns, quantize)
-            }
-            _ => 0,
-        };
-        weights.names().map(size).sum()
+        sizes::packed_bytes(&model.spec, &Formats::of(&model.weights), quantize) as usize
     }
 
     /// Sets how the sessions made from now on store keys and values; F32 before the first call.
@@ -215,13 +201,19 @@ impl Engine {
             scratch.give(std::mem::replace(&mut x, stream));
         }
         let mut rotations = std::mem::take(&mut scratch.rotations);
+        let start = scratch.meter.start();
         self.rotations.fill(&spans, &mut rotations);
+        scratch.meter.stop(start, Operator::Rotation, || (0, 0));
         for (index, layer) in self.layers.iter().enumerate() {
             let rotation = self.rotations.pick(index, &rotations);
             layer.forward(&mut x, hidden, index, batch, rotation, scratch);
         }
         scratch.rotations = rotations;
-        apply(&self.final_norm, &mut x);
+        if self.final_norm.is_some() {
+            let start = scratch.meter.start();
+            apply(&self.final_norm, &mut x);
+            scratch.meter.stop(start, Operator::Norm, || (0, 4 * x.len()));
+        }
         batch.iter_mut().for_each(|part| part.cache.advance(part.span.count));
         Ok(x)
     }
@@ -319,16 +311,16 @@ impl Engine {
             }
             None => head.matrix.forward(hidden, Operator::Head, scratch),
         };
+        let start = scratch.meter.start();
         if head.scale != 1.0 {
             logits.iter_mut().for_each(|logit| *logit *= head.scale);
         }
         if let Some(cap) = head.softcap {
             softcap(&mut logits, cap);
         }
-        if logits.iter().any(|logit| !logit.is_finite()) {
-            return Err(Error::NotFinite);
-        }
-        Ok(logits)
+        let finite = logits.iter().all(|logit| logit.is_finite());
+        scratch.meter.stop(start, Operator::Head, || (0, 0));
+        if finite { Ok(logits) } else { Err(Error::NotFinite) }
     }
 
     /// Hidden states `[ids, hidden]` of one whole text after the last norm; what encoders are for. `types` are

@@ -82,10 +82,14 @@ impl Layer {
         }
         if let Some(feed_forward) = &self.feed_forward {
             let input = match beside {
-                Some(mut input) => {
+                Some(mut input) if self.residual == Residual::Parallel => {
+                    let start = scratch.meter.start();
                     apply(&feed_forward.norms.before, &mut input);
+                    scratch.meter.stop(start, Operator::Norm, || (0, 4 * input.len()));
                     input
                 }
+                // Normed already, with the attention.
+                Some(input) => input,
                 None => measured_norm(&feed_forward.norms.before, x, scratch),
             };
             let mut branch = feed_forward.forward(&input, hidden, scratch);

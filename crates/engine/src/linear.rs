@@ -11,6 +11,7 @@ use ounce_kernels::packed::{PackedMatrix, multiply_all};
 use ounce_kernels::pool::Pool;
 use ounce_kernels::vector::add;
 use ounce_kernels::{DType, quant};
+use ounce_model::account::sizes::packed_format;
 use ounce_model::{Tensor, Weights};
 
 use crate::arithmetic::{Mode, Product};
@@ -172,26 +173,6 @@ fn packed_alike<const N: usize>(linears: [&Linear; N]) -> Option<[&PackedMatrix;
         Weight::Packed(packed) => packed,
         Weight::Stored(..) => unreachable!("every weight was found packed"),
     }))
-}
-
-/// The format in which a weight is packed; nothing, if it stays as it is stored for want of a kernel for the format or
-/// the row length.
-fn packed_format(stored: DType, columns: usize, quantize: Option<DType>) -> Option<DType> {
-    let quantize = quantize.and_then(|quantize| quantize.fitting(columns));
-    let target = match (stored, quantize) {
-        (_, Some(target)) if !stored.is_block() && PackedMatrix::supports(target, columns) => target,
-        // F8 fits BF16 without loss, F64 weights were F32 once.
-        (DType::F8E4M3 | DType::F8E5M2, _) => DType::BF16,
-        (DType::F64, _) => DType::F32,
-        _ => stored,
-    };
-    PackedMatrix::supports(target, columns).then_some(target)
-}
-
-/// Bytes that [`Mode::Fast`] takes for a matrix besides the file's mapping.
-pub(crate) fn packed_size(stored: DType, rows: usize, columns: usize, quantize: Option<DType>) -> usize {
-    let format = packed_format(stored, columns, quantize);
-    format.and_then(|format| PackedMatrix::bytes_for(format, rows, columns)).unwrap_or(0)
 }
 
 /// Packs a weight for the fast kernels, quantizing it first if asked to and it is not quantized yet. A format or row

@@ -46,6 +46,12 @@ impl Scratch {
         buffer
     }
 
+    /// Bytes of the buffers that are free, and of activations in the kernels' forms.
+    pub(crate) fn bytes(&self) -> usize {
+        let free: usize = self.free.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum();
+        free + self.activations.bytes()
+    }
+
     /// Takes a buffer back.
     pub(crate) fn give(&mut self, buffer: Vec<f32>) {
         if buffer.capacity() > 0 {

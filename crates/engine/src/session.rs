@@ -10,7 +10,7 @@ use crate::profile::Profile;
 use crate::scratch::Scratch;
 
 /// Positions of a long prompt that are run at once; bounds the memory of a prefill.
-const PREFILL_CHUNK: usize = 256;
+pub const PREFILL_CHUNK: usize = 256;
 
 /// One sequence: tokens go in, logits come out.
 #[derive(Debug)]
@@ -54,6 +54,11 @@ impl<'e> Session<'e> {
     /// Bytes of the KV cache.
     pub fn cache_bytes(&self) -> usize {
         self.cache.bytes()
+    }
+
+    /// Bytes of the buffers that steps have left behind to be used again, besides logits that were not taken back.
+    pub fn buffer_bytes(&self) -> usize {
+        self.scratch.bytes()
     }
 
     /// Makes room for this many positions, so that steps up to there allocate nothing.

@@ -2,7 +2,6 @@
 //!
 //! - [`catalogue`]: every method, working or planned, and the page that lists them.
 //! - [`mod@bench`]: gives demonstrations what they need, runs them and measures their cost.
-//! - [`shapes`]: models of real shapes with random weights, to measure speed.
 //! - [`store`]: evidence on disk, one file a method.
 //! - [`stories`]: generated text to train and measure on.
 //! - [`town`]: text with habits, good and bad, and the trust probes on it.
@@ -11,7 +10,8 @@
 pub mod bench;
 pub mod builtin;
 pub mod catalogue;
-pub mod shapes;
 pub mod store;
 pub mod stories;
 pub mod town;
+
+pub use ounce_plan::shapes;

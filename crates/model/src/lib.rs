@@ -1,5 +1,6 @@
 //! What a model is: its spec, weights, file formats, tokenizer and chat template.
 //!
+//! - [`account`]: what a spec needs, without running it: bytes, operations, traffic.
 //! - [`error`]: what can be wrong with a file, said in one sentence.
 //! - [`spec`], [`spec_tensors`], [`rope`]: the architecture as data, and the weights it has.
 //! - [`storage`], [`weights`]: named tensors, memory-mapped and read lazily.
@@ -11,6 +12,7 @@
 //! - [`machine`]: what the machine that runs it can do, measured.
 //! - [`hub`]: references such as `org/name`, found in the cache that Hugging Face tools share.
 
+pub mod account;
 pub mod chat;
 pub mod config;
 pub mod error;

@@ -7,8 +7,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, quantize, run,
-    select, show, sweep, tokenize, tokenizer, train,
+    bench, classify, completions, convert, embed, eval, forecast, logits, man, methods, profile, pull,
+    quantize, run, select, show, sweep, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -74,6 +74,7 @@ enum Command {
     Sweep(sweep::Args),
     Methods(methods::Args),
     Bench(bench::Args),
+    Forecast(forecast::Args),
     Profile(profile::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -106,6 +107,7 @@ impl Cli {
             Command::Sweep(args) => sweep::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
+            Command::Forecast(args) => forecast::run(args, globals),
             Command::Profile(args) => profile::run(args, globals),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),

@@ -7,6 +7,7 @@ use ounce_engine::{Engine, Mode};
 use ounce_kernels::DType;
 use ounce_kernels::attention::KvType;
 use ounce_kernels::lmul::MantissaBits;
+use ounce_model::account::Formats;
 use ounce_model::{Model, Spec};
 
 /// Flags that choose how a model computes.
@@ -75,7 +76,11 @@ fn quant(name: &str) -> Result<DType, String> {
     })
 }
 
-fn kv_type(name: &str) -> Result<KvType, String> {
+/// The type of a KV cache, by its name.
+///
+/// # Errors
+/// If there is none of that name, with those there are.
+pub fn kv_type(name: &str) -> Result<KvType, String> {
     match name.to_ascii_lowercase().as_str() {
         "f32" => Ok(KvType::F32),
         "f16" => Ok(KvType::F16),
@@ -86,11 +91,8 @@ fn kv_type(name: &str) -> Result<KvType, String> {
 }
 
 /// Half precision, as other engines do, where weights are rounded anyway.
-fn usual_kv_type(model: &Model, mode: Mode) -> KvType {
-    let exact = || {
-        let weights = &model.weights;
-        weights.names().all(|name| weights.info(name).is_some_and(|(dtype, _)| dtype == DType::F32))
-    };
+pub fn usual_kv_type(formats: &Formats, mode: Mode) -> KvType {
+    let exact = || formats.iter().all(|(_, dtype)| dtype == DType::F32);
     match mode {
         Mode::Fast { quantize: Some(_) } => KvType::F16,
         Mode::Fast { quantize: None } if !exact() => KvType::F16,
@@ -125,7 +127,7 @@ impl ComputeArgs {
     pub fn load(&self, model: &Model, default: Mode) -> anyhow::Result<Engine> {
         let mode = self.mode(default)?;
         let mut engine = Engine::load(model, mode)?;
-        engine.set_kv_type(self.kv.unwrap_or_else(|| usual_kv_type(model, mode)));
+        engine.set_kv_type(self.kv.unwrap_or_else(|| usual_kv_type(&Formats::of(&model.weights), mode)));
         Ok(engine)
     }
 
@@ -138,7 +140,7 @@ impl ComputeArgs {
         let reference = self.mode == Some(ModeName::Reference) || self.l_mul.is_some();
         let mode = if reference { Mode::Reference } else { Mode::fast() };
         let mut engine = Engine::load(model, mode)?;
-        engine.set_kv_type(usual_kv_type(model, mode));
+        engine.set_kv_type(usual_kv_type(&Formats::of(&model.weights), mode));
         Ok(engine)
     }
 

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the answer is no, 2 wrong usage or failure, 130 stopped by Ctrl-C. A closed pipe is
 //! no failure.
 
+mod calibration;
 mod chat;
 mod cli;
 mod commands;

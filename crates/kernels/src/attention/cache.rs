@@ -181,8 +181,7 @@ impl LayerCache {
         }
         assert_eq!(keys.len(), values.len(), "as many keys as values");
         let count = keys.len() / width;
-        // Doubling the room keeps the number of copies small; only the last block is ever copied.
-        self.make_room(self.len + count, (2 * self.len).max(FIRST));
+        self.make_room(self.len + count, LayerCache::room_wanted(self.len));
         with_element!(self.kv_type, E => self.push_as::<E>(keys, values));
         self.len += count;
     }
@@ -237,6 +236,47 @@ impl LayerCache {
         Places { values, key_scales, value_scales: key_scales + scales, end: key_scales + 2 * scales }
     }
 
+    /// Bytes that a cache holds after pushes of these numbers of positions, without making one.
+    pub fn bytes_after(
+        kv_heads: usize,
+        head_dim: usize,
+        kv_type: KvType,
+        pushes: impl IntoIterator<Item = usize>,
+    ) -> usize {
+        if kv_heads * head_dim == 0 {
+            return 0;
+        }
+        let (mut capacities, mut len): (Vec<usize>, usize) = (Vec::new(), 0);
+        for count in pushes {
+            let (needed, wanted) = (len + count, LayerCache::room_wanted(len));
+            for index in capacities.len().saturating_sub(1)..needed.div_ceil(BLOCK) {
+                let (needed, capacity) = LayerCache::block_room(index, needed, wanted);
+                match capacities.get_mut(index) {
+                    None => capacities.push(capacity),
+                    Some(old) if *old < needed => *old = capacity,
+                    Some(_) => {}
+                }
+            }
+            len = needed;
+        }
+        let empty = LayerCache::new(kv_heads, head_dim, kv_type);
+        capacities.iter().map(|&capacity| kv_heads * empty.places(capacity).end).sum()
+    }
+
+    /// Positions that a cache of `len` asks room for when it grows: doubling keeps the number of copies small; only the
+    /// last block is ever copied.
+    fn room_wanted(len: usize) -> usize {
+        (2 * len).max(FIRST)
+    }
+
+    /// Positions that block `index` has to hold, and how many it gets room for.
+    fn block_room(index: usize, needed: usize, wanted: usize) -> (usize, usize) {
+        let [needed, wanted] =
+            [needed, wanted.max(needed)].map(|all| all.saturating_sub(index * BLOCK).min(BLOCK));
+        let capacity = if index == 0 { wanted } else { BLOCK.min(wanted.max(BLOCK / 4)) };
+        (needed, capacity.next_multiple_of(LANES))
+    }
+
     /// Makes room for `needed` positions; where a block has to grow, for `wanted` if that is more.
     fn make_room(&mut self, needed: usize, wanted: usize) {
         if self.kv_heads * self.head_dim == 0 {
@@ -245,11 +285,7 @@ impl LayerCache {
         let blocks = needed.div_ceil(BLOCK);
         // Blocks before the last are full already.
         for index in self.blocks.len().saturating_sub(1)..blocks {
-            // What the block has to hold, and what it gets.
-            let [needed, wanted] =
-                [needed, wanted.max(needed)].map(|all| all.saturating_sub(index * BLOCK).min(BLOCK));
-            let capacity = if index == 0 { wanted } else { BLOCK.min(wanted.max(BLOCK / 4)) };
-            let capacity = capacity.next_multiple_of(LANES);
+            let (needed, capacity) = LayerCache::block_room(index, needed, wanted);
             match self.blocks.get(index) {
                 None => {
                     let lines = Lines::zeroed(self.kv_heads * self.places(capacity).end);

@@ -309,3 +309,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn bytes_after_pushes_are_those_of_a_cache_that_was_pushed_to() {
+    for kv_type in TYPES {
+        for pushes in [&[1][..], &[16, 1, 1], &[200, 100, 1], &[256, 256, 1, 1], &[256, 40, 90, 1], &[700, 1]]
+        {
+            let mut cache = LayerCache::new(3, 24, kv_type);
+            for (index, &count) in pushes.iter().enumerate() {
+                cache.push(&noise(count * 72, index as f32), &noise(count * 72, 9.0));
+                let told = LayerCache::bytes_after(3, 24, kv_type, pushes[..=index].iter().copied());
+                assert_eq!(told, cache.bytes(), "{kv_type:?} {pushes:?}");
+            }
+        }
+    }
+    assert_eq!(LayerCache::bytes_after(0, 0, KvType::F32, [5]), 0);
+}

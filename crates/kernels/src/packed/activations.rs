@@ -26,6 +26,21 @@ pub enum Form {
     Int8(Int8),
 }
 
+impl Form {
+    /// Bytes that so many tokens take in this form on the path in use.
+    pub fn bytes(self, tokens: usize, columns: usize) -> usize {
+        match self {
+            Form::Bf16 if takes_halves(columns) => tokens * (columns * size_of::<bf16>() + PADDING),
+            Form::F32 | Form::Bf16 => {
+                tokens.next_multiple_of(tokens.next_power_of_two().clamp(1, OCTET))
+                    * columns
+                    * size_of::<f32>()
+            }
+            Form::Int8(form) => form.bytes(tokens, columns),
+        }
+    }
+}
+
 /// Activations of some tokens, `[tokens, columns]`; the buffers are used again.
 #[derive(Debug, Default)]
 pub struct Activations {
@@ -71,6 +86,11 @@ impl Activations {
     /// Values of a token.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// Bytes of the buffers in use.
+    pub fn bytes(&self) -> usize {
+        self.floats.len() * size_of::<f32>() + self.halves.len() * size_of::<bf16>() + self.ints.bytes()
     }
 
     /// The form they were brought to.

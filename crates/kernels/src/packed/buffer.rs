@@ -89,6 +89,25 @@ fn place(bytes: usize) -> std::io::Result<(Arc<Slab>, usize)> {
     Ok((slab, at))
 }
 
+/// Bytes in use when buffers of these sizes have been filled one after the other, as [`place`] cuts them from slabs.
+pub(crate) fn resident_bytes(sizes: &[usize]) -> usize {
+    const PAGE: usize = 2 << 20;
+    let (mut shared, mut own) = (0usize, 0usize);
+    let mut filled = 0;
+    for bytes in sizes.iter().map(|bytes| bytes.max(&1).next_multiple_of(CACHE_LINE)) {
+        if bytes > SLAB / 2 {
+            own += bytes.next_multiple_of(PAGE);
+        } else {
+            if filled + bytes > SLAB {
+                shared += filled.next_multiple_of(PAGE);
+                filled = 0;
+            }
+            filled += bytes;
+        }
+    }
+    own + shared + filled.next_multiple_of(PAGE)
+}
+
 #[cfg(not(ounce_asan))]
 impl Slab {
     fn new(bytes: usize) -> std::io::Result<Slab> {

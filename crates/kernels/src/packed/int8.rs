@@ -42,6 +42,15 @@ pub struct Int8 {
     pub part: usize,
 }
 
+impl Int8 {
+    /// Bytes that so many tokens take, with what goes with their values.
+    pub(super) fn bytes(self, tokens: usize, columns: usize) -> usize {
+        let padded = tokens.next_multiple_of(tokens.next_power_of_two().clamp(1, side_by_side()));
+        let unit = UNIT + SUMS * size_of::<i16>() + UNIT / self.part * (size_of::<i32>() + size_of::<f32>());
+        padded * (columns / UNIT * unit + columns / self.block * size_of::<[f32; 2]>())
+    }
+}
+
 /// Int8 values of some tokens, and what goes with them. A *slot* is a token's place in a unit of an octet:
 /// `(octet · units + unit) · width + token`.
 #[derive(Debug, Default)]
@@ -107,6 +116,13 @@ impl Ints {
                 quantize(&x[token * columns..(token + 1) * columns], form, at, &out);
             }
         });
+    }
+
+    /// Bytes that the buffers hold.
+    pub(super) fn bytes(&self) -> usize {
+        let scales = self.scales.capacity() * size_of::<[f32; 2]>();
+        let wide = self.starts.capacity() * size_of::<i32>() + self.weighted.capacity() * size_of::<f32>();
+        self.values.capacity() + self.sums.capacity() * size_of::<i16>() + wide + scales
     }
 
     /// Where a kernel reads the tokens from `first` on, no more of them than the octet has left.

@@ -98,6 +98,16 @@ impl PackedMatrix {
         layout.bytes.checked_mul(columns / layout.block)?.checked_mul(rows.div_ceil(PANEL))
     }
 
+    /// Bytes of memory in use when matrices of these sizes have been packed one after the other: whole huge pages.
+    pub fn resident_bytes(sizes: &[usize]) -> usize {
+        buffer::resident_bytes(sizes)
+    }
+
+    /// The form in which the kernel of a format wants activations, if there is one.
+    pub fn form_of(dtype: DType) -> Option<Form> {
+        layout(dtype).map(|layout| layout.form)
+    }
+
     /// Repacks stored rows. `bytes` holds `rows` rows of `columns` values in `dtype`.
     ///
     /// # Errors

@@ -42,15 +42,6 @@ pub(super) const PLANNED: &[Method] = &[
         "Better than nine methods on four data sets, and over 35,000 GPU hours saved in one month of production.",
     ),
     Method::planned(
-        72,
-        "Idealized runtime",
-        FAMILY,
-        "Cheaply Evaluating Inference Efficiency Metrics for Autoregressive Transformer APIs",
-        Some("2305.02440"),
-        "A handful of timings predicts time and cost for every prompt and answer length, so that models compare by quality per ideal second.",
-        "Runtime is well described by a prompt term and a linear output term, shown on ten models.",
-    ),
-    Method::planned(
         79,
         "Green code models",
         FAMILY,
@@ -58,15 +49,6 @@ pub(super) const PLANNED: &[Method] = &[
         Some("2404.04566"),
         "Each run reports time, memory, energy, water and CO2, with advice on what would lower them for work on code.",
         "No experiments: code models are judged almost by accuracy alone, and a roadmap says how to change that.",
-    ),
-    Method::planned(
-        99,
-        "LLM-Viewer",
-        FAMILY,
-        "LLM Inference Unveiled: Survey and Roofline Model Insights",
-        Some("2402.16363"),
-        "Model, hardware, batch and bits go in, and each operator's time, bottleneck and memory come out before anything is built.",
-        "Decoding is bound by memory and prefill by compute, and the roofline shows how each technique moves that.",
     ),
     Method::planned(
         114,

@@ -69,15 +69,6 @@ pub(super) const PLANNED: &[Method] = &[
         "Tail latency better by an order of magnitude, urgent requests up to 1.5 times faster, costs up to 36 % lower.",
     ),
     Method::planned(
-        102,
-        "Runtime dissection",
-        FAMILY,
-        "Dissecting the Runtime Performance of the Training, Fine-tuning, and Inference of Large Language Models",
-        Some("2311.03687"),
-        "One bench measures each memory and speed technique, phase by phase and operator by operator, on the machine at hand.",
-        "Matrix products take over 60 % of a step, and LoRA trains about twice as fast as QLoRA, which needs half its memory.",
-    ),
-    Method::planned(
         111,
         "BASED",
         FAMILY,

@@ -138,6 +138,16 @@ pub(super) fn largest(caches: &[Cache]) -> Option<u64> {
     caches.iter().map(|cache| cache.bytes).max()
 }
 
+/// Resident bytes of this process now and at most, where the system tells.
+pub fn resident_bytes() -> (Option<u64>, Option<u64>) {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,7 @@ use ounce_kernels::probe::Kind;
 use serde::{Deserialize, Serialize};
 
 pub use host::{Cache, Cpu, Memory};
-pub use measure::{DiskTarget, Effort, measure};
+pub use measure::{DiskTarget, Effort, cpu_time, measure};
 pub use store::Lookup;
 
 /// Version of the file format; a file of another one is measured again.

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod convert;
 pub mod embed;
 pub mod eval;
+pub mod forecast;
 pub mod logits;
 pub mod man;
 pub mod methods;

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use comfy_table::{CellAlignment, Table};
-use ounce_model::machine::{self, Cache, Cpu, Disk, DiskTarget, Effort, Lookup, Machine, Pages, Read};
+use ounce_model::machine::{self, Cache, Cpu, Disk, DiskTarget, Lookup, Machine, Pages, Read};
 use ounce_model::machine::{OpKind, host::CacheKind};
+use ounce_plan::calibrate::{Calibration, Effort};
 use serde::Serialize;
 
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
-use crate::{output, units, user_data};
+use crate::{calibration, output, units, user_data};
 
 /// Name of the profile in the user's data folder.
 const FILE: &str = "machine.json";
@@ -20,19 +21,20 @@ const FILE: &str = "machine.json";
 /// Other programs that took more than a tenth of the time are worth a word.
 const STEADY: f64 = 0.9;
 
-/// Measure this machine: memory bandwidth, arithmetic, disk, power
+/// Measure this machine: memory bandwidth, arithmetic, disk, power, and how near the engine's kernels come
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ounce profile                          the kept profile, or a new one if there is none
-  ounce profile --refresh                measure again, about ten seconds
-  ounce profile --quick --threads 1      a few seconds, one thread
+  ounce profile --refresh                measure again, about forty seconds
+  ounce profile --quick --threads 1      a few seconds, one thread; without the engine's kernels
   ounce profile --disk ./model.gguf      read this file to measure its disk
   ounce profile --json | jq .machine.peaks
-The profile is kept in the user's data folder. One of another processor, of another number of cores, or of fewer
+The profile is kept in the user's data folder, and beside it the rates of the engine's kernels for each format,
+which `ounce forecast` stands on. One of another processor, of another number of cores, or of fewer
 threads than are asked for is measured again. Measure on an idle machine.")]
 pub struct Args {
-    /// Measure less thoroughly
+    /// Measure less thoroughly, and leave the engine's kernels out
     #[arg(long)]
     quick: bool,
     /// Measure again even if there is a profile of this machine
@@ -52,6 +54,8 @@ struct Report {
     from_file: bool,
     age_seconds: u64,
     machine: Machine,
+    /// Rates of the engine's kernels; none if they were not timed.
+    calibration: Option<Calibration>,
 }
 
 /// Runs the command.
@@ -78,13 +82,31 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
             (machine, file)
         }
     };
-    let report = Report { file, from_file, age_seconds: machine.age().as_secs(), machine };
+    let calibration = if args.quick { None } else { calibrated(&args, &cpu, threads)? };
+    let report = Report { file, from_file, age_seconds: machine.age().as_secs(), machine, calibration };
     if globals.json {
         output::json(&report)?;
     } else {
         print(&report)?;
     }
     Ok(Outcome::Done)
+}
+
+/// The rates of the kernels: those that were kept, or new ones. A profile of one run has them of its own threads.
+fn calibrated(args: &Args, cpu: &Cpu, threads: usize) -> anyhow::Result<Option<Calibration>> {
+    let file = user_data::folder().map(|folder| folder.join(calibration::FILE));
+    if let Some(file) = file.as_ref().filter(|_| !args.refresh)
+        && let Some(kept) = calibration::kept(file, cpu, threads)?
+    {
+        return Ok(Some(kept));
+    }
+    let measured = calibration::measure(Effort::thorough())?;
+    if let Some(file) = file
+        && let Err(error) = measured.store(&file)
+    {
+        output::note(&format!("the kernels' rates are not kept: {error}"));
+    }
+    Ok(Some(measured))
 }
 
 /// The profile of this machine that an earlier `ounce profile` kept, if there is one.
@@ -110,7 +132,7 @@ fn kept(file: &Path, cpu: &Cpu, threads: usize) -> anyhow::Result<Option<Machine
 
 fn measure(args: &Args, threads: usize, folder: Option<&Path>) -> anyhow::Result<Machine> {
     let watch = Watch::start();
-    let effort = if args.quick { Effort::quick() } else { Effort::thorough() };
+    let effort = if args.quick { machine::Effort::quick() } else { machine::Effort::thorough() };
     // The folder that will hold the profile lies on a disk; the one for temporary files often in memory.
     let folder = folder.filter(|folder| std::fs::create_dir_all(folder).is_ok());
     let disk = match &args.disk {
@@ -155,6 +177,10 @@ fn print(report: &Report) -> anyhow::Result<()> {
     output::line("")?;
     print_peaks(machine)?;
     output::line("")?;
+    if let Some(calibration) = &report.calibration {
+        calibration::print(calibration)?;
+        output::line("")?;
+    }
     fact("disk", &machine.disk.as_ref().map_or("not measured".to_string(), disk))?;
     fact(
         "power",

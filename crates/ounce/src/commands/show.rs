@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use ounce_engine::Engine;
+use ounce_model::account::sizes::GroupSize;
 use ounce_model::{Model, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::cli::Globals;
 use crate::failure::Outcome;
-use crate::inspect::{self, CacheSize, GroupSize, TensorFact, TokenizerFacts};
+use crate::inspect::{self, CacheSize, TensorFact, TokenizerFacts};
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
 use crate::{output, source, units};

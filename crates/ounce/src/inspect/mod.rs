@@ -4,74 +4,16 @@ mod peculiar;
 
 use std::collections::BTreeMap;
 
-use ounce_kernels::DType;
 use ounce_model::Model;
+use ounce_model::account::Formats;
+use ounce_model::account::sizes::{self, GroupSize};
 use ounce_model::tokenizer::Tokenizer;
-use ounce_model::weights::bytes_of;
 use serde::Serialize;
 
 pub use peculiar::peculiarities;
 
 /// Bytes of a value in the engine's cache, which is f32.
 const CACHE_VALUE_BYTES: usize = 4;
-
-/// Which part of a model a tensor belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Group {
-    /// Token, position and type vectors.
-    Embedding,
-    /// Projections of attention.
-    Attention,
-    /// Multilayer perceptrons, experts and routers.
-    FeedForward,
-    /// Everything that normalises.
-    Norms,
-    /// What turns hidden states into logits.
-    Head,
-}
-
-impl Group {
-    fn of(name: &str) -> Group {
-        if name.contains("norm") {
-            Group::Norms
-        } else if name.starts_with("embed.") {
-            Group::Embedding
-        } else if name.starts_with("head.") {
-            Group::Head
-        } else if name.contains(".attention.") {
-            Group::Attention
-        } else {
-            Group::FeedForward
-        }
-    }
-
-    /// The group's name for people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Group::Embedding => "embedding",
-            Group::Attention => "attention",
-            Group::FeedForward => "feed-forward",
-            Group::Norms => "norms",
-            Group::Head => "head",
-        }
-    }
-}
-
-/// The tensors of one group in one format.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct GroupSize {
-    /// The group.
-    pub group: Group,
-    /// The format's name.
-    pub dtype: &'static str,
-    /// Tensors there are.
-    pub tensors: usize,
-    /// Values in them.
-    pub parameters: u64,
-    /// Bytes of them as stored.
-    pub bytes: u64,
-}
 
 /// One tensor as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -120,7 +62,7 @@ pub fn tensors(model: &Model) -> Vec<TensorFact> {
             file_name: weights.file_name(name)?.to_string(),
             dtype: dtype.name(),
             shape: shape.to_vec(),
-            bytes: stored_bytes(dtype, shape),
+            bytes: sizes::stored_bytes(dtype, shape),
         })
     };
     weights.names().filter_map(fact).collect()
@@ -128,23 +70,7 @@ pub fn tensors(model: &Model) -> Vec<TensorFact> {
 
 /// Sizes by group and format, in the order of the groups, large formats first.
 pub fn groups(model: &Model) -> Vec<GroupSize> {
-    let mut sizes: BTreeMap<(Group, DType), GroupSize> = BTreeMap::new();
-    for name in model.weights.names() {
-        let Some((dtype, shape)) = model.weights.info(name) else { continue };
-        let group = Group::of(name);
-        let empty = GroupSize { group, dtype: dtype.name(), tensors: 0, parameters: 0, bytes: 0 };
-        let size = sizes.entry((group, dtype)).or_insert(empty);
-        size.tensors += 1;
-        size.parameters += shape.iter().map(|&n| n as u64).product::<u64>();
-        size.bytes += stored_bytes(dtype, shape);
-    }
-    let mut sizes: Vec<GroupSize> = sizes.into_values().collect();
-    sizes.sort_by_key(|size| (size.group, std::cmp::Reverse(size.bytes)));
-    sizes
-}
-
-fn stored_bytes(dtype: DType, shape: &[usize]) -> u64 {
-    bytes_of(dtype, shape).unwrap_or(0) as u64
+    sizes::groups(&model.spec, &Formats::of(&model.weights))
 }
 
 /// The size of the cache; nothing for encoders, which keep none.

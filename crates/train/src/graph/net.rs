@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use ounce_kernels::DType;
 use ounce_kernels::matmul::add_scaled;
 use ounce_kernels::pool::Pool;
+use ounce_model::account::training;
 use ounce_model::formats::{WriteOptions, hf};
 use ounce_model::weights::MemorySource;
 use ounce_model::{Model, Weights};
@@ -18,7 +19,7 @@ use super::layer::Layer;
 use super::ops::{Kernels, read};
 use super::pass::{Parts, Pass, State};
 use super::weight::{Lent, Weight};
-use crate::net::{Options, Rotations, forecast};
+use crate::net::{Options, Rotations};
 use crate::{Batch, Error, Loss, Param, Result, Trainable};
 
 /// What is made smaller: from a pass to a scalar whose gradient is taken, and what is reported of it.
@@ -231,7 +232,7 @@ impl Trainable for GraphNet {
 
     /// Without what slots add.
     fn workspace_bytes(&self, tokens: usize) -> usize {
-        KEPT * forecast::workspace_bytes(&self.model.spec, tokens, false)
+        KEPT * training::workspace_bytes(&self.model.spec, tokens, false)
     }
 
     fn save(&self, folder: &Path) -> Result<()> {

@@ -13,7 +13,6 @@ mod context;
 mod embedding;
 mod experts;
 mod feed_forward;
-pub mod forecast;
 mod head;
 mod init;
 mod layer;
@@ -29,6 +28,7 @@ use bytemuck::cast_slice;
 use ounce_kernels::DType;
 use ounce_kernels::gemm::Compute;
 use ounce_kernels::pool::Pool;
+use ounce_model::account::training;
 use ounce_model::formats::{WriteOptions, hf};
 use ounce_model::weights::MemorySource;
 use ounce_model::{Model, Tensor, Weights};
@@ -385,7 +385,7 @@ impl Trainable for Net {
     }
 
     fn workspace_bytes(&self, tokens: usize) -> usize {
-        forecast::workspace_bytes(&self.model.spec, tokens, self.options.checkpointing)
+        training::workspace_bytes(&self.model.spec, tokens, self.options.checkpointing)
     }
 
     fn save(&self, folder: &Path) -> Result<()> {

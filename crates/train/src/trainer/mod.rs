@@ -9,7 +9,8 @@ mod report;
 mod run;
 
 pub use log::Log;
-pub use report::{Guarded, Observer, Preferences, Step, Validation, memory};
+pub use ounce_model::machine::host::resident_bytes as memory;
+pub use report::{Guarded, Observer, Preferences, Step, Validation};
 
 use std::path::{Path, PathBuf};
 

@@ -155,13 +155,3 @@ pub trait Observer {
 
 /// Nobody.
 impl Observer for () {}
-
-/// Resident bytes of this process now and at most, where the system tells.
-pub fn memory() -> (Option<u64>, Option<u64>) {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-    };
-    (field("VmRSS:"), field("VmHWM:"))
-}

@@ -5,7 +5,8 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::guard::Verdict;
-use super::report::{Guarded, Observer, Preferences, Step, Validation, memory};
+use super::memory;
+use super::report::{Guarded, Observer, Preferences, Step, Validation};
 use super::{Ended, Trainer};
 use crate::checkpoint::{self, State};
 use crate::data::labelled::judge::Metrics;

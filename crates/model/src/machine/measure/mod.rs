@@ -6,6 +6,8 @@ mod disk;
 mod energy;
 mod rate;
 
+pub use rate::cpu_time;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

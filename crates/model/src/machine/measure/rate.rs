@@ -42,13 +42,13 @@ fn summary(mut rates: Vec<f64>, cpu_share: Option<f64>) -> Option<Rate> {
 /// Time that the threads of this process, those that ended included, have had a core; none where the system doesn't
 /// tell.
 #[cfg(target_os = "linux")]
-fn cpu_time() -> Option<Duration> {
+pub fn cpu_time() -> Option<Duration> {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Some(Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn cpu_time() -> Option<Duration> {
+pub fn cpu_time() -> Option<Duration> {
     None
 }
 

@@ -1,5 +1,6 @@
 //! `ounce bench`: what can be measured, one file each.
 
+mod forecast;
 mod frontier;
 mod method;
 mod peer;
@@ -12,7 +13,7 @@ use clap::Subcommand;
 use crate::cli::Globals;
 use crate::failure::Outcome;
 
-/// Measure: a method's promise, a model's speed, training steps, quantizing, or quality against bytes
+/// Measure: a method's promise, a model's speed, training steps, forecasts, quantizing, or quality against bytes
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,6 +22,7 @@ Examples:
   ounce bench speed --shape smollm2-135m --quant q4_0
   ounce bench train --against python=python3
   ounce bench quantize --shape llama-3.2-1b
+  ounce bench forecast --shapes smollm2-135m
   ounce bench frontier builtin --plot frontier.svg")]
 pub struct Args {
     #[command(subcommand)]
@@ -29,6 +31,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    Forecast(forecast::Args),
     Frontier(frontier::Args),
     Method(method::Args),
     Quantize(quantize::Args),
@@ -42,6 +45,7 @@ enum What {
 /// As the part that was named.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     match args.what {
+        What::Forecast(args) => forecast::run(args, globals),
         What::Frontier(args) => frontier::run(args, globals),
         What::Method(args) => method::run(args, globals),
         What::Quantize(args) => quantize::run(args, globals),

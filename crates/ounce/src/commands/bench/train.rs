@@ -11,10 +11,11 @@ use anyhow::{Context, bail};
 use ounce_kernels::gemm::Compute;
 use ounce_kernels::isa::Isa;
 use ounce_kernels::pool::Pool;
+use ounce_model::account::training;
 use ounce_model::model::{Format, Model, Origin};
 use ounce_model::weights::MemorySource;
 use ounce_model::{Config, Weights, families};
-use ounce_train::net::{Init, Net, Options, forecast};
+use ounce_train::net::{Init, Net, Options};
 use ounce_train::optim::{Optimizer, Options as OptimizerOptions};
 use ounce_train::schedule::{Schedule, Shape};
 use ounce_train::{Batch, Trainable, trainer};
@@ -236,7 +237,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         checkpointing: args.checkpointing,
         threads: Pool::global().threads(),
         instruction_set: Isa::current().name(),
-        operations_per_step: forecast::step_operations(&spec, tokens, args.context, false),
+        operations_per_step: training::step_operations(&spec, tokens, args.context, false),
         ours: Side::of(&ours, tokens),
         against: (!theirs.is_empty()).then(|| compare(&ours, &theirs, tokens)),
     };

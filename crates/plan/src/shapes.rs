@@ -2,10 +2,11 @@
 //! measured without a download. They write no text worth reading.
 
 use ounce_kernels::{DType, quant};
+use ounce_model::account::Formats;
 use ounce_model::model::{Format, Model, Origin};
 use ounce_model::storage::Bytes;
 use ounce_model::weights::{MemorySource, Tensor};
-use ounce_model::{Config, Error, Result, Weights, families};
+use ounce_model::{Config, Error, Result, Spec, Weights, families};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -90,54 +91,83 @@ pub fn by_name(name: &str) -> Result<&'static Shape> {
 const NOISE: usize = 1 << 16;
 
 impl Shape {
+    /// Its architecture.
+    ///
+    /// # Errors
+    /// None for the shapes there are.
+    pub fn spec(&self) -> Result<Spec> {
+        Ok(families::spec_of(&self.config())?.1)
+    }
+
+    fn config(&self) -> Config {
+        let Value::Object(map) = (self.config)() else { unreachable!("a configuration is an object") };
+        Config::new(format!("<{}>", self.name), map)
+    }
+
     /// A model of this shape in `dtype` (norms and biases in F32), or in what takes its place where rows are no whole
     /// blocks ([`DType::fitting`]). `progress` is told the share done.
     ///
     /// # Errors
     /// If ounce does not write the format.
     pub fn model(&self, dtype: DType, seed: u64, progress: &dyn Fn(f64)) -> Result<Model> {
-        let Value::Object(map) = (self.config)() else { unreachable!("a configuration is an object") };
-        let config = Config::new(format!("<{}>", self.name), map);
-        let (_, spec) = families::spec_of(&config)?;
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let noise: Vec<f32> = (0..NOISE).map(|_| random.random_range(-0.05f32..0.05)).collect();
-        let mut source = MemorySource::new(config.path());
-        let tensors = spec.tensors();
-        let total: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
-        let mut done = 0usize;
-        for tensor in tensors {
-            let values: usize = tensor.shape.iter().product();
-            let stored = if tensor.shape.len() == 1 {
-                Tensor::from_f32(&tensor.shape, &vec![1.0; values])
-            } else {
-                let columns = tensor.shape[tensor.shape.len() - 1];
-                let dtype = dtype.fitting(columns).unwrap_or(DType::F16);
-                let data = fill(dtype, &tensor.shape, &noise, random.random_range(0..NOISE))
-                    .map_err(|error| Error::tensor(config.path(), tensor.name.as_str(), error.to_string()))?;
-                Tensor { dtype, shape: tensor.shape.clone(), data: Bytes::from(data) }
-            };
-            source.insert(tensor.name, stored);
-            done += values;
-            progress(done as f64 / total as f64);
-        }
-        let generation = Config::new(config.path(), serde_json::Map::new());
-        let origin = Origin { path: config.path().to_path_buf(), format: Format::BuiltIn };
-        let weights = Weights::in_memory(source);
-        Ok(Model {
-            spec,
-            weights,
-            tokenizer: None,
-            chat: None,
-            config,
-            generation,
-            origin,
-            extras: Vec::new(),
-        })
+        random_model(self.config(), dtype, seed, progress)
     }
 }
 
+/// A decoder of the Llama family with any numbers and random weights: to measure sizes that nobody has published.
+///
+/// # Errors
+/// If ounce does not write the format.
+pub fn llama_model(
+    (hidden, inner, layers): (usize, usize, usize),
+    heads: (usize, usize, usize),
+    vocab: usize,
+    dtype: DType,
+    seed: u64,
+) -> Result<Model> {
+    let Value::Object(map) = llama(hidden, inner, layers, heads, vocab, true) else {
+        unreachable!("a configuration is an object")
+    };
+    random_model(Config::new("<random>", map), dtype, seed, &|_| {})
+}
+
+/// A model with random weights in `dtype`, as [`Shape::model`].
+fn random_model(config: Config, dtype: DType, seed: u64, progress: &dyn Fn(f64)) -> Result<Model> {
+    let (_, spec) = families::spec_of(&config)?;
+    let formats = Formats::uniform(&spec, dtype);
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let noise: Vec<f32> = (0..NOISE).map(|_| random.random_range(-0.05f32..0.05)).collect();
+    let mut source = MemorySource::new(config.path());
+    let tensors = spec.tensors();
+    let total: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+    let mut done = 0usize;
+    for tensor in tensors {
+        let values: usize = tensor.shape.iter().product();
+        let stored = if tensor.shape.len() == 1 {
+            Tensor::from_f32(&tensor.shape, &vec![1.0; values])
+        } else {
+            let dtype = formats.get(&tensor.name).unwrap_or(dtype);
+            let data = fill(dtype, &tensor.shape, &noise, random.random_range(0..NOISE))
+                .map_err(|error| Error::tensor(config.path(), tensor.name.as_str(), error.to_string()))?;
+            Tensor { dtype, shape: tensor.shape.clone(), data: Bytes::from(data) }
+        };
+        source.insert(tensor.name, stored);
+        done += values;
+        progress(done as f64 / total as f64);
+    }
+    let generation = Config::new(config.path(), serde_json::Map::new());
+    let origin = Origin { path: config.path().to_path_buf(), format: Format::BuiltIn };
+    let weights = Weights::in_memory(source);
+    Ok(Model { spec, weights, tokenizer: None, chat: None, config, generation, origin, extras: Vec::new() })
+}
+
 /// Encodes rows cut from the noise, a different place for each of the first rows and those again for the rest.
-fn fill(dtype: DType, shape: &[usize], noise: &[f32], start: usize) -> Result<Vec<u8>, quant::QuantError> {
+pub(crate) fn fill(
+    dtype: DType,
+    shape: &[usize],
+    noise: &[f32],
+    start: usize,
+) -> Result<Vec<u8>, quant::QuantError> {
     const DIFFERENT_ROWS: usize = 61;
     let (rows, columns) = (shape[..shape.len() - 1].iter().product::<usize>(), shape[shape.len() - 1]);
     let row = |index: usize| -> Vec<f32> {
@@ -165,9 +195,7 @@ mod tests {
         // Published: 134,515,008 · 494,032,768 · 1,235,814,400 · 4,022,468,096.
         let expected = [134_515_008, 494_032_768, 1_235_814_400, 4_022_468_096];
         for (shape, expected) in SHAPES.iter().zip(expected) {
-            let Value::Object(map) = (shape.config)() else { panic!("an object") };
-            let (_, spec) = families::spec_of(&Config::new(shape.name, map)).unwrap();
-            assert_eq!(spec.parameters(), expected, "{}", shape.name);
+            assert_eq!(shape.spec().unwrap().parameters(), expected, "{}", shape.name);
         }
     }
 

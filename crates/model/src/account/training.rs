@@ -1,0 +1,197 @@
+//! What a training step will need, from the architecture alone.
+
+use super::{Formats, sizes};
+use crate::spec::{Attention, FeedForward, FeedForwardKind, Mlp, Spec};
+
+/// Values that the attention half keeps for a token, besides the stream.
+fn attention_values(attention: &Attention, hidden: usize) -> usize {
+    let (query, kv) = (attention.query_width(), attention.kv_width());
+    let norm = if attention.norms.before.is_some() { hidden + 2 } else { 0 };
+    let after = if attention.norms.after.is_some() { hidden } else { 0 };
+    let raw = if attention.qk_norm.is_some() { query + kv } else { 0 };
+    norm + after + 2 * query + 2 * kv + raw + attention.heads
+}
+
+fn mlp_values(mlp: &Mlp) -> usize {
+    if mlp.gated { 2 * mlp.width } else { mlp.width }
+}
+
+fn feed_forward_values(feed_forward: &FeedForward, hidden: usize) -> usize {
+    let norm = if feed_forward.norms.before.is_some() { hidden + 2 } else { 0 };
+    let after = if feed_forward.norms.after.is_some() { hidden } else { 0 };
+    let inner = match &feed_forward.kind {
+        FeedForwardKind::Dense(mlp) => mlp_values(mlp),
+        FeedForwardKind::Experts(experts) => {
+            let shared = experts.shared.as_ref().map_or(0, |mlp| mlp_values(mlp) + hidden);
+            experts.count + experts.used * (2 * hidden + mlp_values(&experts.expert)) + shared
+        }
+    };
+    norm + after + inner
+}
+
+/// Values that each layer keeps for a token.
+fn layer_values(spec: &Spec) -> impl Iterator<Item = usize> + '_ {
+    let hidden = spec.hidden_size;
+    spec.layers.iter().map(move |layer| {
+        let attention = layer.attention.as_ref().map_or(0, |it| hidden + attention_values(it, hidden));
+        attention + layer.feed_forward.as_ref().map_or(0, |it| hidden + feed_forward_values(it, hidden))
+    })
+}
+
+/// Bytes of buffers for a step of so many tokens besides weights and gradients: what the layers keep, the widest layer's
+/// working buffers and a chunk of logits.
+pub fn workspace_bytes(spec: &Spec, tokens: usize, checkpointing: bool) -> usize {
+    let largest = layer_values(spec).max().unwrap_or(0);
+    let kept = match checkpointing {
+        true => spec.layers.len() * spec.hidden_size + largest,
+        false => layer_values(spec).sum(),
+    };
+    let logits = (1 << 22_usize).min(tokens * spec.vocab_size).max(spec.vocab_size);
+    // Working buffers: gradients of the widest layer's inner values and of the stream.
+    let working = largest / 2 + 3 * spec.hidden_size;
+    4 * (tokens * (kept + working) + logits)
+}
+
+/// Floating-point operations of one step of so many tokens in sequences of `length`: three products for every weight of a
+/// linear layer (forward, input gradient, weight gradient), two for a frozen one, and attention.
+pub fn step_operations(spec: &Spec, tokens: usize, length: usize, checkpointing: bool) -> f64 {
+    let hidden = spec.hidden_size as f64;
+    let mut forward = 0.0;
+    for layer in &spec.layers {
+        if let Some(it) = &layer.attention {
+            let (query, kv) = (it.query_width() as f64, it.kv_width() as f64);
+            forward += 2.0 * hidden * (2.0 * query + 2.0 * kv);
+            let seen = it.window.map_or(length, |window| window.min(length)) as f64;
+            forward += 4.0 * query * seen * if spec.causal { 0.5 } else { 1.0 };
+        }
+        let mlp = |mlp: &Mlp| 2.0 * hidden * mlp.width as f64 * if mlp.gated { 3.0 } else { 2.0 };
+        forward += match layer.feed_forward.as_ref().map(|it| &it.kind) {
+            None => 0.0,
+            Some(FeedForwardKind::Dense(dense)) => mlp(dense),
+            Some(FeedForwardKind::Experts(experts)) => {
+                experts.used as f64 * mlp(&experts.expert)
+                    + experts.shared.as_ref().map_or(0.0, mlp)
+                    + 2.0 * hidden * experts.count as f64
+            }
+        };
+    }
+    let width = spec.embedding_width() as f64;
+    let head = if spec.head.is_some() { 2.0 * width * spec.vocab_size as f64 } else { 0.0 };
+    let projection = if spec.embedding.projected_from.is_some() { 2.0 * width * hidden } else { 0.0 };
+    let passes = if checkpointing { 4.0 } else { 3.0 };
+    tokens as f64 * (passes * forward + 3.0 * (head + projection))
+}
+
+/// What an optimizer keeps of earlier gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptimizerState {
+    /// Nothing: plain gradient descent.
+    Nothing,
+    /// One f32 a value: momentum, Lion.
+    Momentum,
+    /// Two f32 a value: AdamW.
+    AdamW,
+    /// Two bytes a value and two f32 for each 256: AdamW in 8 bits.
+    AdamW8bit,
+    /// One f32 a value of the layers' matrices, two of all others: Muon.
+    Muon,
+}
+
+impl OptimizerState {
+    /// Bytes that it keeps of a weight.
+    pub fn bytes(self, name: &str, shape: &[usize]) -> u64 {
+        let values: u64 = shape.iter().map(|&n| n as u64).product();
+        match self {
+            OptimizerState::Nothing => 0,
+            OptimizerState::Momentum => 4 * values,
+            OptimizerState::AdamW => 8 * values,
+            OptimizerState::AdamW8bit => 2 * values + 8 * values.div_ceil(256),
+            OptimizerState::Muon => {
+                if is_layer_matrix(name, shape) {
+                    4 * values
+                } else {
+                    8 * values
+                }
+            }
+        }
+    }
+}
+
+/// Which weights are trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trained {
+    /// All, in f32.
+    All,
+    /// Two matrices of this rank beside each matrix of the layers; the model's own weights stay as they are stored.
+    Adapters {
+        /// The inner width of an adapter.
+        rank: usize,
+    },
+}
+
+/// A training step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Job {
+    /// What is trained.
+    pub trained: Trained,
+    /// What the optimizer keeps.
+    pub state: OptimizerState,
+    /// Tokens of a step that are run at once.
+    pub tokens: usize,
+    /// Whether only the layers' inputs are kept, and the rest computed again.
+    pub checkpointing: bool,
+}
+
+/// Bytes of a training step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// Weights, trained ones in f32, frozen ones as stored.
+    pub weights: u64,
+    /// Gradients of trained weights, f32.
+    pub gradients: u64,
+    /// The optimizer's memory.
+    pub optimizer: u64,
+    /// Activations that are kept, working buffers, logits.
+    pub buffers: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.optimizer + self.buffers
+    }
+}
+
+fn is_layer_matrix(name: &str, shape: &[usize]) -> bool {
+    shape.len() == 2 && name.starts_with("layers.")
+}
+
+/// Parameters of adapters of a rank: `rank · (in + out)` for each matrix of the layers.
+pub fn adapter_parameters(spec: &Spec, rank: usize) -> u64 {
+    let tensors = spec.tensors().into_iter().filter(|it| is_layer_matrix(&it.name, &it.shape));
+    tensors.map(|it| (rank * it.shape.iter().sum::<usize>()) as u64).sum()
+}
+
+/// Bytes that a training step takes.
+pub fn memory(spec: &Spec, formats: &Formats, job: &Job) -> Memory {
+    let buffers = workspace_bytes(spec, job.tokens, job.checkpointing) as u64;
+    match job.trained {
+        Trained::All => {
+            let values = 4 * spec.parameters();
+            let kept = spec.tensors().iter().map(|it| job.state.bytes(&it.name, &it.shape)).sum();
+            Memory { weights: values, gradients: values, optimizer: kept, buffers }
+        }
+        Trained::Adapters { rank } => {
+            let tensors = spec.tensors().into_iter().filter(|it| is_layer_matrix(&it.name, &it.shape));
+            let kept = tensors
+                .flat_map(|it| it.shape.iter().map(|&side| (it.name.clone(), side)).collect::<Vec<_>>());
+            let optimizer = kept.map(|(name, side)| job.state.bytes(&name, &[rank, side])).sum();
+            let own = 4 * adapter_parameters(spec, rank);
+            let weights = sizes::weight_bytes(spec, formats) + own;
+            // What adapters keep between their two matrices.
+            let inner = spec.tensors().iter().filter(|it| is_layer_matrix(&it.name, &it.shape)).count();
+            let kept = 4 * (job.tokens * rank * inner) as u64;
+            Memory { weights, gradients: own, optimizer, buffers: buffers + kept }
+        }
+    }
+}

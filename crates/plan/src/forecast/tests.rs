@@ -1,0 +1,1 @@
+//! Forecasts of small specs on a made-up machine.
