@@ -7,8 +7,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    bench, classify, completions, convert, embed, eval, logits, man, methods, profile, pull, quantize, run,
-    select, show, sweep, tokenize, tokenizer, train,
+    bench, classify, completions, convert, density, embed, eval, logits, man, methods, predict_scores,
+    profile, pull, quantize, run, select, show, sweep, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -74,6 +74,8 @@ enum Command {
     Sweep(sweep::Args),
     Methods(methods::Args),
     Bench(bench::Args),
+    PredictScores(predict_scores::Args),
+    Density(density::Args),
     Profile(profile::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -106,6 +108,8 @@ impl Cli {
             Command::Sweep(args) => sweep::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
+            Command::Density(args) => density::run(args, globals),
+            Command::PredictScores(args) => predict_scores::run(args, globals),
             Command::Profile(args) => profile::run(args, globals),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),

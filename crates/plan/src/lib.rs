@@ -2,7 +2,13 @@
 //!
 //! [`METHODS`] lists what is in the catalogue.
 
+pub mod cod;
+pub mod density;
+#[cfg(test)]
+mod desk;
+mod training;
+
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] = &[];
+pub const METHODS: &[Method] = &[cod::METHOD, density::METHOD];

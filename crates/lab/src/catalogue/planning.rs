@@ -15,15 +15,6 @@ pub(super) const PLANNED: &[Method] = &[
         "A map from techniques to resources over the life of a model, with a standard set of measures.",
     ),
     Method::planned(
-        22,
-        "COD",
-        FAMILY,
-        "Unveiling Downstream Performance Scaling of LLMs: A Clustering-Based Perspective",
-        Some("2502.17262"),
-        "Some small models are evaluated, and a larger one's score is forecast with its uncertainty and with the part that can't be forecast.",
-        "Mean deviation of 1.36 % over eight benchmarks in forecasting a 70B model.",
-    ),
-    Method::planned(
         48,
         "Compression survey",
         FAMILY,
@@ -85,15 +76,6 @@ pub(super) const PLANNED: &[Method] = &[
         Some("2307.02460"),
         "A small sample of each data source tells which mixture to buy and how accurate a model trained on all of it would be.",
         "Much smaller forecast error than scaling-law fits from about a thousand pilot samples.",
-    ),
-    Method::planned(
-        125,
-        "Densing law",
-        FAMILY,
-        "Densing Law of LLMs",
-        Some("2412.04315"),
-        "Any model, compressed or tuned, is rated by how large a reference model would have to be to equal it.",
-        "The best open models' density doubled about every 3.3 months, and pruning or distilling often lowers it.",
     ),
     Method::planned(
         129,
