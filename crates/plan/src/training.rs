@@ -34,7 +34,27 @@ pub(crate) struct Guidance<'g> {
     pub behind: Option<&'g mut dyn FnMut(&mut Net, f64)>,
 }
 
-/// Trains with AdamW, gradients clipped to 1, and gives the targets that were learned from.
+/// Trains any network on the batches' own targets, as [`train`] does.
+///
+/// # Errors
+/// If a batch doesn't fit the network.
+pub(crate) fn train_any(
+    net: &mut dyn Trainable,
+    schedule: Schedule,
+    batch: &mut dyn FnMut() -> Batch,
+) -> Result<()> {
+    let mut optimizer = Optimizer::new(optim::Options::default(), net.params())?;
+    for step in 0..schedule.total {
+        let batch = batch();
+        net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
+        net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
+        let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
+        optimizer.step(net.params_mut(), schedule.rate(step), clip);
+    }
+    Ok(())
+}
+
+/// Trains with AdamW, gradients clipped to 1.
 ///
 /// # Errors
 /// If a batch doesn't fit the network.
@@ -43,15 +63,12 @@ pub(crate) fn train(
     schedule: Schedule,
     batch: &mut dyn FnMut() -> Batch,
     mut guidance: Guidance<'_>,
-) -> Result<u64> {
+) -> Result<()> {
     let mut optimizer = Optimizer::new(optim::Options::default(), net.params())?;
-    let mut targets = 0;
     for step in 0..schedule.total {
         let batch = batch();
-        let counted = batch.counted().max(1);
-        targets += counted as u64;
         net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
-        let scale = 1.0 / counted as f32;
+        let scale = 1.0 / batch.counted().max(1) as f32;
         match &mut guidance.teacher {
             None => net.accumulate(&batch, scale)?,
             Some(teacher) => {
@@ -66,5 +83,5 @@ pub(crate) fn train(
             behind(net, (step + 1) as f64 / schedule.total as f64);
         }
     }
-    Ok(targets)
+    Ok(())
 }

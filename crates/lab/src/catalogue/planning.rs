@@ -6,24 +6,6 @@ const FAMILY: Family = Family::Planning;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        3,
-        "Beyond Efficiency",
-        FAMILY,
-        "Beyond Efficiency: A Systematic Survey of Resource-Efficient Large Language Models",
-        Some("2401.00625"),
-        "The catalogue can be asked which techniques save memory, compute, energy, money or network at a given stage, and how to use them.",
-        "A map from techniques to resources over the life of a model, with a standard set of measures.",
-    ),
-    Method::planned(
-        48,
-        "Compression survey",
-        FAMILY,
-        "Model Compression and Efficient Inference for Large Language Models: A Survey",
-        Some("2402.09748"),
-        "Advice on which compression suits a model of this size, with this data and budget, limited to methods that exist here.",
-        "Large models favour methods without tuning, and generality has to be kept, not the score of one task.",
-    ),
-    Method::planned(
         63,
         "HARMONY",
         FAMILY,
@@ -40,15 +22,6 @@ pub(super) const PLANNED: &[Method] = &[
         Some("2305.02440"),
         "A handful of timings predicts time and cost for every prompt and answer length, so that models compare by quality per ideal second.",
         "Runtime is well described by a prompt term and a linear output term, shown on ten models.",
-    ),
-    Method::planned(
-        79,
-        "Green code models",
-        FAMILY,
-        "Efficient and Green Large Language Models for Software Engineering: Vision and the Road Ahead",
-        Some("2404.04566"),
-        "Each run reports time, memory, energy, water and CO2, with advice on what would lower them for work on code.",
-        "No experiments: code models are judged almost by accuracy alone, and a roadmap says how to change that.",
     ),
     Method::planned(
         99,
@@ -76,14 +49,5 @@ pub(super) const PLANNED: &[Method] = &[
         Some("2307.02460"),
         "A small sample of each data source tells which mixture to buy and how accurate a model trained on all of it would be.",
         "Much smaller forecast error than scaling-law fits from about a thousand pilot samples.",
-    ),
-    Method::planned(
-        129,
-        "Peak performance review",
-        FAMILY,
-        "Achieving Peak Performance for Large Language Models: A Systematic Review",
-        Some("2409.04833"),
-        "A goal and limits go in, and the classes of technique that apply come out with estimated gains and the commands to run.",
-        "65 papers out of 983 sorted into training, inference and serving, with two case studies.",
     ),
 ];

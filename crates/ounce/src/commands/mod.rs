@@ -1,5 +1,6 @@
 //! The commands, one file each: its flags, its help and what it does.
 
+pub mod advise;
 pub mod bench;
 pub mod classify;
 pub mod completions;
@@ -7,6 +8,7 @@ pub mod convert;
 pub mod density;
 pub mod embed;
 pub mod eval;
+pub mod footprint;
 pub mod logits;
 pub mod man;
 pub mod methods;

@@ -3,7 +3,7 @@
 mod arithmetic;
 mod bandwidth;
 mod disk;
-mod energy;
+pub(super) mod energy;
 mod rate;
 
 use std::path::{Path, PathBuf};
