@@ -7,8 +7,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    bench, classify, completions, convert, embed, eval, forecast, logits, man, methods, profile, pull,
-    quantize, run, select, show, sweep, tokenize, tokenizer, train,
+    advise, bench, classify, completions, convert, density, embed, eval, footprint, forecast, logits, man,
+    methods, predict_scores, profile, pull, quantize, run, select, show, sweep, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -75,6 +75,10 @@ enum Command {
     Methods(methods::Args),
     Bench(bench::Args),
     Forecast(forecast::Args),
+    PredictScores(predict_scores::Args),
+    Density(density::Args),
+    Advise(advise::Args),
+    Footprint(footprint::Args),
     Profile(profile::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -108,6 +112,10 @@ impl Cli {
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
             Command::Forecast(args) => forecast::run(args, globals),
+            Command::Footprint(args) => footprint::run(args, globals),
+            Command::Advise(args) => advise::run(args, globals),
+            Command::Density(args) => density::run(args, globals),
+            Command::PredictScores(args) => predict_scores::run(args, globals),
             Command::Profile(args) => profile::run(args, globals),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),

@@ -6,33 +6,6 @@ const FAMILY: Family = Family::Planning;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        3,
-        "Beyond Efficiency",
-        FAMILY,
-        "Beyond Efficiency: A Systematic Survey of Resource-Efficient Large Language Models",
-        Some("2401.00625"),
-        "The catalogue can be asked which techniques save memory, compute, energy, money or network at a given stage, and how to use them.",
-        "A map from techniques to resources over the life of a model, with a standard set of measures.",
-    ),
-    Method::planned(
-        22,
-        "COD",
-        FAMILY,
-        "Unveiling Downstream Performance Scaling of LLMs: A Clustering-Based Perspective",
-        Some("2502.17262"),
-        "Some small models are evaluated, and a larger one's score is forecast with its uncertainty and with the part that can't be forecast.",
-        "Mean deviation of 1.36 % over eight benchmarks in forecasting a 70B model.",
-    ),
-    Method::planned(
-        48,
-        "Compression survey",
-        FAMILY,
-        "Model Compression and Efficient Inference for Large Language Models: A Survey",
-        Some("2402.09748"),
-        "Advice on which compression suits a model of this size, with this data and budget, limited to methods that exist here.",
-        "Large models favour methods without tuning, and generality has to be kept, not the score of one task.",
-    ),
-    Method::planned(
         63,
         "HARMONY",
         FAMILY,
@@ -40,15 +13,6 @@ pub(super) const PLANNED: &[Method] = &[
         Some("2408.01000"),
         "From the measured load of a service, forecasts with uncertainty say how many replicas the next interval needs at least cost.",
         "Better than nine methods on four data sets, and over 35,000 GPU hours saved in one month of production.",
-    ),
-    Method::planned(
-        79,
-        "Green code models",
-        FAMILY,
-        "Efficient and Green Large Language Models for Software Engineering: Vision and the Road Ahead",
-        Some("2404.04566"),
-        "Each run reports time, memory, energy, water and CO2, with advice on what would lower them for work on code.",
-        "No experiments: code models are judged almost by accuracy alone, and a roadmap says how to change that.",
     ),
     Method::planned(
         114,
@@ -67,23 +31,5 @@ pub(super) const PLANNED: &[Method] = &[
         Some("2307.02460"),
         "A small sample of each data source tells which mixture to buy and how accurate a model trained on all of it would be.",
         "Much smaller forecast error than scaling-law fits from about a thousand pilot samples.",
-    ),
-    Method::planned(
-        125,
-        "Densing law",
-        FAMILY,
-        "Densing Law of LLMs",
-        Some("2412.04315"),
-        "Any model, compressed or tuned, is rated by how large a reference model would have to be to equal it.",
-        "The best open models' density doubled about every 3.3 months, and pruning or distilling often lowers it.",
-    ),
-    Method::planned(
-        129,
-        "Peak performance review",
-        FAMILY,
-        "Achieving Peak Performance for Large Language Models: A Systematic Review",
-        Some("2409.04833"),
-        "A goal and limits go in, and the classes of technique that apply come out with estimated gains and the commands to run.",
-        "65 papers out of 983 sorted into training, inference and serving, with two case studies.",
     ),
 ];

@@ -17,6 +17,7 @@ use ounce_kernels::probe::Kind;
 use serde::{Deserialize, Serialize};
 
 pub use host::{Cache, Cpu, Memory};
+pub use measure::energy::Counters as EnergyCounters;
 pub use measure::{DiskTarget, Effort, cpu_time, measure};
 pub use store::Lookup;
 

@@ -50,7 +50,10 @@ pub fn intervals<P: Clone>(
 }
 
 /// A quantile of sorted values, between neighbours by a line.
-pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
+///
+/// # Panics
+/// If there are no values.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     below + (above - below) * place.fract()

@@ -2,17 +2,15 @@
 
 /// Where the search ended.
 #[derive(Debug, Clone)]
-pub(super) struct Minimum {
+pub struct Minimum {
+    /// The place.
     pub at: Vec<f64>,
+    /// The function's value there.
     pub value: f64,
 }
 
 /// Searches downwards from `start`. `function` writes the gradient into its second argument and gives the value.
-pub(super) fn bfgs(
-    function: &dyn Fn(&[f64], &mut [f64]) -> f64,
-    start: &[f64],
-    iterations: usize,
-) -> Minimum {
+pub fn bfgs(function: &dyn Fn(&[f64], &mut [f64]) -> f64, start: &[f64], iterations: usize) -> Minimum {
     let size = start.len();
     let mut at = start.to_vec();
     let mut gradient = vec![0.0; size];

@@ -6,10 +6,11 @@
 //! - [`surface`]: the best learning rate and batch size of a sweep, by a quadratic in their logarithms.
 //! - [`scaling`]: `L(N, D) = E + A / N^α + B / D^β`, robustly, and the best split of a budget.
 //! - [`bootstrap`]: how far a fit depends on which runs it saw.
+//! - [`minimise`]: what fits by something else than lines are searched with.
 
 pub mod bootstrap;
 pub mod least_squares;
-mod minimise;
+pub mod minimise;
 pub mod parabola;
 pub mod power;
 pub mod scaling;

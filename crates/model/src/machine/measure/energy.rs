@@ -15,7 +15,43 @@ use crate::machine::Energy;
 /// Where Linux shows them, for AMD's processors too.
 pub(super) const COUNTERS: &str = "/sys/class/powercap";
 
+/// The processor's energy counters, one for each package: what all programs on the machine use together.
+#[derive(Debug)]
+pub struct Counters(Vec<Counter>);
+
+impl Counters {
+    /// The counters of this machine.
+    ///
+    /// # Errors
+    /// Why there are none that can be read, as a sentence.
+    pub fn open() -> Result<Counters, String> {
+        let counters = Counters(counters(Path::new(COUNTERS))?);
+        counters.read()?;
+        Ok(counters)
+    }
+
+    /// Their names, such as `package-0`.
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(|counter| counter.name.clone()).collect()
+    }
+
+    /// What they show, in microjoules.
+    ///
+    /// # Errors
+    /// If one can't be read.
+    pub fn read(&self) -> Result<Vec<u64>, String> {
+        read_all(&self.0)
+    }
+
+    /// Joules between two readings; a counter may have started again once, which takes most of them an hour at least.
+    pub fn joules(&self, before: &[u64], after: &[u64]) -> f64 {
+        let used = self.0.iter().zip(before.iter().zip(after));
+        used.map(|(counter, (&before, &after))| counter.between(before, after)).sum::<u64>() as f64 * 1e-6
+    }
+}
+
 /// A counter of microjoules, one for each processor package.
+#[derive(Debug)]
 struct Counter {
     name: String,
     file: PathBuf,
@@ -52,22 +88,19 @@ pub(super) fn measure(
 }
 
 fn under_load(folder: &Path, load: impl FnOnce()) -> Result<Energy, String> {
-    let counters = counters(folder)?;
-    let before = read_all(&counters)?;
+    let counters = Counters(counters(folder)?);
+    let before = counters.read()?;
     let start = Instant::now();
     load();
     let time = start.elapsed();
-    let after = read_all(&counters)?;
-    let used = counters.iter().zip(before.iter().zip(after));
-    let microjoules: u64 = used.map(|(counter, (&before, after))| counter.between(before, after)).sum();
-    let names = counters.into_iter().map(|counter| counter.name).collect();
-    energy(names, microjoules, time)
+    let after = counters.read()?;
+    energy(counters.names(), counters.joules(&before, &after), time)
 }
 
-fn energy(counters: Vec<String>, microjoules: u64, time: Duration) -> Result<Energy, String> {
+fn energy(counters: Vec<String>, joules: f64, time: Duration) -> Result<Energy, String> {
     let seconds = time.as_secs_f64();
-    let busy_watts = microjoules as f64 * 1e-6 / seconds;
-    if microjoules == 0 || !busy_watts.is_finite() {
+    let busy_watts = joules / seconds;
+    if joules == 0.0 || !busy_watts.is_finite() {
         return Err(format!("the counter {} stands still", counters.join(", ")));
     }
     Ok(Energy { counters, seconds, busy_watts })

@@ -3,7 +3,7 @@
 mod arithmetic;
 mod bandwidth;
 mod disk;
-mod energy;
+pub(super) mod energy;
 mod rate;
 
 pub use rate::cpu_time;
