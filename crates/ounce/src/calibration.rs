@@ -79,6 +79,35 @@ pub fn known(threads: usize, other: Option<&PathBuf>) -> anyhow::Result<(Machine
     Ok((machine, calibration))
 }
 
+/// As [`known`] for this machine; what was not measured yet is measured in a hurry, and kept.
+///
+/// # Errors
+/// If it can't be measured, or the user stops it.
+pub fn known_or_measured(threads: usize) -> anyhow::Result<(Machine, Calibration)> {
+    let cpu = Cpu::detect();
+    if profile::known(threads).is_none() {
+        output::note(
+            "this machine was not measured yet; a hurried profile is made (ounce profile --refresh makes a better one)",
+        );
+        profile::measure_and_keep(threads)?;
+    }
+    let file = user_data::folder().map(|folder| folder.join(FILE));
+    let found = file.as_ref().map(|file| kept(file, &cpu, threads)).transpose()?.flatten();
+    let calibration = match found {
+        Some(calibration) => calibration,
+        None => {
+            let calibration = measure(Effort::quick())?;
+            if let Some(Err(error)) = file.as_ref().map(|file| calibration.store(file)) {
+                output::note(&format!("the kernels' rates are not kept: {error}"));
+            }
+            calibration
+        }
+    };
+    let machine = profile::known(threads);
+    let machine = machine.context("the profile of this machine could not be kept, and forecasts need it")?;
+    Ok((machine, calibration))
+}
+
 /// Prints the rates of products.
 ///
 /// # Errors

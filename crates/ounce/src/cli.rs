@@ -7,8 +7,9 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    advise, bench, classify, completions, convert, density, embed, eval, footprint, forecast, logits, man,
-    methods, predict_scores, profile, pull, quantize, run, select, show, sweep, tokenize, tokenizer, train,
+    advise, bench, classify, completions, compress, convert, density, embed, eval, fit, footprint, forecast,
+    logits, man, methods, plan, predict_scores, profile, pull, quantize, run, select, show, sweep, tokenize,
+    tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -74,6 +75,9 @@ enum Command {
     Sweep(sweep::Args),
     Methods(methods::Args),
     Bench(bench::Args),
+    Fit(fit::Args),
+    Plan(plan::Args),
+    Compress(compress::Args),
     Forecast(forecast::Args),
     PredictScores(predict_scores::Args),
     Density(density::Args),
@@ -111,6 +115,9 @@ impl Cli {
             Command::Sweep(args) => sweep::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),
+            Command::Fit(args) => fit::run(args, globals),
+            Command::Plan(args) => plan::run(args, globals),
+            Command::Compress(args) => compress::run(args, globals),
             Command::Forecast(args) => forecast::run(args, globals),
             Command::Footprint(args) => footprint::run(args, globals),
             Command::Advise(args) => advise::run(args, globals),

@@ -65,7 +65,7 @@ enum PackingArg {
 
 /// What is printed with `--json`.
 #[derive(Debug, Serialize)]
-struct Report {
+pub struct Report {
     model: String,
     target: PathBuf,
     format: &'static str,
@@ -125,6 +125,22 @@ pub fn write(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Re
 /// # Errors
 /// If the target exists, its format has no place for the model, or reading or writing fails.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    let Some(report) = make(&args, globals)? else { return Ok(Outcome::Done) };
+    if globals.json {
+        output::json(&report)?;
+    } else {
+        let (before, after) = (units::bytes(report.bytes_before), units::bytes(report.bytes));
+        let target = report.target.display();
+        output::line(format!("{target}: {after} ({before} before), {:.1} s", report.seconds))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Converts, or prints what would be written and gives nothing.
+///
+/// # Errors
+/// As [`run`].
+pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     let target = &args.target;
     if let Some(ending) =
         target.extension().filter(|it| ["bin", "safetensors", "json"].iter().any(|end| it == end))
@@ -146,25 +162,19 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let options =
         WriteOptions { dtype: args.dtype, shard_bytes: args.shard_size, overwrite: args.force, packing };
     if args.dry_run {
-        return print_forecast(&forecast(&model, target, &options)?, target, globals);
+        print_forecast(&forecast(&model, target, &options)?, target, globals)?;
+        return Ok(None);
     }
     let start = Instant::now();
     let bytes = write(&model, target, &options)?;
-    let report = Report {
+    Ok(Some(Report {
         model: model.origin.path.display().to_string(),
         target: target.clone(),
         format: if is_gguf(target) { "GGUF" } else { "Hugging Face folder" },
         bytes_before: model.weight_bytes(),
         bytes,
         seconds: start.elapsed().as_secs_f64(),
-    };
-    if globals.json {
-        output::json(&report)?;
-    } else {
-        let (before, after) = (units::bytes(report.bytes_before), units::bytes(bytes));
-        output::line(format!("{}: {after} ({before} before), {:.1} s", target.display(), report.seconds))?;
-    }
-    Ok(Outcome::Done)
+    }))
 }
 
 /// What `--dry-run` prints with `--json`.

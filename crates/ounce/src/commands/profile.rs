@@ -118,6 +118,20 @@ pub fn known(threads: usize) -> Option<Machine> {
     }
 }
 
+/// Measures this machine in a hurry, and keeps the profile.
+///
+/// # Errors
+/// If the user stops it.
+pub fn measure_and_keep(threads: usize) -> anyhow::Result<()> {
+    let args = Args { quick: true, refresh: true, disk: None };
+    let file = user_data::folder().map(|folder| folder.join(FILE));
+    let machine = measure(&args, threads, file.as_deref().and_then(Path::parent))?;
+    if let Some(file) = file {
+        keep(&machine, &file);
+    }
+    Ok(())
+}
+
 /// The profile in the file, if it is one of this machine; says so if it is another's.
 fn kept(file: &Path, cpu: &Cpu, threads: usize) -> anyhow::Result<Option<Machine>> {
     Ok(match Machine::load_cached(file, cpu, threads)? {

@@ -1,5 +1,6 @@
 //! `ounce bench`: what can be measured, one file each.
 
+pub mod costs;
 mod forecast;
 mod frontier;
 mod method;
@@ -13,7 +14,7 @@ use clap::Subcommand;
 use crate::cli::Globals;
 use crate::failure::Outcome;
 
-/// Measure: a method's promise, a model's speed, training steps, forecasts, quantizing, or quality against bytes
+/// Measure: a method's promise, a model's speed or costs, training steps, forecasts, quantizing, or quality against bytes
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,6 +24,7 @@ Examples:
   ounce bench train --against python=python3
   ounce bench quantize --shape llama-3.2-1b
   ounce bench forecast --shapes smollm2-135m
+  ounce bench costs ./model.gguf --context 4096
   ounce bench frontier builtin --plot frontier.svg")]
 pub struct Args {
     #[command(subcommand)]
@@ -31,6 +33,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    Costs(costs::Args),
     Forecast(forecast::Args),
     Frontier(frontier::Args),
     Method(method::Args),
@@ -45,6 +48,7 @@ enum What {
 /// As the part that was named.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     match args.what {
+        What::Costs(args) => costs::run(args, globals),
         What::Forecast(args) => forecast::run(args, globals),
         What::Frontier(args) => frontier::run(args, globals),
         What::Method(args) => method::run(args, globals),

@@ -133,6 +133,17 @@ impl Table {
         Ok(Table { units, rows })
     }
 
+    /// The KL that a plan is expected to cost: the sum of what its units cost alone. None if one has a format that was not
+    /// looked at.
+    pub fn expected(&self, plan: &Plan) -> Option<f64> {
+        let mut sum = 0.0;
+        for ((unit, _), row) in self.units.iter().zip(&self.rows) {
+            let Some(dtype) = unit.matrices.first().and_then(|it| plan.dtype(it)) else { continue };
+            sum += row.costs.iter().find(|it| it.0 == dtype)?.1;
+        }
+        Some(sum)
+    }
+
     /// The plan with the least expected loss within a budget. What `formats` keeps is not chosen.
     ///
     /// # Errors

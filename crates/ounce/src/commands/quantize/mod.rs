@@ -1,7 +1,7 @@
 //! `ounce quantize`: fewer bits a weight at the least loss.
 
 pub(super) mod allocation;
-mod closing;
+pub(super) mod closing;
 mod dry_run;
 mod explain;
 pub(super) mod formats;
@@ -115,13 +115,14 @@ pub enum MethodName {
 
 /// What is printed with `--json`.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+pub struct Report {
     model: String,
-    target: &'a Path,
+    target: PathBuf,
     method: MethodName,
     prepare: Vec<&'static str>,
     calibration_tokens: usize,
-    matrices: Vec<Finished>,
+    /// The matrices that were quantized.
+    pub matrices: Vec<Finished>,
     #[serde(flatten)]
     training: training::Report,
     seconds: f64,
@@ -134,6 +135,23 @@ struct Report<'a> {
 /// # Errors
 /// If the target exists, a format does not fit, calibration is impossible, or reading or writing fails.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    let Some(report) = make(&args, globals)? else { return Ok(Outcome::Done) };
+    if globals.json {
+        output::json(&report)?;
+    } else {
+        report.training.print()?;
+        report.closing.print()?;
+        let Report { target, seconds, closing, .. } = &report;
+        output::line(format!("{}: {} in {seconds:.0} s", target.display(), sizes::bytes(closing.bytes)))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Quantizes, or prints what was asked for in its place and gives nothing.
+///
+/// # Errors
+/// As [`run`].
+pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     let model = source::open(&args.model)?;
     let steps = args.prepare.steps()?;
     if args.imatrix.is_some() && !steps.is_empty() {
@@ -145,7 +163,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let units = units(&shaped)?;
     if args.explain {
         let bits = args.formats.bits().unwrap_or(4);
-        return explain::print(&args.model, &shaped, &units, bits, globals);
+        explain::print(&args.model, &shaped, &units, bits, globals)?;
+        return Ok(None);
     }
     let Some(target) = args.output.as_deref() else {
         bail!("name what is to be made with --output");
@@ -168,7 +187,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     args.training.check(&model, &plan)?;
     let mut planned = forecast(&plan.placeholder(&shaped)?, target, &options)?;
     if args.dry_run {
-        return dry_run::print(&shaped, &units, &plan, &planned, target, globals);
+        dry_run::print(&shaped, &units, &plan, &planned, target, globals)?;
+        return Ok(None);
     }
     args.training.check_text(&calibration)?;
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
@@ -178,7 +198,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         imatrix::to_file(&found, &model, args.texts.name(), &calibration)?.write(path)?;
     }
     let start = Instant::now();
-    let (store, folder) = open_store(&args, target, &steps, &model, &plan, &calibration)?;
+    let (store, folder) = open_store(args, target, &steps, &model, &plan, &calibration)?;
     let goes_on = |error: CompressError| match is_interrupt(&error) {
         true => anyhow::Error::from(crate::failure::Interrupted)
             .context(format!("the same command goes on from what is in {}", folder.display())),
@@ -224,9 +244,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let closing = closing::compare(&model, &quantized, &args.texts, bytes)?;
     drop(quantized);
     store.remove()?;
-    let report = Report {
+    Ok(Some(Report {
         model: args.model.clone(),
-        target,
+        target: target.to_owned(),
         method: args.method,
         prepare: steps.iter().map(Preparation::name).collect(),
         calibration_tokens,
@@ -234,15 +254,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         training,
         seconds,
         closing,
-    };
-    if globals.json {
-        output::json(&report)?;
-    } else {
-        report.training.print()?;
-        report.closing.print()?;
-        output::line(format!("{}: {} in {seconds:.0} s", target.display(), sizes::bytes(bytes)))?;
-    }
-    Ok(Outcome::Done)
+    }))
 }
 
 impl Args {

@@ -46,6 +46,11 @@ impl TextArgs {
         self.calibration.as_deref().and_then(|path| path.to_str()).unwrap_or("generated tales")
     }
 
+    /// The calibration text's file, if one was named.
+    pub fn calibration_path(&self) -> Option<&std::path::Path> {
+        self.calibration.as_deref()
+    }
+
     /// Calibration sequences: pieces of the text, each behind the token that begins texts.
     ///
     /// # Errors

@@ -1,0 +1,179 @@
+//! `ounce compress`: does what a recipe says.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use ounce_compress::quantize::Finished;
+use ounce_plan::recipe::{Recipe, Step};
+
+use super::{convert, quantize};
+use crate::cli::Globals;
+use crate::failure::Outcome;
+use crate::{output, source, units};
+
+/// Make a smaller model as a recipe says
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ounce plan ./folder --memory 300M -o recipe.toml
+  ounce compress ./folder --recipe recipe.toml -o small.gguf
+A recipe is a list of steps, each a command of ounce and its flags:
+  [[step]]
+  do = \"quantize\"
+  type = \"q4_k\"
+  keep = [\"output.weight=q8_0\"]
+What a step gives the next one begins with. A run that is stopped goes on where it stopped when the same command is
+given again.")]
+pub struct Args {
+    #[arg(help = source::MODEL_HELP)]
+    model: String,
+    /// The recipe
+    #[arg(long, value_name = "FILE")]
+    recipe: PathBuf,
+    /// The file ending in .gguf, or the folder, to be made
+    #[arg(short, long, value_name = "TARGET")]
+    output: PathBuf,
+    /// Replace what is at the target
+    #[arg(long)]
+    force: bool,
+}
+
+/// A command line of a step that quantizes.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct QuantizeLine {
+    #[command(flatten)]
+    args: quantize::Args,
+}
+
+/// The same of a step that converts.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct ConvertLine {
+    #[command(flatten)]
+    args: convert::Args,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the recipe can't be read or a step fails.
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    let recipe = Recipe::open(&args.recipe)?;
+    let matrices = execute(&args.model, &recipe, &args.output, args.force, globals)?;
+    let bytes = size(&args.output)?;
+    if globals.json {
+        output::json(&serde_json::json!({ "target": args.output, "bytes": bytes, "matrices": matrices }))?;
+    } else {
+        output::line(format!("{}: {}", args.output.display(), units::bytes(bytes)))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Does the steps of a recipe; gives the matrices that were quantized.
+///
+/// # Errors
+/// If a step's flags are wrong, before anything is done, or a step fails.
+pub fn execute(
+    model: &str,
+    recipe: &Recipe,
+    target: &Path,
+    force: bool,
+    globals: &Globals,
+) -> anyhow::Result<Vec<Finished>> {
+    if target.symlink_metadata().is_ok() && !force {
+        bail!("{}: exists already; choose another name or add --force", target.display());
+    }
+    let name = target.file_name().with_context(|| format!("{} names no file", target.display()))?;
+    let between = target.with_file_name(format!(".{}.steps", name.to_string_lossy()));
+    let last = recipe.steps.len() - 1;
+    // What a step makes; finished ones are kept until all are done.
+    let made = |index: usize| {
+        if index == last { target.to_owned() } else { between.join(format!("{}.gguf", index + 1)) }
+    };
+    let given = |index: usize| match index {
+        0 => model.to_owned(),
+        _ => made(index - 1).display().to_string(),
+    };
+    let lines = |index: usize, step: &Step| line(step, &given(index), &made(index), force);
+    for (index, step) in recipe.steps.iter().enumerate() {
+        lines(index, step).with_context(|| format!("step {} ({})", index + 1, step.command))?;
+    }
+    if last > 0 {
+        std::fs::create_dir_all(&between).with_context(|| between.display().to_string())?;
+    }
+    let mut matrices = Vec::new();
+    for (index, step) in recipe.steps.iter().enumerate() {
+        if index != last && made(index).exists() {
+            output::note(&format!("step {} ({}): done before", index + 1, step.command));
+            continue;
+        }
+        let done = match lines(index, step)? {
+            Line::Quantize(args) => quantize::make(&args, globals)?.map(|it| it.matrices),
+            Line::Convert(args) => convert::make(&args, globals).map(|_| None)?,
+        };
+        matrices.extend(done.into_iter().flatten());
+    }
+    if last > 0 {
+        std::fs::remove_dir_all(&between).with_context(|| between.display().to_string())?;
+    }
+    Ok(matrices)
+}
+
+/// Bytes of a file, or of the files of a folder.
+///
+/// # Errors
+/// If it can't be looked at.
+pub fn size(path: &Path) -> anyhow::Result<u64> {
+    let about = || path.display().to_string();
+    let meta = std::fs::metadata(path).with_context(about)?;
+    if meta.is_file() {
+        return Ok(meta.len());
+    }
+    let mut sum = 0;
+    for entry in std::fs::read_dir(path).with_context(about)? {
+        let entry = entry.with_context(about)?;
+        // Weights alone, as budgets and forecasts count a folder.
+        if entry.path().extension().is_some_and(|it| it == "safetensors") {
+            sum += entry.metadata().with_context(about)?.len();
+        }
+    }
+    Ok(sum)
+}
+
+enum Line {
+    Quantize(Box<quantize::Args>),
+    Convert(Box<convert::Args>),
+}
+
+/// A step with its flags understood as the command line understands them.
+fn line(step: &Step, model: &str, target: &Path, force: bool) -> anyhow::Result<Line> {
+    let mut arguments = step.arguments().map_err(anyhow::Error::msg)?;
+    let target = target.display().to_string();
+    if force {
+        arguments.push("--force".to_owned());
+    }
+    let said = |error: clap::Error| {
+        // The first line says what is wrong; usage and hints are for terminals.
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(|it| format!("; {it}"));
+        anyhow::anyhow!("{first}{}", tip.unwrap_or_default())
+    };
+    Ok(match step.command.as_str() {
+        "convert" => {
+            arguments.extend(["--".to_owned(), model.to_owned(), target]);
+            Line::Convert(Box::new(ConvertLine::try_parse_from(arguments).map_err(said)?.args))
+        }
+        _ => {
+            arguments.extend([
+                "--no-test".to_owned(),
+                format!("--output={target}"),
+                "--".to_owned(),
+                model.to_owned(),
+            ]);
+            Line::Quantize(Box::new(QuantizeLine::try_parse_from(arguments).map_err(said)?.args))
+        }
+    })
+}
