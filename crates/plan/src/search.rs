@@ -75,6 +75,11 @@ impl Candidate {
         self.misses.is_empty()
     }
 
+    /// Whether its loss was measured.
+    fn was_tried(&self) -> bool {
+        self.expected.is_some_and(|it| it.basis != Basis::Sensitivities)
+    }
+
     /// What it is compared by: less is better in all.
     fn figures(&self) -> Option<[f64; 3]> {
         Some([self.costs.memory as f64, self.costs.per_token, self.expected?.kl])
@@ -94,10 +99,11 @@ pub fn mark_front(candidates: &mut [Candidate]) {
 }
 
 /// The place of the best candidate: of those that are expected to meet the budget the one with the least expected loss, and
-/// of those as good as it the fastest. None if none meets it.
+/// of those as good as it the fastest. What was tried goes before what is only reckoned. None if none meets the budget.
 pub fn choose(candidates: &[Candidate]) -> Option<usize> {
     let loss = |candidate: &Candidate| candidate.expected.map_or(f64::INFINITY, |it| it.kl);
-    let fitting = candidates.iter().enumerate().filter(|(_, it)| it.fits());
+    let tried = candidates.iter().any(|it| it.fits() && it.was_tried());
+    let fitting = candidates.iter().enumerate().filter(|(_, it)| it.fits() && (it.was_tried() || !tried));
     let key =
         |candidate: &Candidate| (loss(candidate), candidate.costs.per_token, candidate.costs.memory as f64);
     let best = fitting.min_by(|(_, a), (_, b)| {
@@ -122,6 +128,9 @@ pub fn reason(candidate: &Candidate, chosen: Option<&Candidate>, limit: impl Fn(
     let Some(chosen) = chosen else { return String::new() };
     match (candidate.expected, chosen.expected) {
         (None, _) => "fits, was not tried".to_owned(),
+        (Some(own), _) if own.basis == Basis::Sensitivities && chosen.was_tried() => {
+            "fits, was not tried".to_owned()
+        }
         (Some(own), Some(best)) if own.kl > best.kl && best.kl > 0.0 => {
             format!("fits, {:.1} times the loss", own.kl / best.kl)
         }
@@ -170,6 +179,11 @@ mod tests {
         assert_eq!(choose(&all), Some(1));
         assert_eq!(reason(&all[0], Some(&all[1]), told), "memory 1.67×");
         assert_eq!(reason(&all[3], Some(&all[1]), told), "fits, 10.0 times the loss");
+        let reckoned = Expected { kl: 1e-9, quality: None, basis: Basis::Sensitivities };
+        let guess = Candidate { expected: Some(reckoned), ..candidate("guess", 300, 0.4, None) };
+        let both = [all[1].clone(), guess];
+        assert_eq!(choose(&both), Some(0), "measured before reckoned");
+        assert_eq!(reason(&both[1], Some(&both[0]), told), "fits, was not tried");
         let none = Budget { memory: Some(10), ..Budget::default() };
         all.iter_mut().for_each(|it| it.judge(&none));
         assert_eq!(choose(&all), None);

@@ -36,8 +36,11 @@ pub struct Args {
     #[arg(long, value_name = "TYPE", value_parser = compute::kv_type)]
     kv: Option<KvType>,
     /// How often all is run
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: usize,
+    /// Open the model, and print the bytes that it takes before anything is loaded
+    #[arg(long, hide = true)]
+    opened: bool,
 }
 
 /// What was measured.
@@ -61,7 +64,12 @@ const STEPS: usize = 32;
 /// # Errors
 /// If the model can't be run, or the context is more than it has.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    let before = host::resident_bytes().0;
     let model = source::open(&args.model)?;
+    if args.opened {
+        let after = host::resident_bytes().0;
+        return output::json(&after.unwrap_or(0).saturating_sub(before.unwrap_or(0))).map(|()| Outcome::Done);
+    }
     let most = model.spec.context_length;
     if !model.spec.causal {
         bail!("{}: this model generates nothing", args.model);
@@ -137,12 +145,24 @@ pub fn apart(
     kv: Option<KvType>,
     threads: usize,
 ) -> anyhow::Result<Measured> {
+    let mut flags: Vec<String> = ["--prompt", "--context"].map(String::from).to_vec();
+    flags.insert(1, prompt.to_string());
+    flags.push(context.to_string());
+    flags.extend(kv.into_iter().flat_map(|kv| ["--kv".to_owned(), kv_name(kv).to_owned()]));
+    child(model, &flags, threads)
+}
+
+/// Bytes that a model takes before anything is loaded, mostly its tokenizer; in a process of its own.
+///
+/// # Errors
+/// As [`apart`].
+pub fn opened(model: &str) -> anyhow::Result<u64> {
+    child(model, &["--opened".to_owned()], 1)
+}
+
+fn child<T: serde::de::DeserializeOwned>(model: &str, flags: &[String], threads: usize) -> anyhow::Result<T> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["bench", "costs", "--json", "--threads", &threads.to_string()]);
-    command.args(["--prompt", &prompt.to_string(), "--context", &context.to_string()]);
-    if let Some(kv) = kv {
-        command.args(["--kv", kv_name(kv)]);
-    }
+    command.args(["bench", "costs", "--json", "--threads", &threads.to_string()]).args(flags);
     let ran = command.arg("--").arg(model).output().context("ounce can't start itself")?;
     if !ran.status.success() {
         let said = String::from_utf8_lossy(&ran.stderr);

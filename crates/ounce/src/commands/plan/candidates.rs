@@ -8,7 +8,7 @@ use ounce_kernels::attention::KvType;
 use ounce_model::Model;
 use ounce_model::account::Formats;
 use ounce_model::formats::WriteOptions;
-use ounce_model::machine::{Machine, host};
+use ounce_model::machine::Machine;
 use ounce_plan::budget::{Costs, Quality};
 use ounce_plan::calibrate::{Calibration, kv_name};
 use ounce_plan::forecast::forecast;
@@ -16,12 +16,13 @@ use ounce_plan::recipe::{Recipe, Run, Step};
 use ounce_plan::search::{Basis, Candidate, Expected};
 use toml::Value;
 
+use super::super::bench::costs;
 use super::super::convert::{self, is_gguf};
 use super::super::quantize::closing::bits_per_weight;
 use super::super::quantize::formats::FormatArgs;
 use super::super::quantize::texts::TextArgs;
 use super::budget::Asked;
-use crate::{calibration, source};
+use crate::calibration;
 
 /// Formats for all matrices of a file, the finest first.
 const GGUF: [DType; 7] =
@@ -69,7 +70,7 @@ impl<'m> Subject<'m> {
         let (machine, calibration) = calibration::known_or_measured(asked.threads)?;
         Ok(Subject {
             units: units(model)?,
-            opened_bytes: opened_bytes(reference)?,
+            opened_bytes: costs::opened(reference)?,
             text: texts.calibration_path().map(|it| it.display().to_string()),
             model,
             target,
@@ -187,14 +188,4 @@ impl<'m> Subject<'m> {
     fn file(&self, model: &Model, target: &Path) -> anyhow::Result<ounce_model::formats::Forecast> {
         convert::forecast(model, target, &WriteOptions { overwrite: true, ..WriteOptions::default() })
     }
-}
-
-/// Bytes of memory that the tokenizer and what else is read at once take: the model is opened once more and looked at. None
-/// are weights, which are mapped.
-fn opened_bytes(reference: &str) -> anyhow::Result<u64> {
-    let before = host::resident_bytes().0;
-    let again = source::open(reference)?;
-    let after = host::resident_bytes().0;
-    drop(again);
-    Ok(after.unwrap_or(0).saturating_sub(before.unwrap_or(0)))
 }

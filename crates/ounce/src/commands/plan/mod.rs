@@ -157,8 +157,7 @@ pub fn search(
         let trials = trial::Trials::new(&subject, &calibration)?;
         trial_tokens = trials.tokens();
         sizes::add(&subject, &trials, asked, &mut all)?;
-        let deadline = start + options.time;
-        trials.run(&subject, &mut all, asked, deadline)?;
+        trials.run(&subject, &mut all, asked, Instant::now() + options.time)?;
     }
     let mut candidates: Vec<Candidate> = all.into_iter().map(|it| it.candidate).collect();
     candidates.sort_by(|a, b| {

@@ -133,13 +133,13 @@ impl Table {
         Ok(Table { units, rows })
     }
 
-    /// The KL that a plan is expected to cost: the sum of what its units cost alone. None if one has a format that was not
-    /// looked at.
+    /// The KL that a plan is expected to cost: the sum of what its units cost alone. A format that was not looked at costs what
+    /// lies between those with fewer and more bits; none if there are no such.
     pub fn expected(&self, plan: &Plan) -> Option<f64> {
         let mut sum = 0.0;
         for ((unit, _), row) in self.units.iter().zip(&self.rows) {
             let Some(dtype) = unit.matrices.first().and_then(|it| plan.dtype(it)) else { continue };
-            sum += row.costs.iter().find(|it| it.0 == dtype)?.1;
+            sum += between(&row.costs, dtype)?;
         }
         Some(sum)
     }
@@ -208,6 +208,22 @@ impl Table {
     }
 }
 
+/// The cost of a format; of one that is not in the list by its bits, along the straight line of logarithms.
+fn between(costs: &[(DType, f64)], dtype: DType) -> Option<f64> {
+    if let Some(known) = costs.iter().find(|it| it.0 == dtype) {
+        return Some(known.1);
+    }
+    let bits = |dtype: DType| dtype.bits_per_value();
+    let below =
+        costs.iter().filter(|it| bits(it.0) <= bits(dtype)).max_by(|a, b| bits(a.0).total_cmp(&bits(b.0)))?;
+    let above =
+        costs.iter().filter(|it| bits(it.0) >= bits(dtype)).min_by(|a, b| bits(a.0).total_cmp(&bits(b.0)))?;
+    let width = bits(above.0) - bits(below.0);
+    let share = if width > 0.0 { (bits(dtype) - bits(below.0)) / width } else { 0.0 };
+    let log = |cost: f64| cost.max(f64::MIN_POSITIVE).ln();
+    Some((log(below.1) + share * (log(above.1) - log(below.1))).exp())
+}
+
 /// What a unit can become: any candidate, or what it is.
 fn ways(model: &Model, unit: &Unit, row: &Sensitivity, gguf: bool) -> Vec<(Option<DType>, Choice)> {
     let padded = |bytes: usize| if gguf { (bytes as u64).next_multiple_of(ALIGNMENT) } else { bytes as u64 };
@@ -221,4 +237,18 @@ fn ways(model: &Model, unit: &Unit, row: &Sensitivity, gguf: bool) -> Vec<(Optio
         .collect();
     ways.extend(unit.bytes(stored).map(|bytes| (None, Choice { bytes: padded(bytes), cost: 0.0 })));
     ways
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_of_other_formats_lie_between_their_neighbours() {
+        let costs = [(DType::Q2K, 0.1), (DType::Q4K, 0.01), (DType::Q8_0, 1e-5)];
+        assert_eq!(between(&costs, DType::Q4K), Some(0.01));
+        let five = between(&costs, DType::Q5_0).unwrap();
+        assert!(five < 0.01 && five > 1e-5, "{five}");
+        assert_eq!(between(&costs, DType::F32), None);
+    }
 }
