@@ -5,6 +5,7 @@
 //! - [`shapes`]: models of real shapes with random weights, to measure speed.
 //! - [`store`]: evidence on disk, one file a method.
 //! - [`stories`]: generated text to train and measure on.
+//! - [`tasks`]: evaluation tasks, about generated tales and for data that users bring.
 //! - [`town`]: text with habits, good and bad, and the trust probes on it.
 //! - [`builtin`]: the language model that is part of the program.
 
@@ -14,4 +15,5 @@ pub mod catalogue;
 pub mod shapes;
 pub mod store;
 pub mod stories;
+pub mod tasks;
 pub mod town;
