@@ -82,7 +82,8 @@ fn forward<'e>(
     for (lane, wants) in lanes.iter_mut().zip(wants) {
         let Some(answer) = &mut lane.answer else { continue };
         answer.at = answer.end;
-        let Some(row) = rows.next().filter(|_| wants) else { continue };
+        // Only those at the end of their prompt or behind it were given logits.
+        let Some(row) = (if wants { rows.next() } else { None }) else { continue };
         if answer.take(
             row,
             tokenizer,

@@ -91,10 +91,10 @@ fn sentences(text: &str) -> Vec<&str> {
     let bytes = text.as_bytes();
     for (at, byte) in bytes.iter().enumerate() {
         quoted ^= *byte == b'"';
-        let ends = matches!(byte, b' ' | b'\n')
-            && !quoted
-            && at > 0
-            && matches!(bytes[at - 1], b'.' | b'!' | b'?' | b'"');
+        let behind = |at: usize| bytes.get(at).is_some_and(|byte| matches!(byte, b'.' | b'!' | b'?' | b'"'));
+        // Behind what somebody says, "said Ruby" goes on.
+        let begins = bytes.get(at + 1).is_some_and(|byte| !byte.is_ascii_lowercase());
+        let ends = matches!(byte, b' ' | b'\n') && !quoted && begins && at > 0 && behind(at - 1);
         if ends {
             found.push(&text[start..at]);
             start = at + 1;
