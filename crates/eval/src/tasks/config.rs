@@ -260,14 +260,11 @@ impl Config {
     /// The split with the examples.
     pub(super) fn example_split(&self) -> Option<&str> {
         let named = self.fewshot_config.split.as_deref().or(self.fewshot_split.as_deref());
-        let named = named.or(self.fewshot_config.samples.as_ref().map_or(
-            self.training_split
-                .as_deref()
-                .or(self.validation_split.as_deref())
-                .or(self.test_split.as_deref()),
-            |_| None,
-        ));
-        named
+        if named.is_some() || self.fewshot_config.samples.is_some() {
+            return named;
+        }
+        let splits = [&self.training_split, &self.validation_split, &self.test_split];
+        splits.into_iter().find_map(|split| split.as_deref())
     }
 
     /// Whether examples may be the question itself, which is then left out.
@@ -309,7 +306,7 @@ impl Config {
         let Some(files) = files.filter(|files| !files.is_empty()) else {
             let whence = match &self.dataset_path {
                 Some(path) if kind.is_none() => format!("{path:?} is not downloaded"),
-                _ => format!("dataset_kwargs.data_files names none for it"),
+                _ => "dataset_kwargs.data_files names none for it".to_string(),
             };
             let option = if Some(split) == self.asked_split() { String::new() } else { format!(":{split}") };
             return Err(format!(
