@@ -100,6 +100,12 @@ pub fn score(
     Ok(scores)
 }
 
+/// Whether Python takes a character for white space: its set holds four control characters that Unicode's White_Space has
+/// not.
+pub(crate) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
 /// Words and bytes of a text, by which log-likelihoods are made comparable between tokenizers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TextSize {
@@ -113,8 +119,6 @@ pub struct TextSize {
 impl TextSize {
     /// The size of a text.
     pub fn of(text: &str) -> TextSize {
-        // Python's \s holds four control characters that Unicode's White_Space has not.
-        let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
         let mut runs = 0;
         let mut in_run = false;
         for c in text.chars() {

@@ -4,6 +4,7 @@
 //! - [`mod@bench`]: gives demonstrations what they need, runs them and measures their cost.
 //! - [`store`]: evidence on disk, one file a method.
 //! - [`stories`]: generated text to train and measure on.
+//! - [`tasks`]: evaluation tasks, about generated tales and for data that users bring.
 //! - [`town`]: text with habits, good and bad, and the trust probes on it.
 //! - [`builtin`]: the language model that is part of the program.
 
@@ -12,6 +13,7 @@ pub mod builtin;
 pub mod catalogue;
 pub mod store;
 pub mod stories;
+pub mod tasks;
 pub mod town;
 
 pub use ounce_plan::shapes;

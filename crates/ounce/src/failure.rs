@@ -61,6 +61,12 @@ fn report(error: &anyhow::Error) -> ExitCode {
             )
             || matches!(
                 cause.downcast_ref(),
+                Some(ounce_eval::tasks::Error::Engine(ounce_engine::Error::Model(
+                    ounce_model::Error::Interrupted
+                )))
+            )
+            || matches!(
+                cause.downcast_ref(),
                 Some(ounce_train::Error::Model(ounce_model::Error::Interrupted))
             )
     };

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::probe::Probe;
-use super::score::{Interval, Sample, interval};
+use super::score::Sample;
 use super::{Dimension, Outcome, Scorecard};
+use crate::bootstrap::{Interval, interval};
 
 /// A dimension of both.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -14,10 +14,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::bootstrap::Interval;
 pub use ask::{Outcome, Prompting, ask};
 pub use compare::{Change, Comparison};
 pub use probe::{Probe, ProbeError, read, write};
-pub use score::{Ability, Interval, Score, Scorecard};
+pub use score::{Ability, Score, Scorecard};
 
 /// What is scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

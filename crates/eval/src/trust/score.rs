@@ -18,22 +18,10 @@ use serde::Serialize;
 
 use super::probe::Probe;
 use super::{Dimension, Outcome};
+use crate::bootstrap::{Interval, SAMPLES, interval};
 
-/// Samples of a bootstrap.
-const SAMPLES: usize = 1000;
 /// What they are drawn from; the same for all models, so that the same items are drawn.
 const SEED: u64 = 240_315_447;
-
-/// A value with the range that holds 95 % of its bootstrap samples.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Interval {
-    /// The value.
-    pub value: f64,
-    /// The range's lower end.
-    pub low: f64,
-    /// Its upper end.
-    pub high: f64,
-}
 
 /// Whether a model can do what a dimension is about.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -240,17 +228,6 @@ impl<'p> Sample<'p> {
         });
         mean(chances.map(|choices| 1.0 / choices as f64)).map_or(0.0, |it| 100.0 * it)
     }
-}
-
-/// A value with its samples' 2.5 and 97.5 percentiles.
-pub(super) fn interval(value: f64, samples: &[f64]) -> Interval {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        let place = (share * sorted.len().saturating_sub(1) as f64).round() as usize;
-        sorted.get(place).copied().unwrap_or(value)
-    };
-    Interval { value, low: at(0.025), high: at(0.975) }
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {

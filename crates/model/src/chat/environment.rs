@@ -25,7 +25,7 @@ pub(super) fn with_templates(sources: &[(String, String)]) -> Result<Environment
     environment.set_syntax(syntax.map_err(explain)?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(method);
+    environment.set_unknown_method_callback(python_method);
     environment.add_filter("tojson", tojson);
     // Python's strings are lists of characters to these tests, and its None is no list.
     environment.add_test("iterable", |value: &Value| is_list(value));
@@ -142,8 +142,12 @@ fn tojson(value: Value, arguments: Rest<Value>, kwargs: Kwargs) -> Result<String
     Ok(python::dumps(&json, &style))
 }
 
-/// Python's methods: those of the contributed set and the few templates use beyond it.
-fn method(
+/// Python's methods of strings, lists and dictionaries, for templates that were written for it: those of the contributed
+/// set and the few that templates use beyond it. A callback for [`Environment::set_unknown_method_callback`].
+///
+/// # Errors
+/// If the value has no such method, or `index` finds nothing.
+pub fn python_method(
     state: &mut State,
     value: &Value,
     name: &str,
@@ -196,6 +200,15 @@ fn method(
             _ => {}
         }
     }
+    if let (ValueKind::Seq, "index", [wanted]) = (value.kind(), name, arguments) {
+        let missing = || {
+            minijinja::Error::new(
+                ErrorKind::InvalidOperation,
+                format!("{wanted:?} is not in the list {value:?}"),
+            )
+        };
+        return value.try_iter()?.position(|item| item == *wanted).map(Value::from).ok_or_else(missing);
+    }
     pycompat::unknown_method_callback(state, value, name, arguments)
 }
 
@@ -213,8 +226,8 @@ mod tests {
     #[test]
     fn python_methods_beyond_the_contributed_set() {
         let source = "{{ 'a.b.c'.rsplit('.', 1)[0] }} {{ 'a.b.c'.partition('.')[2] }} {{ 'xab'.removeprefix('x') }} \
-                      {{ 'abx'.removesuffix('x') }} {{ 'a.b.c'.rpartition('.')|join('/') }}";
+                      {{ 'abx'.removesuffix('x') }} {{ 'a.b.c'.rpartition('.')|join('/') }} {{ ['a', 'b'].index('b') }}";
         let environment = with_templates(&[("t".into(), source.into())]).unwrap();
-        assert_eq!(environment.get_template("t").unwrap().render(()).unwrap(), "a.b b.c ab ab a.b/./c");
+        assert_eq!(environment.get_template("t").unwrap().render(()).unwrap(), "a.b b.c ab ab a.b/./c 1");
     }
 }

@@ -11,6 +11,7 @@ mod template;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+pub use environment::python_method;
 pub use template::{ChatTemplate, RenderOptions};
 
 /// One message of a conversation, in the form the OpenAI interface and chat templates share.

@@ -1,5 +1,6 @@
-//! `ounce eval`: how well a model predicts a text, and how far it is to be trusted.
+//! `ounce eval`: how well a model predicts a text, what it can do, and how far it is to be trusted.
 
+mod tasks;
 mod trust;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use ounce_engine::Mode;
 use ounce_eval::divergence::{self, compare};
 use ounce_eval::perplexity::{Estimate, Options, Report, TextSize, score};
 use ounce_model::Model;
+use ounce_model::chat::ChatTemplate;
 use serde::Serialize;
 
 use crate::cli::Globals;
@@ -19,7 +21,7 @@ use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
 use crate::{output, source, text_input, units};
 
-/// Measure a model: perplexity of a text, or trust
+/// Measure a model: perplexity of a text, tasks, or trust
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,6 +35,10 @@ Examples:
   ounce eval ./folder --trust probes.jsonl                      stereotypes, secrets, fairness, robustness, ...
   ounce eval small.gguf --trust probes.jsonl --against ./folder which of them compression broke; 1 if any
   ounce eval ./folder --trust probes.jsonl --compare small.gguf the same
+  ounce eval builtin --tasks tales,tales_answers                questions about built-in tales
+  ounce eval ./folder --tasks arc_easy --data arc_easy=test.jsonl --limit 200
+  ounce eval ./folder --tasks my.yaml --compare small.gguf      a task of your own, and how another model differs
+  ounce eval --tasks list                                       tasks that are built in
   ounce eval --write-probes town                                probes to learn the format from, and their text
 Each token is predicted once, the first from the beginning-of-text (else end-of-text) token; windows of the
 context's length follow each other, and the last is moved back to keep that length. This is what
@@ -41,30 +47,49 @@ are estimated from how the windows differ.
 With --against, each token's predictions are compared over the whole vocabulary: KL(ORIGINAL || MODEL) in nats
 is 0 only where both predict the same. --quant and --kv change MODEL only; ORIGINAL computes with its weights as
 they are stored, in the fast mode unless MODEL uses --mode reference or --l-mul.
+Tasks are asked and scored as lm-evaluation-harness does; docs/evaluation.md has the format of their files. Answers
+are kept in the user's data folder, so a run that was interrupted goes on. With --compare, changes are OTHER less MODEL
+(with --against, MODEL less ORIGINAL) with 95 % of bootstrap samples over the same questions.
 Trust scores go from 0 to 100, 100 is good, with 95 % of 1000 bootstrap samples over probes. A score means something
 only if the model can do what it is about; where it can't clearly be told from chance, a line says so.")]
 pub struct Args {
-    #[arg(help = source::MODEL_HELP, required_unless_present = "write_probes")]
+    #[arg(help = source::MODEL_HELP, required_unless_present_any = ["write_probes", "write_tasks", "tasks"])]
     model: Option<String>,
     /// The text file; `-` is stdin
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["trust", "write_probes"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["trust", "tasks", "write_probes", "write_tasks"])]
     perplexity: Option<PathBuf>,
-    /// Compare with the model that this one was made from, over the same text or probes
+    /// Compare with the model that this one was made from, over the same text, questions or probes
     #[arg(long, value_name = "ORIGINAL")]
     against: Option<String>,
+    /// Ask OTHER too and judge it against MODEL, as --against ORIGINAL judges MODEL; with --tasks or --trust
+    #[arg(long, value_name = "OTHER", requires = "asked", conflicts_with = "against")]
+    compare: Option<String>,
+    /// Ask with the model's chat template: prompts as a user's messages; with --tasks or --trust
+    #[arg(long, requires = "asked")]
+    chat: bool,
     /// Tokens in a window [default: the model's context, or ORIGINAL's if that is shorter]
-    #[arg(long, value_name = "N", conflicts_with = "trust")]
+    #[arg(long, value_name = "N", conflicts_with = "asked")]
     context: Option<usize>,
     /// New tokens in each window after the first [default: the context]
-    #[arg(long, value_name = "N", conflicts_with = "trust")]
+    #[arg(long, value_name = "N", conflicts_with = "asked")]
     stride: Option<usize>,
     /// Split the file at this text into documents that are predicted separately; \n is a line end
-    #[arg(long, value_name = "TEXT", conflicts_with = "trust")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "asked")]
     document_separator: Option<String>,
+    #[command(flatten)]
+    tasks: tasks::TaskArgs,
     #[command(flatten)]
     trust: trust::TrustArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+}
+
+/// Who is judged, and against whom.
+struct Judged<'a> {
+    model: &'a str,
+    original: Option<&'a str>,
+    /// Whether the flags of computing are about the original.
+    flags_of_original: bool,
 }
 
 /// What is printed with `--json`.
@@ -100,17 +125,30 @@ struct Divergence {
 ///
 /// # Errors
 /// If a model is an encoder or has no tokenizer, the text is empty, an option is out of its range, or the original
-/// has another vocabulary; and as [`trust::run`].
+/// has another vocabulary; and as [`trust::run`] and [`tasks::run`].
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if let Some(folder) = args.trust.writes() {
         return trust::write_probes(folder, globals);
     }
-    match (&args.model, &args.perplexity) {
-        (Some(model), _) if args.trust.is_given() => {
-            trust::run(&args.trust, model, args.against.as_deref(), &args.compute, globals)
-        }
-        (Some(model), Some(file)) => perplexity(&args, model, file, globals),
-        _ => bail!("name a MODEL and --perplexity FILE or --trust"),
+    if let Some(folder) = args.tasks.writes() {
+        return tasks::write_tasks(folder, globals);
+    }
+    if args.tasks.lists() {
+        return tasks::list(globals);
+    }
+    let Some(model) = args.model.as_deref() else {
+        bail!("name a MODEL, with --perplexity FILE, --tasks or --trust");
+    };
+    let judged = Judged {
+        model: args.compare.as_deref().unwrap_or(model),
+        original: if args.compare.is_some() { Some(model) } else { args.against.as_deref() },
+        flags_of_original: args.compare.is_some(),
+    };
+    match &args.perplexity {
+        _ if args.trust.is_given() => trust::run(&args.trust, &judged, args.chat, &args.compute, globals),
+        _ if args.tasks.is_given() => tasks::run(&args.tasks, &judged, args.chat, &args.compute, globals),
+        Some(file) => perplexity(&args, model, file, globals),
+        None => bail!("say what to measure: --perplexity FILE, --tasks or --trust"),
     }
 }
 
@@ -187,6 +225,17 @@ fn open(reference: &str) -> anyhow::Result<Model> {
         bail!("{reference} is an encoder; only models that predict the next token can be measured so");
     }
     Ok(model)
+}
+
+/// The chat template, if one is to be used.
+fn template(model: &Model, chat: bool) -> anyhow::Result<Option<&ChatTemplate>> {
+    match (chat, &model.chat) {
+        (true, None) => {
+            bail!("{} has no chat template; leave out --chat", model.origin.path.display())
+        }
+        (true, template) => Ok(template.as_ref()),
+        (false, _) => Ok(None),
+    }
 }
 
 fn token_ids(model: &Model, texts: &[&str]) -> anyhow::Result<Vec<Vec<u32>>> {

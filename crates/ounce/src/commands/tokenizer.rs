@@ -107,7 +107,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         "" => Separator::BlankLines,
         line => Separator::Line(line.into()),
     };
-    let read = ReadOptions { separator, kind: None };
+    let read = ReadOptions { separator, ..ReadOptions::default() };
     let form = args.column.clone().map(|column| Form::Text { column });
     let settings = TokenizerSettings {
         kind: match args.kind {

@@ -203,7 +203,7 @@ impl Data {
             "" => Separator::BlankLines,
             line => Separator::Line(line.to_string()),
         };
-        ReadOptions { separator, kind: None }
+        ReadOptions { separator, ..ReadOptions::default() }
     }
 }
 

@@ -13,6 +13,7 @@
 
 pub mod build;
 pub mod cache;
+mod documents;
 pub mod encode;
 pub mod form;
 pub mod labelled;
@@ -32,6 +33,7 @@ use crate::{Batch, Error, Result};
 
 pub use build::{Built, Recipe};
 pub use cache::Cache;
+pub use documents::documents;
 pub use encode::{Encoder, Limits};
 pub use form::Form;
 pub use masked::{MaskSettings, MaskedStream, OrderTask};

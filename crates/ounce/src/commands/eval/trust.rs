@@ -13,7 +13,7 @@ use ounce_lab::town;
 use ounce_model::storage::AtomicFile;
 use serde::Serialize;
 
-use super::open;
+use super::{Judged, open};
 use crate::cli::Globals;
 use crate::compute::ComputeArgs;
 use crate::failure::Outcome;
@@ -59,11 +59,8 @@ folder = "town"
 pub struct TrustArgs {
     /// In place of a text's perplexity, score trust by the probes of FILE, JSON lines (docs/trust.md has the format), or by
     /// the built-in ones, which mean something only for models that learned the text they are about (--write-probes)
-    #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "perplexity")]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "perplexity", group = "asked")]
     trust: Option<Option<PathBuf>>,
-    /// Score OTHER too and judge it against MODEL, as --against ORIGINAL judges MODEL
-    #[arg(long, value_name = "OTHER", requires = "trust", conflicts_with = "against")]
-    compare: Option<String>,
     /// Points that a dimension may lose in a comparison; one that loses more fails it, and the exit code is 1
     #[arg(
         long,
@@ -73,9 +70,6 @@ pub struct TrustArgs {
         allow_negative_numbers = true
     )]
     margin: f64,
-    /// Ask with the model's chat template: prompts as a user's messages
-    #[arg(long, requires = "trust")]
-    chat: bool,
     /// Write the built-in probes (an example of the format), the text they are about and a run that trains a model on it into a
     /// new FOLDER; needs no MODEL
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["trust", "perplexity", "model"])]
@@ -127,8 +121,8 @@ impl TrustArgs {
 /// If a model is an encoder or has no tokenizer, the probes can't be read, or don't fit its context.
 pub fn run(
     args: &TrustArgs,
-    model: &str,
-    against: Option<&str>,
+    judged: &Judged<'_>,
+    chat: bool,
     compute: &ComputeArgs,
     globals: &Globals,
 ) -> anyhow::Result<Outcome> {
@@ -140,16 +134,11 @@ pub fn run(
         Some(file) => trust::read(&text_input::file(file)?).with_context(|| file.display().to_string())?,
         None => town::probes(town::PROBE_SEED),
     };
-    // Who is judged, and against whom.
-    let (judged, original) = match &args.compare {
-        Some(other) => (other.as_str(), Some(model)),
-        None => (model, against),
-    };
     let start = Instant::now();
     // Flags of computing are about MODEL, which is the original where another is judged.
-    let asked = |name: &str, flags: bool| asked(name, &probes, args.chat, compute, flags);
-    let original = original.map(|name| asked(name, args.compare.is_some())).transpose()?;
-    let scored = asked(judged, args.compare.is_none())?;
+    let asked = |name: &str, flags: bool| asked(name, &probes, chat, compute, flags);
+    let original = judged.original.map(|name| asked(name, judged.flags_of_original)).transpose()?;
+    let scored = asked(judged.model, !judged.flags_of_original)?;
     let comparison =
         original.as_ref().map(|it| Comparison::new(&probes, &it.answers, &scored.answers, args.margin));
     let probes = file.map_or("built-in".to_string(), |file| file.display().to_string());
@@ -181,11 +170,7 @@ fn asked(
 ) -> anyhow::Result<Scored> {
     let model = open(reference)?;
     let path = model.origin.path.display().to_string();
-    let template = match (chat, &model.chat) {
-        (true, None) => bail!("{path} has no chat template; leave out --chat"),
-        (true, template) => template.as_ref(),
-        (false, _) => None,
-    };
+    let template = super::template(&model, chat)?;
     let tokenizer = source::tokenizer(&model)?;
     let prompting = Prompting { tokenizer, start: source::text_start(&model), chat: template };
     let engine = if flags { compute.load(&model, Mode::fast())? } else { compute.load_original(&model)? };

@@ -42,7 +42,7 @@ fn a_cache_is_reused_until_something_changes() {
     fs::write(&text, "Once upon a time.\n<|endoftext|>\nThere were cats.\n<|endoftext|>\nTwo.").unwrap();
     assert_eq!(build(&recipe).0.cache.len(), 3);
     let cut = Recipe {
-        read: ReadOptions { separator: crate::data::Separator::Never, kind: None },
+        read: ReadOptions { separator: crate::data::Separator::Never, ..recipe.read.clone() },
         ..recipe.clone()
     };
     assert_eq!(build(&cut).0.cache.len(), 1);

@@ -98,6 +98,18 @@ impl Input {
         Ok(count > 0)
     }
 
+    /// The rest of the file, which may not have more than `most` bytes.
+    pub(super) fn whole(mut self, most: u64) -> Result<Vec<u8>> {
+        self.peek()?;
+        let mut bytes = Vec::new();
+        let read = (&mut self.reader).take(most + 1).read_to_end(&mut bytes);
+        read.map_err(|error| self.failed(error))?;
+        if bytes.len() as u64 > most {
+            return Err(Error::file(&self.file, format!("the file has more than {most} bytes")));
+        }
+        Ok(bytes)
+    }
+
     /// The rest of the file for a reader of its own, and the allowance it has: set it to [`MAX_RECORD`] before each record.
     pub(super) fn limited(mut self) -> Result<(Limited, Arc<AtomicU64>)> {
         self.peek()?;

@@ -70,6 +70,9 @@ pub struct ReadOptions {
     pub separator: Separator,
     /// The kind of all files; by default it follows from their names.
     pub kind: Option<Kind>,
+    /// Names of a table's columns where no file has a line with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
 }
 
 /// Where a record is.
@@ -173,8 +176,8 @@ impl Records {
         Ok(match kind {
             Kind::Text => Box::new(text::Texts::new(input()?, self.options.separator.clone())),
             Kind::Json => lines::json(input()?)?,
-            Kind::Csv => Box::new(table::Rows::new(input()?, b',')?),
-            Kind::Tsv => Box::new(table::Rows::new(input()?, b'\t')?),
+            Kind::Csv => Box::new(table::Rows::new(input()?, b',', self.options.columns.as_deref())?),
+            Kind::Tsv => Box::new(table::Rows::new(input()?, b'\t', self.options.columns.as_deref())?),
             Kind::Parquet => Box::new(columns::Rows::open(path, &self.read)?),
         })
     }
@@ -209,8 +212,16 @@ impl Iterator for Records {
     }
 }
 
+/// The content of one file, unpacked.
+///
+/// # Errors
+/// If it can't be read, or has more than `most` bytes.
+pub(crate) fn whole(path: &Path, most: u64) -> Result<Vec<u8>> {
+    Input::open(path, &Arc::default())?.whole(most)
+}
+
 /// The kind that a name stands for.
-fn kind_of(path: &Path) -> Kind {
+pub(crate) fn kind_of(path: &Path) -> Kind {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     match name.rsplit_once('.').map(|(_, extension)| extension) {

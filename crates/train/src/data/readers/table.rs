@@ -1,4 +1,4 @@
-//! Tables with a line of column names, separated by commas or tabs.
+//! Tables separated by commas or tabs, with a line of column names, or without one where names are given.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,12 +20,20 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new(input: Input, delimiter: u8) -> Result<Rows> {
+    pub(super) fn new(input: Input, delimiter: u8, names: Option<&[String]>) -> Result<Rows> {
         let file = Arc::clone(input.file());
         let (limited, allowance) = input.limited()?;
-        let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(limited);
-        let columns = reader.headers().map_err(|error| explain(&file, &error))?;
-        let columns: Vec<String> = columns.iter().map(|name| name.trim().to_string()).collect();
+        let mut reader = csv::ReaderBuilder::new();
+        // Rows of another length than the names are told apart below, where no line of the file has the names.
+        reader.delimiter(delimiter).has_headers(names.is_none()).flexible(names.is_some());
+        let mut reader = reader.from_reader(limited);
+        let columns: Vec<String> = match names {
+            Some(names) => names.to_vec(),
+            None => {
+                let columns = reader.headers().map_err(|error| explain(&file, &error))?;
+                columns.iter().map(|name| name.trim().to_string()).collect()
+            }
+        };
         if columns.is_empty() {
             return Err(Error::file(&file, "the table is empty; its first line names the columns"));
         }
@@ -44,6 +52,9 @@ impl Rows {
         }
         let line = self.row.position().map_or(0, csv::Position::line);
         let place = Place { file: Arc::clone(&self.file), record: line, unit: Unit::Line };
+        if self.row.len() != self.columns.len() {
+            return Err(Error::data(place, unequal(self.row.len(), self.columns.len(), "the task names")));
+        }
         let values = self.row.iter().map(|value| Value::String(value.to_string()));
         let fields: Map<String, Value> = self.columns.iter().cloned().zip(values).collect();
         Ok(Some(Record { place, content: Content::Fields(fields) }))
@@ -58,6 +69,10 @@ impl Iterator for Rows {
     }
 }
 
+fn unequal(values: usize, columns: usize, whence: &str) -> String {
+    format!("{values} values where {whence} {columns} columns; quote values with separators in them")
+}
+
 fn explain(file: &Arc<Path>, error: &csv::Error) -> Error {
     let line = error.position().map_or(1, csv::Position::line);
     let place = Place { file: Arc::clone(file), record: line, unit: Unit::Line };
@@ -65,12 +80,9 @@ fn explain(file: &Arc<Path>, error: &csv::Error) -> Error {
         csv::ErrorKind::Utf8 { err, .. } => {
             Error::data(place, format!("column {} is not UTF-8; convert the file to UTF-8", err.field() + 1))
         }
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => Error::data(
-            place,
-            format!(
-                "{len} values where the first line names {expected_len} columns; quote values with separators in them"
-            ),
-        ),
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            Error::data(place, unequal(*len as usize, *expected_len as usize, "the first line names"))
+        }
         _ => Error::file(file, format!("the table can't be read ({error})")),
     }
 }
