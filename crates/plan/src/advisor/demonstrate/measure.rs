@@ -1,7 +1,5 @@
 //! One function for all figures of a model: bytes, speed, energy, and how far it is from the original.
 
-use std::path::Path;
-
 use ounce_compress::Result;
 use ounce_engine::{Engine, Mode};
 use ounce_eval::method::Row;
@@ -9,8 +7,9 @@ use ounce_eval::speed::{Work, run_once};
 use ounce_kernels::attention::KvType;
 use ounce_kernels::softmax::log_sum_exp;
 use ounce_model::Model;
-use ounce_model::formats::{WriteOptions, gguf_model};
+use ounce_model::formats::{WriteOptions, gguf_model, hf};
 
+use super::super::inference::needs_folder;
 use crate::footprint::meter::{Meter, Power};
 
 /// What an original says, to compare with.
@@ -77,17 +76,14 @@ fn jensen_shannon(a: &[f32], a_all: f64, b: &[f32], b_all: f64) -> f64 {
     a.iter().zip(b).map(term).sum()
 }
 
-/// Bytes of the model's file.
+/// Bytes of the model's file, or folder of weights, once it is written.
 pub(super) fn file_bytes(model: &Model) -> Result<u64> {
     let folder = tempfile::tempdir().map_err(ounce_model::Error::io(std::env::temp_dir()))?;
-    let file = folder.path().join("variant.gguf");
-    Ok(gguf_model::write_model(model, &file, &WriteOptions::default(), &mut |_, _| Ok(()))?)
-}
-
-/// Bytes that the file is forecast to have, all weights in the formats they are in.
-pub(super) fn forecast_bytes(model: &Model) -> Result<u64> {
-    let options = WriteOptions { overwrite: true, ..WriteOptions::default() };
-    Ok(gguf_model::forecast(model, Path::new("variant.gguf"), &options)?.bytes)
+    let options = WriteOptions::default();
+    Ok(match needs_folder(model) {
+        true => hf::write_model(model, &folder.path().join("variant"), &options, &mut |_, _| Ok(()))?,
+        false => gguf_model::write_model(model, &folder.path().join("v.gguf"), &options, &mut |_, _| Ok(()))?,
+    })
 }
 
 /// All figures of a model on an engine, as a row.

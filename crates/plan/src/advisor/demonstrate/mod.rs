@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn classes_and_limits_give_sound_evidence() {
-        let scale = classes::Scale { calibration: 2000, held_out: 600, fixture: Fixture::Tiny };
+        let scale = classes::Scale { calibration: 2000, held_out: 600, steps: 2, sequences: 2 };
         let evidence = classes::measure(&Desk, &scale).expect("measured");
         evidence.check().expect("sound");
         // Bytes are known beforehand, whatever the values.
@@ -73,8 +73,7 @@ mod tests {
             let it = evidence.expectations.iter().find(|it| it.text.starts_with(word)).expect("stated");
             assert!(it.holds, "{it:?}");
         }
-        let evidence =
-            limits::measure(&Desk, &limits::Scale { step: STEP, tokens: 12, fixture: Fixture::Tiny });
+        let evidence = limits::measure(&Desk, &limits::Scale { step: STEP, answer: STEP, tokens: 12 });
         let evidence = evidence.expect("measured");
         evidence.check().expect("sound");
         let nearest = evidence.expectations.iter().find(|it| it.text.contains("nearest plan"));
