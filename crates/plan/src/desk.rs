@@ -1,7 +1,10 @@
-//! A lab for tests: sentences of a small grammar.
+//! A lab for tests: sentences of a small grammar, and a small model of random weights.
 
 use ounce_eval::method::{Fixture, Lab, Text};
 use ounce_model::Model;
+use ounce_train::config;
+use ounce_train::net::{Net, Options};
+use ounce_train::tokenizer::{TokenizerSettings, train};
 
 pub(crate) struct Desk;
 
@@ -23,7 +26,15 @@ impl Lab for Desk {
     }
 
     fn model(&self, _fixture: Fixture) -> ounce_model::Result<Model> {
-        unreachable!("no test here opens a model of the program")
+        let settings = TokenizerSettings { vocab_size: 300, ..TokenizerSettings::default() };
+        let text = self.text(Text::Train, 5000);
+        let tokenizer =
+            train(text.split("\n\n").map(|it| Ok(it.to_string())), &settings).expect("a tokenizer");
+        let shape =
+            config::Model { hidden: 64, layers: 2, heads: 2, context: 64, ..config::Model::default() };
+        let skeleton = shape.skeleton(&tokenizer, None).expect("a shape");
+        let net = Net::random(&skeleton, Options::default(), shape.initial(), 1).expect("a network");
+        Ok(net.model().expect("a model"))
     }
 
     fn progress(&self, _message: &str, _done: f64) {}

@@ -25,13 +25,16 @@ pub(crate) fn network(width: usize, vocabulary: usize, context: usize, seed: u64
     Net::random(&shape.bare(vocabulary)?, Options::default(), shape.initial(), seed)
 }
 
+/// Is shown the network, and the share of steps that are done.
+pub(crate) type Behind<'g> = dyn FnMut(&mut Net, f64) + 'g;
+
 /// What a training is led by besides its batches.
 #[derive(Default)]
 pub(crate) struct Guidance<'g> {
     /// Its predictions are to be learned in the place of the targets.
     pub teacher: Option<&'g mut Net>,
-    /// Is called behind every step, with the share of steps that are done.
-    pub behind: Option<&'g mut dyn FnMut(&mut Net, f64)>,
+    /// Is called behind every step.
+    pub behind: Option<&'g mut Behind<'g>>,
 }
 
 /// Trains any network on the batches' own targets, as [`train`] does.

@@ -100,6 +100,14 @@ struct Step {
     id: &'static str,
     name: &'static str,
     command: String,
+    /// What stands behind it; empty for settings of a training run.
+    evidence: String,
+}
+
+impl Step {
+    fn new(it: &'static Technique, model: &str, stored: &[Evidence]) -> Step {
+        Step { id: it.id, name: it.name, command: filled(it, model), evidence: Claim::of(it, stored).text() }
+    }
 }
 
 /// A plan that keeps limits, or the nearest.
@@ -146,18 +154,19 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         })
         .collect();
     let model = args.model.as_deref().unwrap_or("MODEL");
-    let step = |it: &&'static Technique| Step { id: it.id, name: it.name, command: filled(it, model) };
-    let pipeline: Vec<Step> = pipeline(&chosen).iter().map(step).collect();
+    let pipeline: Vec<Step> = pipeline(&chosen).into_iter().map(|it| Step::new(it, model, &stored)).collect();
     let plans = match args.memory.is_some() || args.disk.is_some() {
-        true => plans(&args, &query)?,
+        true => plans(&args, &query, &stored)?,
         false => Vec::new(),
     };
+    // Who gives limits and no filter but the stage wants a plan, not the whole registry.
+    let listed = plans.is_empty() || query != Query { stages: query.stages.clone(), ..Query::default() };
     let nothing = advice.is_empty() || plans.first().is_some_and(|plan| !plan.fits);
     let report = Report { techniques: advice, pipeline, plans };
     if globals.json {
         output::json(&report)?;
     } else {
-        print(&report)?;
+        print(&report, listed)?;
     }
     if report.techniques.is_empty() {
         output::note("no technique fits; ask for fewer things at once");
@@ -184,7 +193,7 @@ fn filled(technique: &Technique, model: &str) -> String {
     command.split(' ').map(|word| word.replace("MODEL", model)).collect::<Vec<_>>().join(" ")
 }
 
-fn plans(args: &Args, query: &Query) -> anyhow::Result<Vec<Planned>> {
+fn plans(args: &Args, query: &Query, stored: &[Evidence]) -> anyhow::Result<Vec<Planned>> {
     let Some(reference) = &args.model else { bail!("name the model that is to keep the limits") };
     let model = source::open(reference)?;
     let context = args.context.unwrap_or(model.spec.context_length.min(2048)).max(1);
@@ -197,18 +206,23 @@ fn plans(args: &Args, query: &Query) -> anyhow::Result<Vec<Planned>> {
     let limits = Limits { memory: args.memory, disk: args.disk, context };
     let text = args.calibration.is_none_or(|tokens| tokens > 0);
     let all = inference::choices(&model, &limits, text)?;
-    Ok(all.iter().take(PLANS).map(|choice| run_as(choice, reference)).collect())
+    Ok(all.iter().take(PLANS).map(|choice| run_as(choice, reference, stored)).collect())
 }
 
 fn trained(choice: &training::Choice, sequences: usize) -> Planned {
     let flags = choice.settings.flags(sequences);
     let name = choice.settings.name();
     let what = format!("{name}: {}, {:.2} times the operations", units::bytes(choice.bytes), choice.work);
-    let steps = vec![Step { id: "train", name: "train so", command: format!("ounce train run.toml{flags}") }];
+    let steps = vec![Step {
+        id: "train",
+        name: "train so",
+        command: format!("ounce train run.toml{flags}"),
+        evidence: String::new(),
+    }];
     Planned { fits: choice.fits, what, bytes: choice.bytes, steps }
 }
 
-fn run_as(choice: &inference::Choice, model: &str) -> Planned {
+fn run_as(choice: &inference::Choice, model: &str, stored: &[Evidence]) -> Planned {
     let weights = choice.weights.as_deref().unwrap_or("weights as they are");
     let what = format!(
         "{weights}: {} of file, {} of cache, {} together; risk {}",
@@ -218,11 +232,11 @@ fn run_as(choice: &inference::Choice, model: &str) -> Planned {
         choice.risk.name()
     );
     let known = choice.techniques.iter().filter_map(|id| technique(id));
-    let steps = known.map(|it| Step { id: it.id, name: it.name, command: filled(it, model) }).collect();
+    let steps = known.map(|it| Step::new(it, model, stored)).collect();
     Planned { fits: choice.fits, what, bytes: choice.memory, steps }
 }
 
-fn print(report: &Report) -> anyhow::Result<()> {
+fn print(report: &Report, listed: bool) -> anyhow::Result<()> {
     let mut table =
         output::table(&["technique", "stage", "class", "spares", "needs", "risk", "switch on", "evidence"]);
     for Advice { technique: it, evidence_text, .. } in &report.techniques {
@@ -243,18 +257,19 @@ fn print(report: &Report) -> anyhow::Result<()> {
             evidence_text,
         ]);
     }
-    if !report.techniques.is_empty() {
+    if listed && !report.techniques.is_empty() {
         output::print_table(&table)?;
+        output::line("")?;
     }
     if report.plans.is_empty() && report.pipeline.len() > 1 {
-        output::line("\nIn this order, one of each kind:")?;
+        output::line("In this order, one of each kind:")?;
         print_steps(&report.pipeline)?;
     }
     if let Some(first) = report.plans.first() {
         output::line(if first.fits {
-            "\nPlans that keep the limits:"
+            "Plans that keep the limits:"
         } else {
-            "\nNo plan keeps the limits; the nearest:"
+            "No plan keeps the limits; the nearest:"
         })?;
         for (number, plan) in report.plans.iter().filter(|plan| plan.fits == first.fits).enumerate() {
             output::line(format!("{}. {}", number + 1, plan.what))?;
@@ -267,6 +282,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
 fn print_steps(steps: &[Step]) -> anyhow::Result<()> {
     for step in steps {
         output::line(format!("   {}: {}", step.name, step.command))?;
+        if !step.evidence.is_empty() {
+            output::line(format!("      {}", step.evidence))?;
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use ounce_compress::quantize::{Plan, Unit, units};
 use ounce_compress::{Error, Result};
 use ounce_kernels::DType;
 use ounce_model::Model;
-use ounce_model::formats::{WriteOptions, gguf_model};
+use ounce_model::formats::{WriteOptions, gguf_model, hf};
 use serde::Serialize;
 use std::path::Path;
 
@@ -47,7 +47,7 @@ const WEIGHTS: [Format; 5] = [
     (Some(DType::Q8_0), ["8-bit", "8-bit"], Risk::Low),
     (Some(DType::Q6K), ["6-bit", "6-bit"], Risk::Low),
     (Some(DType::Q4_0), ["4-bit-rounded", "4-bit-gptq"], Risk::Medium),
-    (Some(DType::Q3K), ["", "3-bit-gptq"], Risk::High),
+    (Some(DType::G3x32), ["", "3-bit-gptq"], Risk::High),
 ];
 /// Bytes a cached value takes, and the technique. 8 bits have a scale of four bytes a head besides.
 const CACHES: [(f64, Option<&str>, Risk); 2] = [(2.0, None, Risk::None), (1.0, Some("kv-8bit"), Risk::Low)];
@@ -87,7 +87,7 @@ pub fn choices(model: &Model, limits: &Limits, calibration: bool) -> Result<Vec<
     Ok(found)
 }
 
-/// Bytes of a GGUF file whose matrices have this format; none if the format is no smaller than what is there, or doesn't fit
+/// Bytes of a file whose matrices have this format; none if the format is no smaller than what is there, or doesn't fit
 /// the rows.
 ///
 /// # Errors
@@ -103,18 +103,37 @@ pub fn file_bytes(model: &Model, units: &[Unit], dtype: Option<DType>) -> Result
             if !units.iter().any(smaller) {
                 return Ok(None);
             }
-            // Token vectors and head keep six bits, as `ounce quantize` has it.
-            let outer = if dtype.bits_per_value() < DType::Q6K.bits_per_value() { DType::Q6K } else { dtype };
-            let of = |unit: &Unit| if unit.is_outer() { outer } else { dtype };
-            match Plan::new(units.iter().map(|unit| (unit, smaller(unit).then(|| of(unit))))) {
+            let of = |unit: &Unit| if unit.is_outer() { outer(dtype) } else { Some(dtype) };
+            match Plan::new(units.iter().map(|unit| (unit, of(unit).filter(|_| smaller(unit))))) {
                 Ok(plan) => plan,
                 Err(Error::Matrix { .. }) => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
     };
+    Ok(Some(forecast_bytes(&plan.placeholder(model)?)?))
+}
+
+/// The format of token vectors and head beside one of the other matrices, as `ounce quantize` chooses it: six bits at least,
+/// and none, which leaves them as they are, in folders.
+pub(super) fn outer(dtype: DType) -> Option<DType> {
+    let few = dtype.bits_per_value() < DType::Q6K.bits_per_value();
+    if dtype.group_shape().is_some() { None } else { Some(if few { DType::Q6K } else { dtype }) }
+}
+
+/// Whether a model needs a folder: ounce's group formats have no place in GGUF.
+pub(super) fn needs_folder(model: &Model) -> bool {
+    let mut formats = model.weights.names().filter_map(|name| model.weights.info(name));
+    formats.any(|(dtype, _)| dtype.group_shape().is_some())
+}
+
+/// Bytes of the file, or the folder's weights, that a model would be written to.
+pub(super) fn forecast_bytes(model: &Model) -> Result<u64> {
     let options = WriteOptions { overwrite: true, ..WriteOptions::default() };
-    Ok(Some(gguf_model::forecast(&plan.placeholder(model)?, Path::new("forecast.gguf"), &options)?.bytes))
+    Ok(match needs_folder(model) {
+        true => hf::forecast(model, Path::new("forecast"), &options)?.bytes,
+        false => gguf_model::forecast(model, Path::new("forecast.gguf"), &options)?.bytes,
+    })
 }
 
 /// Bytes of the cache for so many tokens, each value of `value` bytes; 8 bits have a scale of four bytes a head besides.

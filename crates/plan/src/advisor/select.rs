@@ -42,7 +42,9 @@ impl Query {
 /// A pipeline of what can be used: the first of each slot, in the order in which they are applied.
 pub fn pipeline(chosen: &[&'static Technique]) -> Vec<&'static Technique> {
     let mut taken: Vec<&'static Technique> = Vec::new();
-    for &it in chosen.iter().filter(|it| it.command.is_some()) {
+    // Other arithmetic is only emulated: nothing is spared by it here.
+    let usable = |it: &&&Technique| it.command.is_some() && it.branch != "arithmetic";
+    for &it in chosen.iter().filter(usable) {
         if it.slot.is_empty() || taken.iter().all(|other| other.slot != it.slot) {
             taken.push(it);
         }

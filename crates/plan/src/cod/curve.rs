@@ -15,7 +15,7 @@ const STEEPEST: f64 = 3.0;
 pub struct Curve {
     /// What guessing scores.
     pub chance: f64,
-    /// `ln a` with compute counted in units of [`Curve::unit`].
+    /// `ln a` with compute counted in units of [`Curve::log_unit`].
     pub log_a: f64,
     /// `b`, above 0.
     pub b: f64,

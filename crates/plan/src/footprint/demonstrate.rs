@@ -8,6 +8,7 @@ use ounce_model::{Model, Tensor};
 use ounce_train::methods::workbench::cosine;
 use ounce_train::net::{Net, Options};
 use ounce_train::{Batch, IGNORE};
+use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -55,12 +56,15 @@ struct Scale {
     pretraining: u64,
     tuning: u64,
     sequences: usize,
+    /// Questions of each task at most.
+    questions: usize,
     /// Times that all questions are asked, to time them.
     rounds: usize,
 }
 
 impl Scale {
-    const FULL: Scale = Scale { big: 64, small: 32, pretraining: 400, tuning: 200, sequences: 16, rounds: 3 };
+    const FULL: Scale =
+        Scale { big: 64, small: 32, pretraining: 400, tuning: 200, sequences: 16, questions: 150, rounds: 3 };
 }
 
 pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
@@ -115,7 +119,7 @@ struct Code {
 }
 
 impl Code {
-    fn new(seed: u64) -> Code {
+    fn new(seed: u64, questions: usize) -> Code {
         let mut bytes: Vec<u8> = SOURCES.iter().chain(&HELD_OUT).flat_map(|text| text.bytes()).collect();
         bytes.sort_unstable();
         bytes.dedup();
@@ -126,7 +130,8 @@ impl Code {
             SOURCES.iter().flat_map(|text| names(text).into_iter().chain(next_lines(text))).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut choices = |task: fn(&str) -> Vec<Item>| -> Vec<Vec<Item>> {
-            let all: Vec<Item> = HELD_OUT.iter().flat_map(|text| task(text)).collect();
+            let mut all: Vec<Item> = HELD_OUT.iter().flat_map(|text| task(text)).collect();
+            all.shuffle(&mut rng);
             let with_others = |item: &Item| {
                 let mut found = vec![item.clone()];
                 for _ in 0..1000 {
@@ -137,7 +142,7 @@ impl Code {
                 }
                 found
             };
-            all.iter().map(with_others).filter(|it| it.len() == CHOICES).collect()
+            all.iter().map(with_others).filter(|it| it.len() == CHOICES).take(questions).collect()
         };
         let asked = [choices(names), choices(next_lines)];
         Code { ids, vocabulary: bytes.len(), text, lessons, asked }
@@ -198,7 +203,7 @@ fn metered<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Reading)> {
 fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     let mut evidence = Evidence::new(NUMBER, lab.seed(), BASELINE);
     let site = Site::default();
-    let code = Code::new(lab.seed());
+    let code = Code::new(lab.seed(), scale.questions);
     let all = Meter::start(Power::default());
     lab.progress("a network reads code", 0.0);
     let (base, pretraining) = metered(|| pretrained(lab, &code, scale))?;
@@ -376,7 +381,8 @@ mod tests {
 
     #[test]
     fn small_parts_give_sound_evidence() {
-        let scale = Scale { big: 32, small: 16, pretraining: 6, tuning: 4, sequences: 4, rounds: 1 };
+        let scale =
+            Scale { big: 32, small: 16, pretraining: 6, tuning: 4, sequences: 4, questions: 8, rounds: 1 };
         let evidence = measure(&Desk, &scale).expect("measured");
         evidence.check().expect("sound");
         assert!(evidence.expectations.len() >= 3);
@@ -397,7 +403,7 @@ mod tests {
         let lines = next_lines(&text);
         assert_eq!(lines[0].answer, b"fn add(a: u3");
         assert!(lines.iter().all(|it| it.prompt.ends_with(b"\n") && it.prompt.len() == PROMPT));
-        let code = Code::new(1);
+        let code = Code::new(1, 1000);
         assert!(
             code.asked.iter().all(|questions| questions.len() >= 10),
             "{:?}",

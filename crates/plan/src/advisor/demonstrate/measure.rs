@@ -1,16 +1,15 @@
 //! One function for all figures of a model: bytes, speed, energy, and how far it is from the original.
 
-use std::path::Path;
-
 use ounce_compress::Result;
 use ounce_engine::{Engine, Mode};
 use ounce_eval::method::Row;
-use ounce_eval::speed::{Work, run_once};
+use ounce_eval::speed::{Work, run_once, scattered_ids};
 use ounce_kernels::attention::KvType;
 use ounce_kernels::softmax::log_sum_exp;
 use ounce_model::Model;
-use ounce_model::formats::{WriteOptions, gguf_model};
+use ounce_model::formats::{WriteOptions, gguf_model, hf};
 
+use super::super::inference::needs_folder;
 use crate::footprint::meter::{Meter, Power};
 
 /// What an original says, to compare with.
@@ -77,56 +76,77 @@ fn jensen_shannon(a: &[f32], a_all: f64, b: &[f32], b_all: f64) -> f64 {
     a.iter().zip(b).map(term).sum()
 }
 
-/// Bytes of the model's file.
+/// Bytes of the model's file, or folder of weights, once it is written.
 pub(super) fn file_bytes(model: &Model) -> Result<u64> {
     let folder = tempfile::tempdir().map_err(ounce_model::Error::io(std::env::temp_dir()))?;
-    let file = folder.path().join("variant.gguf");
-    Ok(gguf_model::write_model(model, &file, &WriteOptions::default(), &mut |_, _| Ok(()))?)
+    let options = WriteOptions::default();
+    Ok(match needs_folder(model) {
+        true => hf::write_model(model, &folder.path().join("variant"), &options, &mut |_, _| Ok(()))?,
+        false => gguf_model::write_model(model, &folder.path().join("v.gguf"), &options, &mut |_, _| Ok(()))?,
+    })
 }
 
-/// Bytes that the file is forecast to have, all weights in the formats they are in.
-pub(super) fn forecast_bytes(model: &Model) -> Result<u64> {
-    let options = WriteOptions { overwrite: true, ..WriteOptions::default() };
-    Ok(gguf_model::forecast(model, Path::new("variant.gguf"), &options)?.bytes)
+/// A model that is ready to be timed beside others.
+pub(super) struct Candidate {
+    label: String,
+    engine: Engine,
+    quality: Quality,
+    file: u64,
+    /// Seconds that making it took.
+    made: f64,
+    /// Tokens a second of a prompt and of an answer, the best so far, and joules of all of them: a single one is shorter than
+    /// some ticks of the clock that processors' times are counted by.
+    speeds: [f64; 2],
+    joules: f64,
 }
 
-/// All figures of a model on an engine, as a row.
-pub(super) fn row(
-    label: &str,
-    model: &Model,
-    kv: KvType,
-    original: &Original,
-    texts: &[Vec<u32>],
-    tokens: usize,
-    seconds: f64,
-) -> Result<Row> {
-    let mut engine = Engine::load(model, Mode::fast())?;
-    engine.set_kv_type(kv);
-    let quality = original.compare(&engine, texts)?;
-    let meter = Meter::start(Power::default());
-    // The first warms up.
-    let works = [Work::Prompt(tokens), Work::Generation(tokens)];
-    let mut speeds = [0.0f64; 2];
-    for _ in 0..4 {
-        for (speed, work) in speeds.iter_mut().zip(works) {
-            *speed = speed.max(run_once(&engine, work, 0, false)?.tokens_per_second);
+impl Candidate {
+    /// Loads a model and compares it.
+    pub fn new(
+        label: &str,
+        model: &Model,
+        kv: KvType,
+        original: &Original,
+        texts: &[Vec<u32>],
+        made: f64,
+    ) -> Result<Candidate> {
+        let mut engine = Engine::load(model, Mode::fast())?;
+        engine.set_kv_type(kv);
+        let (label, quality) = (label.to_string(), original.compare(&engine, texts)?);
+        let (file, speeds, joules) = (file_bytes(model)?, [0.0; 2], 0.0);
+        Ok(Candidate { label, engine, quality, file, made, speeds, joules })
+    }
+
+    /// All figures, as a row.
+    fn row(&self, tokens: usize, rounds: usize) -> Result<Row> {
+        let mut session = self.engine.session();
+        session.feed(&scattered_ids(self.engine.spec().vocab_size, 0..tokens), |_| {})?;
+        Ok(Row::new(&self.label)
+            .with("file", self.file as f64, "bytes")
+            .with("weights in memory", self.engine.packed_bytes() as f64, "bytes")
+            .with("cache", session.cache_bytes() as f64, "bytes")
+            .with("prompt", self.speeds[0], "tokens/s")
+            .with("answer", self.speeds[1], "tokens/s")
+            .with("energy", 1000.0 * self.joules / (2 * tokens * rounds) as f64, "J per 1000 tokens")
+            .with("perplexity", self.quality.perplexity, "")
+            .with("loyalty", self.quality.loyalty, "")
+            .with("fidelity", self.quality.fidelity, "")
+            .with("made in", self.made, "s"))
+    }
+}
+
+/// Times all candidates in turn, so that what else the machine does meets all alike, and gives their rows.
+pub(super) fn timed(mut candidates: Vec<Candidate>, tokens: usize, rounds: usize) -> Result<Vec<Row>> {
+    for _ in 0..rounds {
+        for it in &mut candidates {
+            let meter = Meter::start(Power::default());
+            for (speed, work) in it.speeds.iter_mut().zip([Work::Prompt(tokens), Work::Generation(tokens)]) {
+                *speed = speed.max(run_once(&it.engine, work, 0, false)?.tokens_per_second);
+            }
+            it.joules += meter.stop().joules;
         }
     }
-    let generated = (8 * tokens) as f64;
-    let reading = meter.stop();
-    let mut session = engine.session();
-    session.feed(&ounce_eval::speed::scattered_ids(engine.spec().vocab_size, 0..tokens), |_| {})?;
-    Ok(Row::new(label)
-        .with("file", file_bytes(model)? as f64, "bytes")
-        .with("weights in memory", engine.packed_bytes() as f64, "bytes")
-        .with("cache", session.cache_bytes() as f64, "bytes")
-        .with("prompt", speeds[0], "tokens/s")
-        .with("answer", speeds[1], "tokens/s")
-        .with("energy", 1000.0 * reading.joules / generated, "J per 1000 tokens")
-        .with("perplexity", quality.perplexity, "")
-        .with("loyalty", quality.loyalty, "")
-        .with("fidelity", quality.fidelity, "")
-        .with("made in", seconds, "s"))
+    candidates.iter().map(|it| it.row(tokens, rounds)).collect()
 }
 
 #[cfg(test)]

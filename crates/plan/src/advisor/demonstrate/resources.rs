@@ -12,7 +12,7 @@ use super::super::registry::{technique, techniques};
 use super::super::technique::Resource;
 use super::super::training::Settings;
 use super::limits::{Step, steps};
-use super::measure::{Original, row};
+use super::measure::{Candidate, Original, timed};
 use super::variants::{make, stories, way};
 use super::{AS_IT_IS, PLAIN_TRAINING};
 
@@ -37,6 +37,9 @@ impl Scale {
         fixture: Fixture::Builtin,
     };
 }
+
+/// Times that all are timed, one behind the other; the best counts.
+const ROUNDS: usize = 6;
 
 /// What is measured of the built-in model.
 const COMPRESSED: [&str; 12] = [
@@ -74,18 +77,20 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     let calibration = stories(&model, &lab.text(Text::Train, scale.calibration), length)?;
     lab.progress("the model as it is", 0.0);
     let original = Original::of(&model, &texts)?;
-    let figures = |label: &str, model: &ounce_model::Model, kv, seconds| {
-        row(label, model, kv, &original, &texts, scale.tokens, seconds)
+    let candidate = |label: &str, model: &ounce_model::Model, kv, seconds| {
+        Candidate::new(label, model, kv, &original, &texts, seconds)
     };
-    evidence.rows.push(figures(AS_IT_IS, &model, KvType::F16, 0.0)?);
-    evidence.rows.push(figures("kv-8bit", &model, KvType::Q8_0, 0.0)?);
+    let mut candidates = vec![candidate(AS_IT_IS, &model, KvType::F16, 0.0)?];
+    candidates.push(candidate("kv-8bit", &model, KvType::Q8_0, 0.0)?);
     for (at, id) in COMPRESSED.into_iter().enumerate() {
-        lab.progress(id, 0.1 + 0.7 * at as f64 / COMPRESSED.len() as f64);
+        lab.progress(id, 0.1 + 0.6 * at as f64 / COMPRESSED.len() as f64);
         let Some(way) = way(id) else { continue };
         let start = Instant::now();
         let made = make(&model, &way, &calibration)?;
-        evidence.rows.push(figures(id, &made, KvType::F16, start.elapsed().as_secs_f64())?);
+        candidates.push(candidate(id, &made, KvType::F16, start.elapsed().as_secs_f64())?);
     }
+    lab.progress("speeds, in turn", 0.7);
+    evidence.rows = timed(candidates, scale.tokens, ROUNDS)?;
     lab.progress("training steps", 0.82);
     for (label, settings) in trained() {
         let found = steps(&scale.training, &settings, lab.seed())?;

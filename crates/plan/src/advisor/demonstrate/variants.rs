@@ -9,6 +9,8 @@ use ounce_kernels::DType;
 use ounce_model::{Model, Tensor};
 use serde_json::json;
 
+use super::super::inference::outer;
+
 /// How a variant is made.
 #[derive(Debug, Clone)]
 pub(super) enum Way {
@@ -29,7 +31,7 @@ pub(super) fn way(id: &str) -> Option<Way> {
         "4-bit-rounded" => Way::Bits(DType::Q4_0, Method::Round, Vec::new()),
         "4-bit-gptq" => Way::Bits(DType::Q4_0, gptq(), Vec::new()),
         "4-bit-awq" => Way::Bits(DType::Q4_0, Method::Round, vec![clipped()]),
-        "3-bit-gptq" => Way::Bits(DType::Q3K, gptq(), Vec::new()),
+        "3-bit-gptq" => Way::Bits(DType::G3x32, gptq(), Vec::new()),
         "rotation" => Way::Bits(DType::Q4_0, gptq(), vec![Preparation::Rotate(rotate::Options { seed: 0 })]),
         "smooth-w8a8" => {
             Way::Bits(DType::Q8_0, Method::Round, vec![Preparation::Smooth(smooth::Options { alpha: 0.5 })])
@@ -42,11 +44,10 @@ pub(super) fn way(id: &str) -> Option<Way> {
     })
 }
 
-/// The formats of a model's matrices as `ounce quantize --type` chooses them: token vectors and head keep six bits at least.
+/// The formats of a model's matrices as `ounce quantize --type` chooses them.
 pub(super) fn plan(model: &Model, dtype: DType) -> Result<Plan> {
     let all = units(model)?;
-    let outer = if dtype.bits_per_value() < DType::Q6K.bits_per_value() { DType::Q6K } else { dtype };
-    Plan::new(all.iter().map(|unit| (unit, Some(if unit.is_outer() { outer } else { dtype }))))
+    Plan::new(all.iter().map(|unit| (unit, if unit.is_outer() { outer(dtype) } else { Some(dtype) })))
 }
 
 /// Makes a variant; nothing of it lies in files.

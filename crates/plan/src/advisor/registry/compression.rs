@@ -81,11 +81,11 @@ pub(super) const TECHNIQUES: &[Technique] = &[
         name: "3-bit weights, GPTQ",
         numbers: &[98],
         branch: "PTQ of weights",
-        saves: &[Resource::Memory, Resource::Disk, Resource::Network, Resource::Latency],
+        saves: &[Resource::Memory, Resource::Disk, Resource::Network],
         calibration: 65536,
         risk: Risk::High,
         slot: "weights",
-        command: Some("ounce quantize MODEL -o OUT.gguf --type q3_k --calibration TEXT"),
+        command: Some("ounce quantize MODEL -o OUT --bits 3 --group 32 --calibration TEXT"),
         paper: "Models of some billion weights stand it.",
         ..BLANK
     },
