@@ -38,7 +38,7 @@ pub struct Args {
     /// How often all is run
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: usize,
-    /// Open the model, and print the bytes that it takes before anything is loaded
+    /// Open the model, and print the resident bytes before anything is loaded
     #[arg(long, hide = true)]
     opened: bool,
 }
@@ -64,11 +64,9 @@ const STEPS: usize = 32;
 /// # Errors
 /// If the model can't be run, or the context is more than it has.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
-    let before = host::resident_bytes().0;
     let model = source::open(&args.model)?;
     if args.opened {
-        let after = host::resident_bytes().0;
-        return output::json(&after.unwrap_or(0).saturating_sub(before.unwrap_or(0))).map(|()| Outcome::Done);
+        return output::json(&host::resident_bytes().0.unwrap_or(0)).map(|()| Outcome::Done);
     }
     let most = model.spec.context_length;
     if !model.spec.causal {
@@ -152,7 +150,7 @@ pub fn apart(
     child(model, &flags, threads)
 }
 
-/// Bytes that a model takes before anything is loaded, mostly its tokenizer; in a process of its own.
+/// Resident bytes of a program that has opened a model and loaded nothing: its own, and mostly the tokenizer's.
 ///
 /// # Errors
 /// As [`apart`].

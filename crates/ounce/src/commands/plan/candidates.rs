@@ -49,7 +49,7 @@ pub struct Subject<'m> {
     asked: &'m Asked,
     machine: Machine,
     calibration: Calibration,
-    /// Bytes that the tokenizer and the like take in memory.
+    /// Resident bytes of a program that has opened the model.
     opened_bytes: u64,
     /// The calibration text, if one was named.
     text: Option<String>,
@@ -159,7 +159,8 @@ impl<'m> Subject<'m> {
             &self.asked.workload(kv_type),
         )?;
         let costs = Costs {
-            memory: told.resident_bytes + self.opened_bytes,
+            // The program without a model, as it was when kernels were timed, gives way to one with this model's tokenizer.
+            memory: told.resident_bytes.saturating_sub(self.calibration.base_bytes) + self.opened_bytes,
             disk: file.bytes,
             first_token: told.first_token_seconds,
             per_token: told.per_token_seconds,
