@@ -17,7 +17,7 @@ use ounce_plan::recipe::Recipe;
 use ounce_plan::search::Candidate;
 use toml::Value;
 
-use super::bench::costs::{self, Measured};
+use super::bench::costs;
 use super::compress;
 use super::plan::budget::{Asked, BudgetArgs};
 use super::plan::{self, SearchArgs, table};
@@ -31,7 +31,7 @@ use report::Report;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  ounce fit builtin --memory 20M -o small.gguf
+  ounce fit --memory 26M                                        the built-in model
   ounce fit ./folder --memory 300M --per-token 20ms --quality 'kl<0.05' -o small.gguf --calibration wiki.txt
   ounce fit ./folder --disk 90M -o ./small                      a folder that transformers reads
 Plans as `ounce plan`, compresses as `ounce compress`, and measures the result: memory and times in a process of its
@@ -40,11 +40,11 @@ a little and measured again, unless --no-heal. TARGET.report/ gets report.html, 
 0: the budget is met as measured. 1: it is not, and the nearest is told. A run that is stopped goes on where it stopped
 when the same command is given again.")]
 pub struct Args {
-    #[arg(help = source::MODEL_HELP)]
+    #[arg(help = source::MODEL_HELP, default_value = source::BUILT_IN)]
     model: String,
-    /// The file ending in .gguf, or the folder, to be made
+    /// The file ending in .gguf, or the folder, to be made [default: the model's name with .fit.gguf, here]
     #[arg(short, long, value_name = "TARGET")]
-    output: PathBuf,
+    output: Option<PathBuf>,
     #[command(flatten)]
     budget: BudgetArgs,
     #[command(flatten)]
@@ -76,15 +76,16 @@ struct Made {
 /// If the model can't be read or generates nothing, the target exists, or a step fails.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let start = Instant::now();
-    if args.output.symlink_metadata().is_ok() && !args.force {
-        bail!("{}: exists already; choose another name or add --force", args.output.display());
+    let target = args.target();
+    if target.symlink_metadata().is_ok() && !args.force {
+        bail!("{}: exists already; choose another name or add --force", target.display());
     }
     if !args.texts.compares() {
         bail!("a fit is measured on a test text; leave out --no-test");
     }
     let model = source::open(&args.model)?;
     let asked = args.budget.asked(&model, globals)?;
-    let found = plan::search(&args.model, &model, &asked, args.output.clone(), &args.search, &args.texts)?;
+    let found = plan::search(&args.model, &model, &asked, target.clone(), &args.search, &args.texts)?;
     if !globals.json {
         table::print(&found, &asked)?;
     }
@@ -94,9 +95,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         }
         return Ok(Outcome::No);
     };
-    let (before, made) = make(&args, &model, &asked, choice, globals)?;
-    let report = Report::new(&args, &model, &asked, &found, choice, before, made, start.elapsed())?;
-    let folder = args.report.clone().unwrap_or_else(|| folder(&args.output));
+    let made = make(&args, &model, &asked, choice, globals)?;
+    let report = Report::new(&args, &model, &asked, &found, choice, made, start.elapsed())?;
+    let folder = args.report.clone().unwrap_or_else(|| folder(&target));
     report.write(&folder, &plan::comments(&args.model, &asked, choice))?;
     if globals.json {
         output::json(&report)?;
@@ -107,20 +108,30 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     Ok(if report.met { Outcome::Done } else { Outcome::No })
 }
 
+impl Args {
+    /// What is to be made.
+    fn target(&self) -> PathBuf {
+        self.output.clone().unwrap_or_else(|| {
+            let name = Path::new(&self.model).file_stem().unwrap_or_default().to_string_lossy();
+            PathBuf::from(format!("{name}.fit.gguf"))
+        })
+    }
+}
+
 /// Where the report of a target goes.
 fn folder(target: &Path) -> PathBuf {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     target.with_file_name(format!("{}.report", name.trim_end_matches(".gguf")))
 }
 
-/// Does the recipe, measures, and heals where quality is missed; with what was measured of the original.
+/// Does the recipe, measures, and heals where quality is missed.
 fn make(
     args: &Args,
     model: &Model,
     asked: &Asked,
     choice: &Candidate,
     globals: &Globals,
-) -> anyhow::Result<(Measured, Made)> {
+) -> anyhow::Result<Made> {
     let kv = choice
         .recipe
         .run
@@ -128,15 +139,14 @@ fn make(
         .as_deref()
         .map(|it| compute::kv_type(it).map_err(anyhow::Error::msg))
         .transpose()?;
-    let at = (asked.prompt, asked.context);
-    let measure = |reference: &str, kv| costs::apart(reference, at, kv, asked.threads);
-    let target = args.output.to_str().context("the target's name is no text")?;
+    let path = args.target();
+    let target = path.to_str().context("the target's name is no text")?;
     let attempt = |recipe: Recipe, force: bool| -> anyhow::Result<Made> {
-        let matrices = compress::execute(&args.model, &recipe, &args.output, force, globals)?;
-        let found = measure(target, kv)?;
+        let matrices = compress::execute(&args.model, &recipe, &path, force, globals)?;
+        let found = costs::apart(target, (asked.prompt, asked.context), kv, asked.threads)?;
         let costs = Costs {
             memory: found.memory,
-            disk: compress::size(&args.output)?,
+            disk: compress::size(&path)?,
             first_token: found.first_token,
             per_token: found.per_token,
             energy_per_token: found.energy_per_token,
@@ -145,20 +155,19 @@ fn make(
         let divergence = quality::compare(model, &small, kv, asked, &args.texts)?;
         Ok(Made { recipe, matrices, costs, divergence })
     };
-    let before = measure(&args.model, asked.kv)?;
     let made = attempt(choice.recipe.clone(), args.force)?;
     let missed = asked.budget.misses_quality(&quality::of(&made.divergence));
     let Some(healed) = missed.filter(|_| !args.no_heal).and_then(|_| heal(&made.recipe)) else {
-        return Ok((before, made));
+        return Ok(made);
     };
     output::note("the quality is missed; what was quantized is trained a little");
     let again = attempt(healed, true)?;
     let better = quality::of(&again.divergence).kl < quality::of(&made.divergence).kl;
     if better {
-        return Ok((before, again));
+        return Ok(again);
     }
     output::note("training did not help; the first result is made again");
-    Ok((before, attempt(made.recipe, true)?))
+    attempt(made.recipe, true)
 }
 
 /// The same recipe with training behind its last quantization; none if it has that already, or quantizes nothing.

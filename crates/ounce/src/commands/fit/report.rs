@@ -23,6 +23,7 @@ use serde::Serialize;
 use super::super::bench::costs::Measured;
 use super::super::plan::Found;
 use super::super::plan::budget::{Asked, cost};
+use super::super::plan::candidates::OriginalRun;
 use super::samples::Sample;
 use super::{Args, LIMITS, Made, html, quality, samples};
 use crate::{calibration, compute, output, source};
@@ -85,6 +86,8 @@ pub struct Report {
 pub struct PlanFound {
     pub candidates: Vec<Candidate>,
     pub chosen: Option<usize>,
+    /// How the original ran; forecasts are corrected by it.
+    pub original: OriginalRun,
     pub trial_tokens: usize,
     pub seconds: f64,
 }
@@ -115,11 +118,10 @@ impl Report {
         asked: &Asked,
         found: &Found,
         choice: &Candidate,
-        before: Measured,
         made: Made,
         time: Duration,
     ) -> anyhow::Result<Report> {
-        let target = args.output.display().to_string();
+        let target = args.target().display().to_string();
         let small = source::open(&target)?;
         let formats = Formats::of(&small.weights);
         let (machine, kernels) = calibration::known_or_measured(asked.threads)?;
@@ -139,7 +141,13 @@ impl Report {
             model: args.model.clone(),
             parameters: model.spec.parameters(),
             met: misses.is_empty() && quality_met != Some(false),
-            rows: rows(&asked.budget, &before, disk_before, &choice.costs, &made.costs),
+            rows: rows(
+                &asked.budget,
+                found.original.measured.as_ref(),
+                disk_before,
+                &choice.costs,
+                &made.costs,
+            ),
             asked: asked.clone(),
             quality: made.divergence,
             quality_met,
@@ -147,6 +155,7 @@ impl Report {
             plan: PlanFound {
                 candidates: found.candidates.clone(),
                 chosen: found.chosen,
+                original: found.original.clone(),
                 trial_tokens: found.trial_tokens,
                 seconds: found.seconds,
             },
@@ -245,14 +254,20 @@ pub fn met(kept: Option<bool>) -> &'static str {
     }
 }
 
-fn rows(budget: &Budget, before: &Measured, disk_before: u64, told: &Costs, found: &Costs) -> Vec<Row> {
-    let original = Costs {
-        memory: before.memory,
+fn rows(
+    budget: &Budget,
+    before: Option<&Measured>,
+    disk_before: u64,
+    told: &Costs,
+    found: &Costs,
+) -> Vec<Row> {
+    let original = before.map(|it| Costs {
+        memory: it.memory,
         disk: disk_before,
-        first_token: before.first_token,
-        per_token: before.per_token,
-        energy_per_token: before.energy_per_token,
-    };
+        first_token: it.first_token,
+        per_token: it.per_token,
+        energy_per_token: it.energy_per_token,
+    });
     let most = Costs {
         memory: budget.memory.unwrap_or(0),
         disk: budget.disk.unwrap_or(0),
@@ -280,13 +295,13 @@ fn rows(budget: &Budget, before: &Measured, disk_before: u64, told: &Costs, foun
         };
         Row {
             limit,
-            before: value(&original, limit),
+            before: original.as_ref().and_then(|it| value(it, limit)),
             told: told_value,
             measured,
             error: told_value.zip(measured).filter(|it| it.1 > 0.0).map(|(told, found)| told / found - 1.0),
             budget: limited,
             words: [
-                words(&original),
+                original.as_ref().map_or(String::new(), words),
                 words(told),
                 words(found),
                 limited.map_or(String::new(), |_| cost(&most, limit)),

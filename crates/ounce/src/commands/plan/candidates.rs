@@ -11,18 +11,19 @@ use ounce_model::formats::WriteOptions;
 use ounce_model::machine::Machine;
 use ounce_plan::budget::{Costs, Quality};
 use ounce_plan::calibrate::{Calibration, kv_name};
-use ounce_plan::forecast::forecast;
+use ounce_plan::forecast::{Forecast, forecast};
 use ounce_plan::recipe::{Recipe, Run, Step};
 use ounce_plan::search::{Basis, Candidate, Expected};
+use serde::Serialize;
 use toml::Value;
 
-use super::super::bench::costs;
+use super::super::bench::costs::{self, Measured};
 use super::super::convert::{self, is_gguf};
 use super::super::quantize::closing::bits_per_weight;
 use super::super::quantize::formats::FormatArgs;
 use super::super::quantize::texts::TextArgs;
 use super::budget::Asked;
-use crate::calibration;
+use crate::{calibration, source};
 
 /// Formats for all matrices of a file, the finest first.
 const GGUF: [DType; 7] =
@@ -41,6 +42,25 @@ pub struct Way {
     pub kv: KvType,
 }
 
+/// How a run of the original went beside its forecast: forecasts of candidates are corrected by it.
+#[derive(Debug, Clone, Serialize)]
+pub struct OriginalRun {
+    /// What was measured; none if the original was too large to be run.
+    pub measured: Option<Measured>,
+    /// Resident bytes more than were forecast.
+    pub more_bytes: i64,
+    /// The time to its first token as a share of what was forecast.
+    pub first_token: f64,
+    /// The time for a token as a share of what was forecast.
+    pub per_token: f64,
+}
+
+impl Default for OriginalRun {
+    fn default() -> OriginalRun {
+        OriginalRun { measured: None, more_bytes: 0, first_token: 1.0, per_token: 1.0 }
+    }
+}
+
 /// A model that is planned for.
 pub struct Subject<'m> {
     pub model: &'m Model,
@@ -49,8 +69,8 @@ pub struct Subject<'m> {
     asked: &'m Asked,
     machine: Machine,
     calibration: Calibration,
-    /// Resident bytes of a program that has opened the model.
-    opened_bytes: u64,
+    /// What a run of the original showed.
+    pub run: OriginalRun,
     /// The calibration text, if one was named.
     text: Option<String>,
 }
@@ -68,16 +88,54 @@ impl<'m> Subject<'m> {
         texts: &TextArgs,
     ) -> anyhow::Result<Subject<'m>> {
         let (machine, calibration) = calibration::known_or_measured(asked.threads)?;
-        Ok(Subject {
+        let mut subject = Subject {
             units: units(model)?,
-            opened_bytes: costs::opened(reference)?,
+            run: OriginalRun::default(),
             text: texts.calibration_path().map(|it| it.display().to_string()),
             model,
             target,
             asked,
             machine,
             calibration,
+        };
+        subject.run = subject.run_original(reference)?;
+        Ok(subject)
+    }
+
+    /// Runs the original once: what a program takes besides what the accountant counts (code, tokenizer, stacks) and how far
+    /// the rates of kernels are off today are the same for what is made of it. One that is too large for this is only opened.
+    fn run_original(&self, reference: &str) -> anyhow::Result<OriginalRun> {
+        let formats = Formats::of(&self.model.weights);
+        let kv = self.asked.kv_for(&formats);
+        let told = self.told(&formats, kv)?;
+        let base = self.calibration.base_bytes;
+        if told.resident_bytes > self.machine.memory.total_bytes / 2 {
+            let opened = costs::opened(reference)?;
+            return Ok(OriginalRun { more_bytes: opened as i64 - base as i64, ..OriginalRun::default() });
+        }
+        let folder = tempfile::tempdir()?;
+        // Built-in models are part of the program's own pages; as files they are as others.
+        let path = match source::locate(reference)? {
+            source::Place::Path(_) => reference.to_owned(),
+            source::Place::BuiltIn(_) => {
+                let path = folder.path().join("model.gguf");
+                convert::write(self.model, &path, &WriteOptions::default())?;
+                path.display().to_string()
+            }
+        };
+        let Asked { prompt, context, threads, .. } = *self.asked;
+        let found = costs::apart(&path, (prompt, context), Some(kv), threads)?;
+        Ok(OriginalRun {
+            more_bytes: found.memory as i64 - told.resident_bytes as i64,
+            first_token: found.first_token / told.first_token_seconds,
+            per_token: found.per_token / told.per_token_seconds,
+            measured: Some(found),
         })
+    }
+
+    fn told(&self, formats: &Formats, kv: KvType) -> anyhow::Result<Forecast> {
+        let workload = self.asked.workload(kv);
+        Ok(forecast(&self.model.spec, formats, &self.machine, &self.calibration, &workload)?)
     }
 
     /// Whether a GGUF file is planned.
@@ -151,20 +209,14 @@ impl<'m> Subject<'m> {
         let usual = self.asked.kv_for(&formats);
         let kv_type = kv.unwrap_or(usual);
         let file = self.file(&shaped, &self.target)?;
-        let told = forecast(
-            &self.model.spec,
-            &formats,
-            &self.machine,
-            &self.calibration,
-            &self.asked.workload(kv_type),
-        )?;
+        let told = self.told(&formats, kv_type)?;
+        let run = &self.run;
         let costs = Costs {
-            // The program without a model, as it was when kernels were timed, gives way to one with this model's tokenizer.
-            memory: told.resident_bytes.saturating_sub(self.calibration.base_bytes) + self.opened_bytes,
+            memory: told.resident_bytes.saturating_add_signed(run.more_bytes),
             disk: file.bytes,
-            first_token: told.first_token_seconds,
-            per_token: told.per_token_seconds,
-            energy_per_token: told.energy_per_token_joules,
+            first_token: told.first_token_seconds * run.first_token,
+            per_token: told.per_token_seconds * run.per_token,
+            energy_per_token: told.energy_per_token_joules.map(|it| it * run.per_token),
         };
         let said = kv.or(self.asked.kv).map(|it| kv_name(it).to_owned());
         let run = Run { context: Some(self.asked.context), kv: said, threads: None };

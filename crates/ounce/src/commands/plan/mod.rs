@@ -19,7 +19,7 @@ use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::{output, source};
 use budget::{Asked, BudgetArgs};
-use candidates::Subject;
+use candidates::{OriginalRun, Subject};
 
 /// Plan how a model meets a budget: what is possible, what it costs, what it loses, and the recipe of the best
 #[derive(Debug, clap::Args)]
@@ -70,6 +70,8 @@ pub struct Found {
     pub chosen: Option<usize>,
     /// The place of the one that misses by least, where none was chosen.
     pub nearest: Option<usize>,
+    /// How the original ran; forecasts are corrected by it.
+    pub original: OriginalRun,
     /// Tokens on which candidates were tried.
     pub trial_tokens: usize,
     /// Seconds that planning took.
@@ -166,5 +168,6 @@ pub fn search(
     search::mark_front(&mut candidates);
     let chosen = search::choose(&candidates);
     let nearest = if chosen.is_none() { search::nearest(&candidates) } else { None };
-    Ok(Found { candidates, chosen, nearest, trial_tokens, seconds: start.elapsed().as_secs_f64() })
+    let original = subject.run;
+    Ok(Found { candidates, chosen, nearest, original, trial_tokens, seconds: start.elapsed().as_secs_f64() })
 }
