@@ -8,5 +8,6 @@ pub mod perplexity;
 pub mod similarity;
 pub mod speed;
 pub mod ssim;
+pub mod stats;
 pub mod trust;
 mod walk;

@@ -3,7 +3,6 @@
 //! - [`forecast`](mod@forecast): memory, time and energy of a model that need not exist, by a roofline of each operator.
 //! - [`calibrate`]: how near the engine's kernels come to the machine's limits, measured.
 //! - [`idealized_runtime`], [`roofline`], [`dissection`]: methods of the catalogue.
-//! - [`stats`]: summaries of errors.
 //! - [`shapes`]: models of real shapes with random weights, to measure speed.
 //!
 //! [`METHODS`] lists what is in the catalogue.
@@ -15,7 +14,6 @@ pub mod forecast;
 pub mod idealized_runtime;
 pub mod roofline;
 pub mod shapes;
-pub mod stats;
 
 pub use error::{Error, Result};
 
