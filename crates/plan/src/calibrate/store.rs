@@ -106,6 +106,9 @@ impl Calibration {
         if preparations.chain(elements).chain(single).any(|it| !(0.0..1.0).contains(&it)) {
             return Err("a time is not possible".to_string());
         }
+        if self.mapped_bytes == 0 || self.mapped_bytes > 1 << 30 {
+            return Err("mapped_bytes is not possible".to_string());
+        }
         if self.threads == 0 || self.cpu_share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
             return Err("threads or cpu_share are not possible".to_string());
         }
@@ -137,6 +140,7 @@ mod tests {
             instruction_set: Isa::current().name().to_string(),
             threads: 2,
             base_bytes: 1 << 20,
+            mapped_bytes: 1 << 16,
             call_seconds: 1e-6,
             step_seconds: 1e-5,
             streams: vec![Stream { bytes: 1 << 20, bytes_per_second: 1e10 }],
