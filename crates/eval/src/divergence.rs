@@ -10,6 +10,7 @@ use ounce_kernels::pool::Pool;
 use serde::Serialize;
 
 use crate::perplexity::{Estimate, Options, WindowScore};
+use crate::stats::quantile_of_sorted;
 use crate::walk::{Plan, Walk, runs_whole};
 
 /// What two models say about one token.
@@ -234,11 +235,11 @@ impl Tally {
             tokens: self.tokens,
             windows: self.windows.len(),
             mean_kl: mean(&|pair| pair.kl),
-            median_kl: percentile(&kls, 0.5),
-            p90_kl: percentile(&kls, 0.9),
-            p99_kl: percentile(&kls, 0.99),
-            p999_kl: percentile(&kls, 0.999),
-            max_kl: percentile(&kls, 1.0),
+            median_kl: quantile_of_sorted(&kls, 0.5),
+            p90_kl: quantile_of_sorted(&kls, 0.9),
+            p99_kl: quantile_of_sorted(&kls, 0.99),
+            p999_kl: quantile_of_sorted(&kls, 0.999),
+            max_kl: quantile_of_sorted(&kls, 1.0),
             top1_agreement: mean(&|pair| f64::from(u8::from(pair.same_top))),
             original_perplexity: perplexity(mean(&|pair| -pair.original)),
             perplexity: perplexity(mean(&|pair| -pair.model)),
@@ -289,13 +290,6 @@ fn top_of(logits: &[f32]) -> (usize, f64) {
     (top.0, f64::from(top.1))
 }
 
-/// The value below which a `share` of ascending values lies, interpolated linearly between neighbours.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let place = share * (sorted.len() - 1) as f64;
-    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-    below + (above - below) * place.fract()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,9 +330,9 @@ mod tests {
         // numpy.percentile of the same values.
         let values = [1.0, 2.0, 4.0, 8.0];
         for (share, expected) in [(0.0, 1.0), (0.5, 3.0), (0.9, 6.8), (0.99, 7.88), (1.0, 8.0)] {
-            near(percentile(&values, share), expected);
+            near(quantile_of_sorted(&values, share), expected);
         }
-        assert_eq!(percentile(&[7.0], 0.999), 7.0);
+        assert_eq!(quantile_of_sorted(&[7.0], 0.999), 7.0);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod perplexity;
 pub mod similarity;
 pub mod speed;
 pub mod ssim;
+pub mod stats;
 pub mod tasks;
 pub mod trust;
 mod walk;

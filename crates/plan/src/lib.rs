@@ -6,7 +6,6 @@
 //! - [`idealized_runtime`], [`roofline`], [`dissection`]: methods of the catalogue.
 //! - [`cod`], [`density`]: scores of models that are not there, from those that are; [`footprint`]: energy, carbon and cost of runs.
 //! - [`advisor`]: which techniques save what, and what was measured of them.
-//! - [`stats`]: summaries of errors.
 //! - [`shapes`]: models of real shapes with random weights, to measure speed.
 //!
 //! [`METHODS`] lists what is in the catalogue.
@@ -27,7 +26,6 @@ pub mod recipe;
 pub mod roofline;
 pub mod search;
 pub mod shapes;
-pub mod stats;
 mod training;
 
 pub use error::{Error, Result};

@@ -5,9 +5,12 @@ use std::sync::OnceLock;
 
 use ounce_kernels::DType;
 use ounce_kernels::pool::Pool;
+use ounce_model::account::Formats;
+use ounce_model::account::training::{Job, OptimizerState, Trained, memory};
 use ounce_model::formats::{WriteOptions, hf};
 use ounce_model::{Model, Weights, weights::MemorySource};
 use ounce_train::net::{Init, Net, Options};
+use ounce_train::optim::{Kind, Optimizer, Options as OptimizerOptions};
 use ounce_train::{Batch, IGNORE, Trainable};
 
 fn model(name: &str) -> Model {
@@ -186,4 +189,27 @@ fn batches_that_do_not_fit_are_refused() {
     let silent = Batch { tokens: vec![5; 4], targets: vec![IGNORE; 4], lengths: vec![4], ..Batch::default() };
     assert_eq!(net.accumulate(&silent, 1.0).expect("fits").count, 0);
     assert!(net.params().iter().all(|param| param.grad.iter().all(|&it| it == 0.0)));
+}
+
+#[test]
+fn the_accountant_counts_weights_gradients_and_moments() {
+    for name in ["llama", "gpt2", "gemma2", "mixtral", "bert_mlm"] {
+        let model = model(name);
+        let net = Net::from_model(&model, Options::default()).unwrap();
+        for (kind, state) in [
+            (Kind::AdamW, OptimizerState::AdamW),
+            (Kind::AdamW8bit, OptimizerState::AdamW8bit),
+            (Kind::Lion, OptimizerState::Momentum),
+        ] {
+            let rule = OptimizerOptions { kind, ..OptimizerOptions::default() };
+            let optimizer = Optimizer::new(rule, net.params()).unwrap();
+            let job = Job { trained: Trained::All, state, tokens: 16, checkpointing: false };
+            let told = memory(&model.spec, &Formats::of(&model.weights), &job);
+            let values: usize = net.params().iter().map(|param| 4 * param.value.len()).sum();
+            let gradients: usize = net.params().iter().map(|param| 4 * param.grad.len()).sum();
+            assert_eq!(told.weights, values as u64, "{name}");
+            assert_eq!(told.gradients, gradients as u64, "{name}");
+            assert_eq!(told.optimizer, optimizer.bytes() as u64, "{name} {kind:?}");
+        }
+    }
 }

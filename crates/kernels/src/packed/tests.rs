@@ -345,3 +345,18 @@ fn stored_groups_are_packed_as_groups_that_lie_apart() {
         }
     }
 }
+
+#[test]
+fn activations_take_the_bytes_that_their_form_says() {
+    for dtype in [DType::F32, DType::BF16, DType::Q8_0, DType::Q4K, DType::Q6K] {
+        let form = PackedMatrix::form_of(dtype).unwrap();
+        let matrix =
+            PackedMatrix::pack(dtype, &vec![0; 16 * dtype.bytes_for(512).unwrap()], 16, 512).unwrap();
+        for tokens in [1, 3, 8, 21] {
+            let mut activations = Activations::new();
+            matrix.prepare(&vec![0.5; tokens * 512], Pool::single(), &mut activations);
+            assert_eq!(activations.bytes(), form.bytes(tokens, 512), "{dtype} {tokens}");
+        }
+    }
+    assert_eq!(PackedMatrix::form_of(DType::I8), None);
+}

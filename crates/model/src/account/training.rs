@@ -1,6 +1,7 @@
 //! What a training step will need, from the architecture alone.
 
-use super::{Formats, sizes};
+use super::pass::{Pass, Work, pieces};
+use super::{Formats, Operator, cache, sizes};
 use crate::spec::{Attention, FeedForward, FeedForwardKind, Mlp, Spec};
 
 /// Values that the attention half keeps for a token, besides the stream.
@@ -53,33 +54,27 @@ pub fn workspace_bytes(spec: &Spec, tokens: usize, checkpointing: bool) -> usize
 }
 
 /// Floating-point operations of one step of so many tokens in sequences of `length`: three products for every weight of a
-/// linear layer (forward, input gradient, weight gradient), two for a frozen one, and attention.
+/// linear layer (forward, input gradient, weight gradient), two for a frozen one, and attention. What is computed again for
+/// checkpointing is the layers, not the head.
 pub fn step_operations(spec: &Spec, tokens: usize, length: usize, checkpointing: bool) -> f64 {
-    let hidden = spec.hidden_size as f64;
-    let mut forward = 0.0;
-    for layer in &spec.layers {
-        if let Some(it) = &layer.attention {
-            let (query, kv) = (it.query_width() as f64, it.kv_width() as f64);
-            forward += 2.0 * hidden * (2.0 * query + 2.0 * kv);
-            let seen = it.window.map_or(length, |window| window.min(length)) as f64;
-            forward += 4.0 * query * seen * if spec.causal { 0.5 } else { 1.0 };
-        }
-        let mlp = |mlp: &Mlp| 2.0 * hidden * mlp.width as f64 * if mlp.gated { 3.0 } else { 2.0 };
-        forward += match layer.feed_forward.as_ref().map(|it| &it.kind) {
-            None => 0.0,
-            Some(FeedForwardKind::Dense(dense)) => mlp(dense),
-            Some(FeedForwardKind::Experts(experts)) => {
-                experts.used as f64 * mlp(&experts.expert)
-                    + experts.shared.as_ref().map_or(0.0, mlp)
-                    + 2.0 * hidden * experts.count as f64
+    let sequences = (tokens / length.max(1)).max(1);
+    let pass = Pass { sequences, start: 0, tokens: length, logits: tokens };
+    let forward = pieces(spec, pass).into_iter().map(|piece| {
+        let operations = match piece.work {
+            Work::Product { matrices, vectors, share } => {
+                let values: usize = matrices.iter().map(|it| it.rows * it.columns).sum();
+                2.0 * share * vectors * values as f64
             }
+            Work::Attention(it) => {
+                let seen = sequences as u64 * cache::seen(it, spec.causal, 0, length);
+                4.0 * it.query_width() as f64 * seen as f64
+            }
+            Work::Elements { .. } => 0.0,
         };
-    }
-    let width = spec.embedding_width() as f64;
-    let head = if spec.head.is_some() { 2.0 * width * spec.vocab_size as f64 } else { 0.0 };
-    let projection = if spec.embedding.projected_from.is_some() { 2.0 * width * hidden } else { 0.0 };
-    let passes = if checkpointing { 4.0 } else { 3.0 };
-    tokens as f64 * (passes * forward + 3.0 * (head + projection))
+        let in_layers = !matches!(piece.operator, Operator::Head | Operator::Embedding);
+        operations * if checkpointing && in_layers { 4.0 } else { 3.0 }
+    });
+    forward.sum()
 }
 
 /// What an optimizer keeps of earlier gradients.
@@ -193,5 +188,25 @@ pub fn memory(spec: &Spec, formats: &Formats, job: &Job) -> Memory {
             let kept = 4 * (job.tokens * rank * inner) as u64;
             Memory { weights, gradients: own, optimizer, buffers: buffers + kept }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn optimizers_keep_the_bytes_of_their_moments() {
+        let (name, shape) = ("layers.0.attention.query.weight", [3, 200]);
+        for (state, bytes) in [
+            (OptimizerState::Nothing, 0),
+            (OptimizerState::Momentum, 2400),
+            (OptimizerState::AdamW, 4800),
+            (OptimizerState::AdamW8bit, 1200 + 3 * 8),
+            (OptimizerState::Muon, 2400),
+        ] {
+            assert_eq!(state.bytes(name, &shape), bytes, "{state:?}");
+        }
+        assert_eq!(OptimizerState::Muon.bytes("head.weight", &shape), 4800);
     }
 }

@@ -140,12 +140,22 @@ pub(super) fn largest(caches: &[Cache]) -> Option<u64> {
 
 /// Resident bytes of this process now and at most, where the system tells.
 pub fn resident_bytes() -> (Option<u64>, Option<u64>) {
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-    };
-    (field("VmRSS:"), field("VmHWM:"))
+    let text = process_status();
+    (status_bytes(&text, "VmRSS:"), status_bytes(&text, "VmHWM:"))
+}
+
+/// Resident bytes that are parts of files: of the program, its libraries and what it has mapped; where the system tells.
+pub fn resident_file_bytes() -> Option<u64> {
+    status_bytes(&process_status(), "RssFile:")
+}
+
+fn process_status() -> String {
+    fs::read_to_string("/proc/self/status").unwrap_or_default()
+}
+
+fn status_bytes(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(test)]

@@ -90,6 +90,7 @@ impl Calibration {
             instruction_set: Isa::current().name().to_string(),
             threads,
             base_bytes: BASE,
+            mapped_bytes: super::USUAL_MAPPED,
             call_seconds: CALL,
             step_seconds: 0.0,
             streams: vec![

@@ -3,6 +3,7 @@
 
 mod attention;
 mod elements;
+mod mapping;
 mod products;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -96,7 +97,11 @@ impl Calibration {
     /// What `on_step` returns, and if there is no memory for what is timed.
     pub fn measure(effort: Effort, on_step: OnStep<'_>) -> Result<Calibration> {
         // Before anything is allocated.
-        let base_bytes = host::resident_bytes().0.unwrap_or(0);
+        let own = host::resident_bytes()
+            .0
+            .zip(host::resident_file_bytes())
+            .map_or(0, |(all, file)| all - file.min(all));
+        let mapped_bytes = mapping::measure();
         let pool = Pool::global();
         let threads = pool.threads();
         let mut clock = Clock::default();
@@ -121,6 +126,8 @@ impl Calibration {
             step("steps of a model")?;
             elements.measure(effort.bursts, &mut clock)?;
         }
+        // By now the program's own pages have been used as a model uses them.
+        let base_bytes = own + host::resident_file_bytes().unwrap_or(0);
         let cpu = Cpu::detect();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let (call_seconds, streams) = (products.call_seconds(), products.streams());
@@ -134,6 +141,7 @@ impl Calibration {
             instruction_set: Isa::current().name().to_string(),
             threads,
             base_bytes,
+            mapped_bytes,
             call_seconds,
             step_seconds: elements.step_seconds(),
             streams,

@@ -25,6 +25,9 @@ pub use store::Lookup;
 /// Version of the file format; a file of another one is measured again.
 pub const FORMAT: u32 = 1;
 
+/// What Linux maps around a byte that is looked at, where files lie in small pages.
+const USUAL_MAPPED: u64 = 64 << 10;
+
 /// Measured rates of the engine's kernels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +48,8 @@ pub struct Calibration {
     pub threads: usize,
     /// Resident bytes of the program without a model.
     pub base_bytes: u64,
+    /// Bytes of a mapped file that come into memory where one is looked at, the file being in the system's cache.
+    pub mapped_bytes: u64,
     /// Seconds that one piece of work for all threads takes besides the work.
     pub call_seconds: f64,
     /// Seconds of a step that belong to no operator.

@@ -106,6 +106,9 @@ impl Calibration {
         if preparations.chain(elements).chain(single).any(|it| !(0.0..1.0).contains(&it)) {
             return Err("a time is not possible".to_string());
         }
+        if self.mapped_bytes == 0 || self.mapped_bytes > 1 << 30 {
+            return Err("mapped_bytes is not possible".to_string());
+        }
         if self.threads == 0 || self.cpu_share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
             return Err("threads or cpu_share are not possible".to_string());
         }
@@ -118,4 +121,82 @@ fn parse(bytes: &[u8]) -> Result<Calibration, String> {
         serde_json::from_slice(bytes).map_err(|error| format!("is no calibration: {error}"))?;
     calibration.check().map_err(|what| format!("is damaged: {what}"))?;
     Ok(calibration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::{Elements, Level, Product, Stream};
+    use ounce_model::account::Operator;
+
+    fn example() -> Calibration {
+        let cpu = Cpu::detect();
+        Calibration {
+            format: FORMAT,
+            tool_version: "0".into(),
+            measured_at_unix_seconds: 1,
+            measured: true,
+            cpu,
+            instruction_set: Isa::current().name().to_string(),
+            threads: 2,
+            base_bytes: 1 << 20,
+            mapped_bytes: 1 << 16,
+            call_seconds: 1e-6,
+            step_seconds: 1e-5,
+            streams: vec![Stream { bytes: 1 << 20, bytes_per_second: 1e10 }],
+            products: vec![Product {
+                dtype: "F32".into(),
+                packed: true,
+                vectors: 1,
+                level: Level::Memory,
+                operations_per_second: 1e9,
+            }],
+            preparations: Vec::new(),
+            attention: vec![crate::calibrate::Attention {
+                kv: "f16".into(),
+                sharing: 1,
+                queries: 1,
+                positions: 32,
+                operations_per_second: 1e9,
+            }],
+            elements: vec![Elements {
+                operator: Operator::Norm,
+                kv: None,
+                vectors: 1,
+                seconds_per_value: 1e-9,
+            }],
+            cpu_share: Some(1.0),
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_the_unfit_is_refused_with_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("calibration.json");
+        let calibration = example();
+        let cpu = calibration.cpu.clone();
+        assert_eq!(Calibration::load_cached(&path, &cpu, 2).unwrap(), Lookup::Absent);
+        calibration.store(&path).unwrap();
+        let found = Calibration::load_cached(&path, &cpu, 2).unwrap();
+        assert_eq!(found, Lookup::Found(Box::new(calibration.clone())));
+        let why = |cpu: &Cpu, threads: usize| match Calibration::load_cached(&path, cpu, threads).unwrap() {
+            Lookup::Unfit(why) => why,
+            other => panic!("should be refused: {other:?}"),
+        };
+        assert!(why(&Cpu { model: "Another".into(), ..cpu.clone() }, 2).contains("another processor"));
+        assert!(why(&cpu, 3).contains("2 threads"));
+        for (from, to, word) in [
+            ("\"format\": 1", "\"format\": 9", "format"),
+            ("\"call_seconds\": 1e-6", "\"call_seconds\": -1.0", "time"),
+            ("\"products\": [", "\"product\": [", "product"),
+        ] {
+            let text = serde_json::to_string_pretty(&calibration).unwrap();
+            let spoilt = text.replacen(from, to, 1);
+            assert_ne!(text, spoilt, "{from}");
+            std::fs::write(&path, spoilt).unwrap();
+            assert!(why(&cpu, 2).contains(word), "{word}: {}", why(&cpu, 2));
+        }
+        let impossible = Calibration { step_seconds: f64::NAN, ..example() };
+        assert!(impossible.store(&path).is_err());
+    }
 }

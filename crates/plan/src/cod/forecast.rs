@@ -1,6 +1,6 @@
 //! The forecast: cluster, fit, classify, sum up, map, and ask how sure that is.
 
-use ounce_train::laws::bootstrap::quantile;
+use ounce_eval::stats::quantile;
 use ounce_train::{Error, Result};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -1,6 +1,6 @@
 //! Effective size and density of models, with intervals.
 
-use ounce_train::laws::bootstrap::quantile;
+use ounce_eval::stats::quantile;
 use ounce_train::laws::scaling::Run;
 use ounce_train::{Error, Result};
 use rand::{RngExt, SeedableRng};

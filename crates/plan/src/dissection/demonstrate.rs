@@ -2,13 +2,13 @@
 
 use ounce_engine::Operator;
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
+use ounce_eval::stats::{quantile, relative_error};
 use ounce_kernels::DType;
 use ounce_kernels::attention::KvType;
 
 use super::inference::{self, Answer, answer};
 use super::training::{self, step};
 use crate::shapes::llama_model;
-use crate::stats::{quantile, relative_error};
 
 const METHOD: u16 = 102;
 /// Width, inner width, layers; heads, key/value heads, head width: one and five million weights.

@@ -12,9 +12,6 @@ use super::{Forecast, Workload};
 use crate::Result;
 use crate::calibrate::Calibration;
 
-/// Bytes of a mapped file that come into memory together when one is looked at, if they are in the system's cache.
-const FAULT_AROUND: f64 = 65536.0;
-
 /// The passes of one sequence's prompt, as a session runs them: in chunks, unless rotations have to see it whole.
 pub(super) fn prompt_passes(spec: &Spec, workload: &Workload) -> Vec<Pass> {
     let ropes = spec.layers.iter().filter_map(|layer| layer.attention.as_ref()?.rope.as_ref());
@@ -57,7 +54,8 @@ pub(super) fn forecast(
             "embed.tokens.weight" => {
                 // Rows are decoded where they are used. A quantized table of its own is read whole, to check its scales.
                 let whole = taken == 0 && (tied || stored.is_block());
-                mapped += if whole { bytes } else { looked_at(bytes, positions * workload.batch) };
+                mapped +=
+                    if whole { bytes } else { looked_at(bytes, positions * workload.batch, calibration) };
             }
             "embed.positions.weight" | "embed.types.weight" => {
                 mapped += bytes;
@@ -102,7 +100,7 @@ pub(super) fn forecast(
 }
 
 /// Bytes of a mapped table that are in memory when `count` of its rows have been looked at, all over it.
-fn looked_at(bytes: u64, count: usize) -> u64 {
-    let table = bytes as f64;
-    (table * (1.0 - (-(count as f64) * FAULT_AROUND / table.max(1.0)).exp())) as u64
+fn looked_at(bytes: u64, count: usize, calibration: &Calibration) -> u64 {
+    let (table, each) = (bytes as f64, calibration.mapped_bytes as f64);
+    (table * (1.0 - (-(count as f64) * each / table.max(1.0)).exp())) as u64
 }

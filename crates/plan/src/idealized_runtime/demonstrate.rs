@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use ounce_engine::{Engine, Mode};
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
+use ounce_eval::stats::{quantile, relative_error};
 use ounce_kernels::DType;
 use ounce_kernels::pool::Pool;
 
 use super::{Fit, Timing, fit, grid, run_request};
 use crate::Result;
 use crate::shapes::llama_model;
-use crate::stats::{quantile, relative_error};
 
 const METHOD: u16 = 72;
 /// Width, inner width, layers; heads, key/value heads, head width.

@@ -3,6 +3,7 @@
 use ounce_engine::{Engine, Mode, Operator, Profile, Turn, Want};
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
 use ounce_eval::speed::scattered_ids;
+use ounce_eval::stats::{quantile, rank_correlation, relative_error};
 use ounce_kernels::DType;
 use ounce_kernels::attention::KvType;
 use ounce_kernels::pool::Pool;
@@ -17,7 +18,6 @@ use crate::Result;
 use crate::calibrate::{Calibration, Effort};
 use crate::forecast::{Bound, Forecast, Phase, Workload, forecast};
 use crate::shapes::llama_model;
-use crate::stats::{quantile, rank_correlation, relative_error};
 
 const METHOD: u16 = 99;
 /// Width, inner width, layers; heads, key/value heads, head width. All read more than the caches hold.

@@ -1,5 +1,6 @@
 //! How far a fit depends on which runs it saw: the fit of many samples drawn with replacement.
 
+use ounce_eval::stats::quantile_of_sorted;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -41,22 +42,12 @@ pub fn intervals<P: Clone>(
         let mut values: Vec<f64> = fits.iter().map(|fit| fit[number]).collect();
         values.sort_by(f64::total_cmp);
         Interval {
-            low: quantile(&values, tail),
-            median: quantile(&values, 0.5),
-            high: quantile(&values, 1.0 - tail),
+            low: quantile_of_sorted(&values, tail),
+            median: quantile_of_sorted(&values, 0.5),
+            high: quantile_of_sorted(&values, 1.0 - tail),
         }
     };
     Some((0..fits[0].len()).map(interval).collect())
-}
-
-/// A quantile of sorted values, between neighbours by a line.
-///
-/// # Panics
-/// If there are no values.
-pub fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let place = share.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
-    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-    below + (above - below) * place.fract()
 }
 
 #[cfg(test)]

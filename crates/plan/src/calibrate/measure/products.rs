@@ -32,12 +32,14 @@ pub(super) struct Rates {
     far_bytes: u64,
     near_bytes: u64,
     calls: f64,
-    /// Seconds for an operation.
+    /// Seconds of a call.
     products: Best<(DType, bool, usize, Level)>,
+    /// Operations of a call.
+    operations: Best<(DType, bool, usize, Level)>,
     /// Seconds for a value.
     preparations: Best<(DType, usize)>,
-    /// Seconds for a byte.
-    streams: Best<u64>,
+    /// Seconds of reading so many bytes in so many calls.
+    streams: Best<(u64, usize)>,
 }
 
 impl Rates {
@@ -51,6 +53,7 @@ impl Rates {
             near_bytes: near,
             calls: f64::INFINITY,
             products: Best::default(),
+            operations: Best::default(),
             preparations: Best::default(),
             streams: Best::default(),
         };
@@ -100,9 +103,9 @@ impl Rates {
                         next += 1;
                     }
                 });
-                let seconds = (seconds - some as f64 * self.calls).max(seconds / 2.0);
                 let key = (dtype, true, vectors, Level::Memory);
-                self.products.least(key, seconds / (some * operations) as f64);
+                self.products.least(key, seconds / some as f64);
+                self.operations.least(key, operations as f64);
 
                 let operations = 2 * vectors * near_rows * SIDE;
                 let times = (BURST_OPERATIONS / 16 / operations).clamp(1, 64);
@@ -111,9 +114,9 @@ impl Rates {
                 let seconds = clock.time(|| {
                     (0..times).for_each(|_| near.multiply(&activations, pool, out));
                 });
-                let seconds = (seconds - times as f64 * self.calls).max(seconds / 2.0);
                 let key = (dtype, true, vectors, Level::Cache);
-                self.products.least(key, seconds / (times * operations) as f64);
+                self.products.least(key, seconds / times as f64);
+                self.operations.least(key, operations as f64);
             }
             if dtype == DType::Q8_0 {
                 self.time_streams(&near, &far, &x[..SIDE], pool, clock);
@@ -145,8 +148,7 @@ impl Rates {
             };
             read();
             let seconds = clock.time(read);
-            let seconds = (seconds - set.len() as f64 * self.calls).max(seconds / 2.0);
-            self.streams.least(bytes as u64, seconds / bytes as f64);
+            self.streams.least((bytes as u64, set.len()), seconds);
         }
     }
 
@@ -163,7 +165,9 @@ impl Rates {
                 });
             });
             for level in [Level::Cache, Level::Memory] {
-                self.products.least((DType::F32, false, 1, level), seconds / (2 * rows.len()) as f64);
+                let key = (DType::F32, false, 1, level);
+                self.products.least(key, seconds);
+                self.operations.least(key, (2 * rows.len()) as f64);
             }
         }
     }
@@ -172,22 +176,36 @@ impl Rates {
         if self.calls.is_finite() { self.calls } else { 0.0 }
     }
 
+    /// Seconds without those of handing work to threads, which are known only when all is timed: subtracted from each burst, a
+    /// disturbed one would make the kernel look faster.
+    fn without_calls(&self, seconds: f64, calls: usize) -> f64 {
+        (seconds - calls as f64 * self.call_seconds()).max(seconds / 2.0)
+    }
+
     pub fn streams(&self) -> Vec<Stream> {
         let rows = self.streams.0.iter();
-        rows.map(|&(bytes, seconds)| Stream { bytes, bytes_per_second: 1.0 / seconds }).collect()
+        let stream = |&((bytes, calls), seconds): &((u64, usize), f64)| Stream {
+            bytes,
+            bytes_per_second: bytes as f64 / self.without_calls(seconds, calls),
+        };
+        rows.map(stream).collect()
     }
 
     pub fn finish(self) -> (Vec<Product>, Vec<Preparation>) {
-        let product = |((dtype, packed, vectors, level), seconds): ((DType, bool, usize, Level), f64)| {
-            let operations_per_second = 1.0 / seconds;
+        let rows = self.products.0.iter().zip(&self.operations.0);
+        let product = |(&((dtype, packed, vectors, level), seconds), &(_, operations)): (
+            &((DType, bool, usize, Level), f64),
+            &((DType, bool, usize, Level), f64),
+        )| {
+            let operations_per_second = operations / self.without_calls(seconds, 1);
             Product { dtype: dtype.name().to_string(), packed, vectors, level, operations_per_second }
         };
+        let products = rows.map(product).collect();
         let preparation = |((dtype, vectors), seconds_per_value): ((DType, usize), f64)| Preparation {
             dtype: dtype.name().to_string(),
             vectors,
             seconds_per_value,
         };
-        let products = self.products.0.into_iter().map(product).collect();
         (products, self.preparations.0.into_iter().map(preparation).collect())
     }
 }

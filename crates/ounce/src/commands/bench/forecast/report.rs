@@ -1,11 +1,11 @@
 //! Told and measured side by side, and how far they are apart.
 
 use ounce_engine::Operator;
+use ounce_eval::stats::quantile;
 use ounce_kernels::DType;
 use ounce_model::machine::{Machine, OpKind};
 use ounce_plan::calibrate::Calibration;
 use ounce_plan::forecast::{Bound, Forecast, Phase};
-use ounce_plan::stats::quantile;
 use serde::Serialize;
 
 use super::turn::{Found, Part};

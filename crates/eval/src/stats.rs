@@ -1,13 +1,18 @@
-//! Summaries of errors.
+//! Quantiles, and how near two lists of numbers are to each other.
 
-/// The value at a share of the sorted values, 0.5 for the median; linear between neighbours. NaN without values.
+/// The value below which a `share` of ascending values lies, by a line between neighbours. NaN without values.
+pub fn quantile_of_sorted(sorted: &[f64], share: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let place = share.clamp(0.0, 1.0) * last as f64;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
+}
+
+/// [`quantile_of_sorted`] of values in any order.
 pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    let at = share.clamp(0.0, 1.0) * last as f64;
-    let (low, high) = (at.floor() as usize, at.ceil() as usize);
-    sorted[low] + (sorted[high] - sorted[low]) * (at - low as f64)
+    quantile_of_sorted(&sorted, share)
 }
 
 /// How far a forecast is from what was measured, relative to that.
