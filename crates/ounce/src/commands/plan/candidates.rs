@@ -34,6 +34,9 @@ const NARROW: [DType; 6] = [DType::Q8_0, DType::Q5_1, DType::Q5_0, DType::Q4_1, 
 const FOLDER: [DType; 6] =
     [DType::G8x128, DType::G4x32, DType::G4x128, DType::G3x64, DType::G2x32, DType::G2x64];
 
+/// Bytes of weights below which a megabyte of memory matters.
+const SMALL: u64 = 256 << 20;
+
 /// A candidate, and what its weights become; none keeps all as it is.
 #[derive(Debug)]
 pub struct Way {
@@ -114,23 +117,34 @@ impl<'m> Subject<'m> {
             return Ok(OriginalRun { more_bytes: opened as i64 - base as i64, ..OriginalRun::default() });
         }
         let folder = tempfile::tempdir()?;
+        let write = |name: &str, dtype: Option<DType>| -> anyhow::Result<String> {
+            let path = folder.path().join(name);
+            convert::write(self.model, &path, &WriteOptions { dtype, ..WriteOptions::default() })?;
+            Ok(path.display().to_string())
+        };
         // Built-in models are part of the program's own pages; as files they are as others.
         let path = match source::locate(reference)? {
             source::Place::Path(_) => reference.to_owned(),
-            source::Place::BuiltIn(_) => {
-                let path = folder.path().join("model.gguf");
-                convert::write(self.model, &path, &WriteOptions::default())?;
-                path.display().to_string()
-            }
+            source::Place::BuiltIn(_) => write("model.gguf", None)?,
         };
         let Asked { prompt, context, threads, .. } = *self.asked;
         let found = costs::apart(&path, (prompt, context), Some(kv), threads)?;
-        Ok(OriginalRun {
-            more_bytes: found.memory as i64 - told.resident_bytes as i64,
+        let more = |memory: u64, told: &Forecast| memory as i64 - told.resident_bytes as i64;
+        let mut run = OriginalRun {
+            more_bytes: more(found.memory, &told),
             first_token: found.first_token / told.first_token_seconds,
             per_token: found.per_token / told.per_token_seconds,
             measured: Some(found),
-        })
+        };
+        if self.model.weight_bytes() < SMALL {
+            // Whole pages of packed weights count here; what is quantized has other ones.
+            let path = write("rounded.gguf", Some(DType::Q8_0))?;
+            let formats = Formats::of(&Model::open(&path)?.weights);
+            let kv = self.asked.kv_for(&formats);
+            let found = costs::apart(&path, (prompt, context), Some(kv), threads)?;
+            run.more_bytes = more(found.memory, &self.told(&formats, kv)?);
+        }
+        Ok(run)
     }
 
     fn told(&self, formats: &Formats, kv: KvType) -> anyhow::Result<Forecast> {
