@@ -17,7 +17,7 @@ fn models() -> Vec<(String, Model)> {
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("entry").path()).collect();
     paths.sort();
     let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
-    paths.iter().map(|path| (name(path), Model::open(path).unwrap())).collect()
+    paths.iter().map(|path| (name(path), Model::open(path).expect("a golden model"))).collect()
 }
 
 fn ids(model: &Model, count: usize) -> Vec<u32> {
@@ -38,11 +38,11 @@ fn counted(engine: &Engine, model: &Model, start: usize, tokens: usize) -> Vec<(
     let ids = ids(model, start + tokens);
     let mut session = engine.session();
     if start > 0 {
-        session.feed(&ids[..start], |_| {}).unwrap();
+        session.feed(&ids[..start], |_| {}).expect("a pass");
     }
     session.measure();
-    session.feed(&ids[start..], |_| {}).unwrap();
-    let profile = session.profile().unwrap();
+    session.feed(&ids[start..], |_| {}).expect("a pass");
+    let profile = session.profile().expect("a measured session");
     profile.costs().map(|(operator, cost)| (operator, cost.bytes as f64, cost.operations as f64)).collect()
 }
 

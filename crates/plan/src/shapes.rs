@@ -20,6 +20,9 @@ pub struct Shape {
     config: fn() -> Value,
 }
 
+/// Three sizes: width, inner width and layers, or heads, key/value heads and width of a head.
+pub type Three = (usize, usize, usize);
+
 /// Every shape, smallest first. Numbers are those of the published configurations.
 pub static SHAPES: [Shape; 5] = [
     Shape { name: "smollm2-135m", config: || llama(576, 1536, 30, (9, 3, 64), 49152, true) },

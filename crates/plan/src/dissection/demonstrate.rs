@@ -8,12 +8,11 @@ use ounce_kernels::attention::KvType;
 
 use super::inference::{self, Answer, answer};
 use super::training::{self, step};
-use crate::shapes::llama_model;
+use crate::shapes::{Three, llama_model};
 
 const METHOD: u16 = 102;
 /// Width, inner width, layers; heads, key/value heads, head width: one and five million weights.
-const MODELS: [((usize, usize, usize), (usize, usize, usize)); 2] =
-    [((128, 384, 4), (4, 2, 32)), ((256, 704, 6), (4, 2, 64))];
+const MODELS: [(Three, Three); 2] = [((128, 384, 4), (4, 2, 32)), ((256, 704, 6), (4, 2, 64))];
 const VOCAB: usize = 2048;
 /// Sequences and tokens of each in a training step.
 const BATCHES: [(usize, usize); 2] = [(8, 64), (4, 256)];

@@ -12,11 +12,11 @@ use ounce_kernels::pool::Pool;
 
 use super::{Fit, Timing, fit, grid, run_request};
 use crate::Result;
-use crate::shapes::llama_model;
+use crate::shapes::{Three, llama_model};
 
 const METHOD: u16 = 72;
 /// Width, inner width, layers; heads, key/value heads, head width.
-const MODELS: [((usize, usize, usize), (usize, usize, usize)); 3] =
+const MODELS: [(Three, Three); 3] =
     [((256, 704, 6), (4, 2, 64)), ((384, 1024, 8), (6, 2, 64)), ((640, 1728, 10), (10, 2, 64))];
 const VOCAB: usize = 4096;
 const LONGEST: (usize, usize) = (384, 32);

@@ -17,11 +17,11 @@ use super::{is_linear, turning_batch};
 use crate::Result;
 use crate::calibrate::{Calibration, Effort};
 use crate::forecast::{Bound, Forecast, Phase, Workload, forecast};
-use crate::shapes::llama_model;
+use crate::shapes::{Three, llama_model};
 
 const METHOD: u16 = 99;
 /// Width, inner width, layers; heads, key/value heads, head width. All read more than the caches hold.
-const MODELS: [((usize, usize, usize), (usize, usize, usize)); 3] =
+const MODELS: [(Three, Three); 3] =
     [((768, 2048, 14), (12, 4, 64)), ((1024, 2816, 16), (16, 4, 64)), ((1536, 4096, 14), (24, 8, 64))];
 const VOCAB: usize = 16384;
 const BATCHES: [usize; 3] = [1, 4, 16];

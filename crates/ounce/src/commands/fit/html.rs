@@ -30,7 +30,10 @@ pub fn escape(text: &str) -> String {
 
 /// A table; cells are escaped. The first column is text, the others are numbers.
 fn table(head: &[&str], rows: impl Iterator<Item = (Vec<String>, &'static str)>) -> String {
-    let mut out = String::from("<div class=\"wide\"><table><thead><tr>");
+    // What is said at the end is text again.
+    let said = head.last().is_some_and(|it| ["met", "why not"].contains(it));
+    let class = if said { " class=\"said\"" } else { "" };
+    let mut out = format!("<div class=\"wide\"><table{class}><thead><tr>");
     head.iter().for_each(|it| {
         let _ = write!(out, "<th>{}</th>", escape(it));
     });
@@ -112,7 +115,10 @@ fn tiles(report: &Report) -> String {
     for row in &report.rows {
         let [before, _, measured, _] = &row.words;
         let times = row.before.zip(row.measured).filter(|it| it.1 > 0.0).map(|(a, b)| a / b);
-        let note = times.map_or(String::new(), |it| format!("{it:.2}× less than {before}"));
+        let note = times.map_or(String::new(), |it| match it >= 1.0 {
+            true => format!("{it:.2}× less than {before}"),
+            false => format!("{:.2}× more than {before}", 1.0 / it),
+        });
         let _ = write!(
             out,
             "<div><p>{}</p><strong>{}</strong><p class=\"note\">{}</p></div>",

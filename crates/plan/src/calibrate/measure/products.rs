@@ -193,10 +193,9 @@ impl Rates {
 
     pub fn finish(self) -> (Vec<Product>, Vec<Preparation>) {
         let rows = self.products.0.iter().zip(&self.operations.0);
-        let product = |(&((dtype, packed, vectors, level), seconds), &(_, operations)): (
-            &((DType, bool, usize, Level), f64),
-            &((DType, bool, usize, Level), f64),
-        )| {
+        /// What was multiplied, and a number of it.
+        type Row = ((DType, bool, usize, Level), f64);
+        let product = |(&((dtype, packed, vectors, level), seconds), &(_, operations)): (&Row, &Row)| {
             let operations_per_second = operations / self.without_calls(seconds, 1);
             Product { dtype: dtype.name().to_string(), packed, vectors, level, operations_per_second }
         };
