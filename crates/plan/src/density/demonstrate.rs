@@ -48,10 +48,10 @@ impl Scale {
     const FULL: Scale = Scale {
         widths: &[16, 24, 32, 40, 48, 64],
         target: 32,
-        steps: 400,
+        steps: 1200,
         sequences: 32,
         items: 1500,
-        recovery: 100,
+        recovery: 300,
         text: 2_000_000,
     };
 }
@@ -136,7 +136,7 @@ impl World {
     }
 }
 
-/// What comes next in a held-out text, among what follows elsewhere behind the same two letters and begins with the same.
+/// What comes next in a held-out text, among what stands elsewhere in it behind the same letter.
 fn questions(text: &[u32], items: usize, seed: u64) -> Vec<Batch> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xa5c);
     let places = text.len() - PROMPT - ANSWER;
@@ -150,7 +150,7 @@ fn questions(text: &[u32], items: usize, seed: u64) -> Vec<Batch> {
         for _ in 0..4000 {
             let other = rng.random_range(PROMPT..PROMPT + places);
             let answer = &text[other..other + ANSWER];
-            let alike = text[other - 2..=other] == text[at - 2..=at] && answer != right;
+            let alike = text[other - 1] == text[at - 1] && answer != right;
             if alike && sequences.iter().all(|known| known[PROMPT..] != *answer) {
                 sequences.push([&text[at - PROMPT..at], answer].concat());
             }
@@ -211,7 +211,7 @@ fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     evidence.notes = vec![
         format!(
             "Networks of two layers on the letters of generated tales, one letter in {NOISE} of the text a wrong one; {} steps for each. \
-             The score is the probability of the right continuation of {ANSWER} letters among {CHOICES} that begin alike; {} questions. \
+             The score is the probability of the right continuation of {ANSWER} letters among {CHOICES} that follow the same letter; {} questions. \
              All models are rated by their score alone. Sizes are parameters without token vectors; of the pruned model those that are not zero.",
             scale.steps,
             world.questions.len()
