@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::Globals;
 use crate::failure::Outcome;
+use crate::interrupt::Watch;
 use crate::{compute, output, source, units};
 
 /// Measure what running a model costs: memory at most, time to the first token, time a token at a context
@@ -161,7 +162,10 @@ pub fn opened(model: &str) -> anyhow::Result<u64> {
 fn child<T: serde::de::DeserializeOwned>(model: &str, flags: &[String], threads: usize) -> anyhow::Result<T> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["bench", "costs", "--json", "--threads", &threads.to_string()]).args(flags);
+    let watch = Watch::start();
     let ran = command.arg("--").arg(model).output().context("ounce can't start itself")?;
+    // Ctrl-C reaches both.
+    watch.check()?;
     if !ran.status.success() {
         let said = String::from_utf8_lossy(&ran.stderr);
         bail!("{model} could not be measured: {}", said.lines().last().unwrap_or("it said nothing"));
