@@ -32,7 +32,7 @@ pub struct Effort {
 impl Effort {
     /// Half a minute.
     pub fn thorough() -> Effort {
-        Effort { passes: 4, bursts: 5 }
+        Effort { passes: 3, bursts: 6 }
     }
 
     /// A few seconds.

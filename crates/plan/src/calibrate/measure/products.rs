@@ -4,7 +4,7 @@ use ounce_kernels::DType;
 use ounce_kernels::matmul::dot;
 use ounce_kernels::packed::{Activations, PackedMatrix};
 use ounce_kernels::pool::Pool;
-use ounce_model::machine::host;
+use ounce_model::machine::{Memory, host};
 
 use super::super::{Level, Preparation, Product, Stream};
 use super::{Best, Clock};
@@ -17,8 +17,11 @@ const SIDE: usize = 2048;
 const VECTORS: [usize; 7] = [1, 2, 4, 8, 16, 64, 256];
 /// Vectors at once whose preparation is timed.
 const PREPARED: [usize; 3] = [1, 16, 256];
-/// Bytes that are larger than caches, at least and at most.
-const FAR: (u64, u64) = (96 << 20, 256 << 20);
+/// Bytes that are read from memory and not from caches, at least and at most. Much more than a cache holds: of three times as
+/// much, read in turn, a third-level cache was seen to keep enough to double the rate.
+const FAR: (u64, u64) = (512 << 20, 1 << 30);
+/// Share of the free memory that they may take.
+const OF_FREE: u64 = 8;
 /// Bytes of weights that a burst reads, about, and multiplications that it does at most.
 const BURST_BYTES: usize = 16 << 20;
 const BURST_OPERATIONS: usize = 2 << 30;
@@ -47,9 +50,10 @@ impl Rates {
         let caches = host::caches();
         let largest = caches.iter().map(|it| it.bytes).max().unwrap_or(0);
         let second = caches.iter().filter(|it| it.level == 2).map(|it| it.bytes / it.shared_by.max(1) as u64);
+        let free = Memory::now().map_or(u64::MAX, |memory| memory.available_bytes);
         let near = second.max().unwrap_or(USUAL_L2) / 2 * pool.threads() as u64;
         let mut rates = Rates {
-            far_bytes: (3 * largest).clamp(FAR.0, FAR.1),
+            far_bytes: (16 * largest).clamp(FAR.0, FAR.1).min(free / OF_FREE).max(1),
             near_bytes: near,
             calls: f64::INFINITY,
             products: Best::default(),
@@ -137,7 +141,7 @@ impl Rates {
         let mut activations = Activations::new();
         near.prepare(x, pool, &mut activations);
         let mut out = vec![0.0; near.rows().max(SIDE)];
-        let sets = [1usize, 2, 3, 4, 6, 8, 12, 16, far.len()];
+        let sets = [1usize, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, far.len()];
         let sets = sets.into_iter().filter(|&count| count <= far.len()).map(|count| &far[..count]);
         for set in std::iter::once(std::slice::from_ref(near)).chain(sets) {
             let bytes: usize = set.iter().map(PackedMatrix::bytes).sum();
