@@ -104,7 +104,7 @@ fn a_model_is_adapted_and_quantized_at_once_without_an_adapter_left() {
         "--train",
         "l4q",
         "--train-epochs",
-        "2",
+        "4",
         "--train-rank",
         "2",
     ]);

@@ -351,11 +351,11 @@ fn activations_take_the_bytes_that_their_form_says() {
     for dtype in [DType::F32, DType::BF16, DType::Q8_0, DType::Q4K, DType::Q6K] {
         let form = PackedMatrix::form_of(dtype).unwrap();
         let matrix =
-            PackedMatrix::pack(dtype, &vec![0; 16 * dtype.bytes_for(512).unwrap()], 16, 512).unwrap();
+            PackedMatrix::pack(dtype, &vec![0; 16 * dtype.bytes_for(1024).unwrap()], 16, 1024).unwrap();
         for tokens in [1, 3, 8, 21] {
             let mut activations = Activations::new();
-            matrix.prepare(&vec![0.5; tokens * 512], Pool::single(), &mut activations);
-            assert_eq!(activations.bytes(), form.bytes(tokens, 512), "{dtype} {tokens}");
+            matrix.prepare(&vec![0.5; tokens * 1024], Pool::single(), &mut activations);
+            assert_eq!(activations.bytes(), form.bytes(tokens, 1024), "{dtype} {tokens}");
         }
     }
     assert_eq!(PackedMatrix::form_of(DType::I8), None);

@@ -73,8 +73,9 @@ impl Buffers {
             let (query, kv) = (vectors * attention.query_width(), vectors * attention.kv_width());
             let [queries, keys, values] = [query, kv, kv].map(|len| self.take(len));
             let mixed = self.take(query);
+            [queries, keys, values].into_iter().for_each(|buffer| self.give(buffer));
             let out = self.take(stream);
-            [queries, keys, values, mixed, out].into_iter().for_each(|buffer| self.give(buffer));
+            [mixed, out].into_iter().for_each(|buffer| self.give(buffer));
             if layer.residual == Residual::ParallelSharedNorm {
                 beside = Some(input);
             } else {
