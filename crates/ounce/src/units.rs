@@ -41,6 +41,11 @@ pub fn seconds(time: Duration) -> String {
     }
 }
 
+/// Seconds as [`seconds`] writes them, 0 if they are no length of time.
+pub fn time(length: f64) -> String {
+    seconds(Duration::try_from_secs_f64(length).unwrap_or_default())
+}
+
 /// How long ago something was (`just now`, `3 hours ago`).
 pub fn age(age: Duration) -> String {
     let seconds = age.as_secs();

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use ounce_engine::Mode;
+use ounce_engine::{Engine, Mode};
 use ounce_eval::divergence::{self, compare};
 use ounce_eval::perplexity::{Estimate, Options, Report, TextSize, score};
+use ounce_eval::trust::Prompting;
 use ounce_model::Model;
 use ounce_model::chat::ChatTemplate;
 use serde::Serialize;
@@ -236,6 +237,20 @@ fn template(model: &Model, chat: bool) -> anyhow::Result<Option<&ChatTemplate>> 
         (true, template) => Ok(template.as_ref()),
         (false, _) => Ok(None),
     }
+}
+
+/// How a model is asked, and its engine; `flags` says whether it computes as the flags say, or as an original does.
+fn ready<'m>(
+    model: &'m Model,
+    chat: bool,
+    compute: &ComputeArgs,
+    flags: bool,
+) -> anyhow::Result<(Prompting<'m>, Engine)> {
+    let chat = template(model, chat)?;
+    let prompting =
+        Prompting { tokenizer: source::tokenizer(model)?, start: source::text_start(model), chat };
+    let engine = if flags { compute.load(model, Mode::fast())? } else { compute.load_original(model)? };
+    Ok((prompting, engine))
 }
 
 fn token_ids(model: &Model, texts: &[&str]) -> anyhow::Result<Vec<Vec<u32>>> {

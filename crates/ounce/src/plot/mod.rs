@@ -1,11 +1,11 @@
 //! Line charts as SVG or PNG, both drawn from one list of shapes. Text in a PNG is DejaVu Sans.
 
-mod axis;
+pub mod axis;
 mod font;
 mod loss;
 mod png;
 mod scene;
-mod svg;
+pub mod svg;
 #[cfg(test)]
 mod tests;
 mod thin;

@@ -71,7 +71,7 @@ fn hex([red, green, blue]: [u8; 3]) -> String {
 }
 
 /// Text as XML holds it; what XML can't hold becomes a replacement character.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

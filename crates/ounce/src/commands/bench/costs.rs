@@ -124,7 +124,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let fact = |name: &str, value: String| output::line(format!("{name:<12} {value}"));
-    let time = super::super::plan::budget::time;
+    let time = units::time;
     fact("memory", units::bytes(memory))?;
     fact("first token", format!("{} after a prompt of {}", time(first_token), args.prompt))?;
     fact("a token", format!("{} at {} positions", time(per_token), args.context))?;

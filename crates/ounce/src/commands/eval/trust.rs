@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use ounce_engine::Mode;
-use ounce_eval::trust::{
-    self, Change, Comparison, Interval, Outcome as Answer, Probe, Prompting, Score, Scorecard,
-};
+use ounce_eval::trust::{self, Change, Comparison, Interval, Outcome as Answer, Probe, Score, Scorecard};
 use ounce_lab::town;
 use ounce_model::storage::AtomicFile;
 use serde::Serialize;
@@ -19,7 +16,7 @@ use crate::compute::ComputeArgs;
 use crate::failure::Outcome;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
-use crate::{output, source, text_input, units};
+use crate::{output, text_input, units};
 
 /// Bytes of the town's text, and its seed; probes are drawn from another.
 const TOWN_BYTES: usize = 4_000_000;
@@ -170,10 +167,7 @@ fn asked(
 ) -> anyhow::Result<Scored> {
     let model = open(reference)?;
     let path = model.origin.path.display().to_string();
-    let template = super::template(&model, chat)?;
-    let tokenizer = source::tokenizer(&model)?;
-    let prompting = Prompting { tokenizer, start: source::text_start(&model), chat: template };
-    let engine = if flags { compute.load(&model, Mode::fast())? } else { compute.load_original(&model)? };
+    let (prompting, engine) = super::ready(&model, chat, compute, flags)?;
     let watch = Watch::start();
     let mut bar = Progress::new(&format!("asking {path}"), Unit::Items);
     let answers = trust::ask(&engine, &prompting, probes, |done, total| {

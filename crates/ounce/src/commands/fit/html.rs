@@ -8,24 +8,14 @@ use ounce_plan::search::{reason, told};
 
 use super::picture::{Point, Scatter};
 use super::report::{Report, met};
-use crate::commands::plan::budget::time;
-use crate::units;
+use crate::plot::svg;
+use crate::units::{self, time};
 
 const STYLE: &str = include_str!("report.css");
 
-/// A text within HTML.
+/// A text within HTML; its lines stay lines.
 pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            _ => out.push(c),
-        }
-    }
-    out
+    text.split('\n').map(svg::escape).collect::<Vec<_>>().join("\n")
 }
 
 /// A table; cells are escaped. The first column is text, the others are numbers.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::html::escape;
+use crate::plot::axis::Axis;
 
 /// Size of a picture, in its own units.
 const WIDTH: f64 = 720.0;
@@ -11,6 +12,10 @@ const LEFT: f64 = 70.0;
 const BOTTOM: f64 = 46.0;
 const TOP: f64 = 14.0;
 const RIGHT: f64 = 16.0;
+
+/// Room beyond the values, as a share of their range, and labelled ticks of an axis, about.
+const MARGIN: f64 = 0.06;
+const TICKS: usize = 6;
 
 /// A point.
 pub struct Point {
@@ -37,69 +42,34 @@ pub struct Scatter<'a> {
     pub limit_x: Option<(f64, String)>,
 }
 
-/// From values to places.
-struct Axis {
-    low: f64,
-    high: f64,
+/// An axis of a picture, from one place to another.
+struct Scale {
+    axis: Axis,
     log: bool,
     from: f64,
     to: f64,
 }
 
-impl Axis {
-    fn new(values: impl Iterator<Item = f64>, log: bool, from: f64, to: f64) -> Option<Axis> {
-        let good = values.filter(|it| it.is_finite() && (!log || *it > 0.0));
-        let (low, high) = good.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), it| (a.min(it), b.max(it)));
-        if !(low <= high) {
-            return None;
-        }
-        let (low, high) = match log {
-            true => (low / 1.3, high * 1.3),
-            false => {
-                let more = ((high - low) * 0.06).max(high.abs() * 1e-3).max(f64::MIN_POSITIVE);
-                ((low - more).max(if low >= 0.0 { 0.0 } else { f64::MIN }), high + more)
-            }
-        };
-        Some(Axis { low, high, log, from, to })
+impl Scale {
+    /// The scale that holds the values which it can show; none if there are no such.
+    fn new(values: impl Iterator<Item = f64>, log: bool, from: f64, to: f64) -> Option<Scale> {
+        let good: Vec<f64> = values.filter(|it| it.is_finite() && (!log || *it > 0.0)).collect();
+        let axis = Axis::new(good.iter().copied(), log, MARGIN);
+        (!good.is_empty()).then_some(Scale { axis, log, from, to })
+    }
+
+    fn place(&self, share: f64) -> f64 {
+        self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
     }
 
     fn at(&self, value: f64) -> Option<f64> {
-        if !value.is_finite() || (self.log && value <= 0.0) {
-            return None;
-        }
-        let share = match self.log {
-            true => (value / self.low).ln() / (self.high / self.low).ln(),
-            false => (value - self.low) / (self.high - self.low),
-        };
-        Some(self.from + share.clamp(0.0, 1.0) * (self.to - self.from))
+        let shown = value.is_finite() && (!self.log || value > 0.0);
+        shown.then(|| self.place(self.axis.at(value)))
     }
 
-    fn ticks(&self) -> Vec<f64> {
-        if self.log {
-            let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
-            let steps: &[f64] = if last - first <= 2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-            let all = (first..=last).flat_map(|power| steps.iter().map(move |it| it * 10f64.powi(power)));
-            return all.filter(|it| (self.low..=self.high).contains(it)).collect();
-        }
-        let rough = (self.high - self.low) / 6.0;
-        let power = 10f64.powf(rough.log10().floor());
-        let step =
-            [1.0, 2.0, 5.0, 10.0].into_iter().map(|it| it * power).find(|it| *it >= rough).unwrap_or(rough);
-        let first = (self.low / step).ceil() as i64;
-        (first..first + 12).map(|it| it as f64 * step).take_while(|it| *it <= self.high).collect()
-    }
-}
-
-/// A number of an axis.
-fn number(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".into(),
-        size if !(0.001..100_000.0).contains(&size) => format!("{value:.0e}"),
-        size if size >= 100.0 => format!("{value:.0}"),
-        _ => {
-            let text = format!("{value:.4}");
-            text.trim_end_matches('0').trim_end_matches('.').to_owned()
-        }
+    /// Places of ticks, with their labels.
+    fn ticks(&self) -> impl Iterator<Item = (f64, String)> {
+        self.axis.ticks(TICKS).into_iter().filter_map(|tick| Some((self.place(tick.at), tick.label?)))
     }
 }
 
@@ -111,7 +81,7 @@ impl Scatter<'_> {
             self.points.iter().map(|it| (it.x, it.y)).chain(lines)
         };
         let xs = every().map(|it| it.0).chain(self.limit_x.iter().map(|it| it.0));
-        let axes = Axis::new(xs, self.log_x, LEFT, WIDTH - RIGHT).zip(Axis::new(
+        let axes = Scale::new(xs, self.log_x, LEFT, WIDTH - RIGHT).zip(Scale::new(
             every().map(|it| it.1),
             self.log_y,
             HEIGHT - BOTTOM,
@@ -120,15 +90,12 @@ impl Scatter<'_> {
         let Some((x, y)) = axes else { return String::new() };
         let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
         // Writing to a string does not fail.
-        for tick in x.ticks() {
-            let Some(at) = x.at(tick) else { continue };
-            let (low, text) = (HEIGHT - BOTTOM, number(tick));
+        for (at, text) in x.ticks() {
+            let low = HEIGHT - BOTTOM;
             let _ = write!(svg, "<path class=\"grid\" d=\"M{at:.1} {TOP}V{low}\"/>");
             let _ = write!(svg, "<text x=\"{at:.1}\" y=\"{}\" class=\"mid\">{text}</text>", low + 16.0);
         }
-        for tick in y.ticks() {
-            let Some(at) = y.at(tick) else { continue };
-            let text = number(tick);
+        for (at, text) in y.ticks() {
             let _ = write!(svg, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{}\"/>", WIDTH - RIGHT);
             let _ =
                 write!(svg, "<text x=\"{}\" y=\"{:.1}\" class=\"end\">{text}</text>", LEFT - 6.0, at + 4.0);

@@ -5,7 +5,6 @@ mod timings;
 mod what_if;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::bail;
 use ounce_engine::Mode;
@@ -21,7 +20,8 @@ use serde::Serialize;
 
 use crate::cli::Globals;
 use crate::failure::Outcome;
-use crate::{calibration, compute, output, source, units};
+use crate::units::{self, time};
+use crate::{calibration, compute, output, source};
 
 /// Tell what a model will cost on this machine: memory, time to the first token, time a token, by operator
 #[derive(Debug, clap::Args)]
@@ -177,11 +177,6 @@ fn model(args: &Args) -> anyhow::Result<(String, Spec, Formats)> {
         }
         (None, None) => bail!("name a model or a --shape"),
     }
-}
-
-/// A time for people.
-pub fn time(seconds: f64) -> String {
-    units::seconds(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 fn print(report: &Report, operators: bool) -> anyhow::Result<()> {

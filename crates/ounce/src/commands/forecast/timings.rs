@@ -9,11 +9,12 @@ use ounce_plan::idealized_runtime::{Fit, Timing, fit, grid, run_request};
 use ounce_plan::shapes;
 use serde::Serialize;
 
-use super::{Args, time};
+use super::Args;
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
+use crate::units::time;
 use crate::{compute, output, source};
 
 /// Runs of each point; the fastest counts.

@@ -13,7 +13,8 @@ use ounce_plan::forecast::Workload;
 use serde::Serialize;
 
 use crate::cli::Globals;
-use crate::{compute, units};
+use crate::compute;
+use crate::units::{self, time};
 
 /// The usual prompt and context, where nothing is said and the model has as many positions.
 const PROMPT: usize = 128;
@@ -151,11 +152,6 @@ pub fn cost(costs: &Costs, limit: Limit) -> String {
         Limit::EnergyPerToken => costs.energy_per_token.map_or("unknown".into(), |it| format!("{it:.3} J")),
         Limit::Quality => String::new(),
     }
-}
-
-/// A time for people.
-pub fn time(seconds: f64) -> String {
-    units::seconds(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 /// Reads a time: a number with us, ms, s, m or h.

@@ -4,8 +4,9 @@ use ounce_plan::budget::Miss;
 use ounce_plan::search::{Candidate, reason, told};
 
 use super::Found;
-use super::budget::{Asked, time};
-use crate::{output, units};
+use super::budget::Asked;
+use crate::output;
+use crate::units::{self, time};
 
 /// Prints what was found.
 ///

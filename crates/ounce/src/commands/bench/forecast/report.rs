@@ -151,7 +151,7 @@ impl Report {
         ];
         let mut table = output::table(&head);
         let percent = |pair: Pair| format!("{:+.1} %", 100.0 * pair.error);
-        let time = |seconds: f64| super::super::super::forecast::time(seconds);
+        use units::time;
         for row in &self.rows {
             table.add_row([
                 row.shape.clone(),

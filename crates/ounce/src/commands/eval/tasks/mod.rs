@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use ounce_engine::Mode;
 use ounce_eval::tasks::{Cache, Config, Options, Outcome as Answered, Task, evaluate, model_key};
-use ounce_eval::trust::Prompting;
 use ounce_lab::tasks::{ALL, BuiltIn};
 use ounce_model::storage::AtomicFile;
 use ounce_train::data::documents;
@@ -20,7 +18,7 @@ use crate::compute::ComputeArgs;
 use crate::failure::Outcome;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
-use crate::{output, source, suggest, user_data};
+use crate::{output, suggest, user_data};
 
 /// Flags of tasks.
 #[derive(Debug, clap::Args)]
@@ -213,10 +211,7 @@ fn asked(
 ) -> anyhow::Result<Asked> {
     let model = open(reference)?;
     let path = model.origin.path.display().to_string();
-    let template = super::template(&model, chat)?;
-    let tokenizer = source::tokenizer(&model)?;
-    let prompting = Prompting { tokenizer, start: source::text_start(&model), chat: template };
-    let engine = if flags { compute.load(&model, Mode::fast())? } else { compute.load_original(&model)? };
+    let (prompting, engine) = super::ready(&model, chat, compute, flags)?;
     let computing = if flags { format!("{compute:?}") } else { format!("original of {compute:?}") };
     let folder = match user_data::folder().filter(|_| !args.no_cache) {
         Some(folder) => Some(folder.join("answers").join(model_key(&model, &computing)?)),
