@@ -19,7 +19,7 @@ use toml::Value;
 
 use super::bench::costs;
 use super::compress;
-use super::plan::budget::{Asked, BudgetArgs};
+use super::plan::budget::{Asked, BudgetArgs, quality as measures};
 use super::plan::{self, SearchArgs, table};
 use super::quantize::texts::TextArgs;
 use crate::cli::Globals;
@@ -156,13 +156,13 @@ fn make(
         Ok(Made { recipe, matrices, costs, divergence })
     };
     let made = attempt(choice.recipe.clone(), args.force)?;
-    let missed = asked.budget.misses_quality(&quality::of(&made.divergence));
+    let missed = asked.budget.misses_quality(&measures(&made.divergence));
     let Some(healed) = missed.filter(|_| !args.no_heal).and_then(|_| heal(&made.recipe)) else {
         return Ok(made);
     };
     output::note("the quality is missed; what was quantized is trained a little");
     let again = attempt(healed, true)?;
-    let better = quality::of(&again.divergence).kl < quality::of(&made.divergence).kl;
+    let better = measures(&again.divergence).kl < measures(&made.divergence).kl;
     if better {
         return Ok(again);
     }

@@ -22,10 +22,10 @@ use serde::Serialize;
 
 use super::super::bench::costs::Measured;
 use super::super::plan::Found;
-use super::super::plan::budget::{Asked, cost};
+use super::super::plan::budget::{Asked, cost, quality as measures};
 use super::super::plan::candidates::OriginalRun;
 use super::samples::Sample;
-use super::{Args, LIMITS, Made, html, quality, samples};
+use super::{Args, LIMITS, Made, html, samples};
 use crate::{calibration, compute, output, source};
 
 /// Version of `report.json`.
@@ -128,7 +128,7 @@ impl Report {
         let kv = choice.recipe.run.kv.as_deref().and_then(|it| compute::kv_type(it).ok());
         let kv: KvType = kv.unwrap_or_else(|| compute::usual_kv_type(&formats, Mode::fast()));
         let told = forecast(&model.spec, &formats, &machine, &kernels, &asked.workload(kv))?;
-        let quality = quality::of(&made.divergence);
+        let quality = measures(&made.divergence);
         let misses = asked.budget.misses(&made.costs);
         let quality_met = asked.budget.quality.map(|_| asked.budget.misses_quality(&quality).is_none());
         let disk_before = model.weight_bytes();

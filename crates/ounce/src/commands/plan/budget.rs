@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::bail;
 use ounce_engine::Mode;
+use ounce_eval::divergence::Report;
 use ounce_kernels::attention::KvType;
 use ounce_model::Model;
 use ounce_model::account::Formats;
 use ounce_model::machine::Cpu;
-use ounce_plan::budget::{Budget, Costs, Floor, Limit};
+use ounce_plan::budget::{Budget, Costs, Floor, Limit, Quality};
 use ounce_plan::forecast::Workload;
 use serde::Serialize;
 
@@ -139,6 +140,15 @@ impl Asked {
             self.context,
             self.threads
         )
+    }
+}
+
+/// The measures of quality that budgets name.
+pub fn quality(report: &Report) -> Quality {
+    Quality {
+        kl: report.mean_kl.value,
+        perplexity_ratio: report.perplexity_ratio,
+        top1: report.top1_agreement.value,
     }
 }
 

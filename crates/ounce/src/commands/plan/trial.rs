@@ -17,7 +17,7 @@ use ounce_plan::search::{Basis, Candidate, Expected};
 use serde_json::json;
 
 use super::super::quantize::allocation::{Table, look};
-use super::budget::Asked;
+use super::budget::{Asked, quality};
 use super::candidates::{Subject, Way};
 use crate::compute;
 use crate::interrupt::Watch;
@@ -159,11 +159,7 @@ impl<'m> Trials<'m> {
     fn judge(&self, weights: Weights, kv: KvType) -> anyhow::Result<Quality> {
         let engine = engine(&Model { weights, ..self.model.clone() }, kv)?;
         let found = self.reference.compare(&engine, |_, _| Ok(self.watch.check()?))?;
-        Ok(Quality {
-            kl: found.mean_kl.value,
-            perplexity_ratio: found.perplexity_ratio,
-            top1: found.top1_agreement.value,
-        })
+        Ok(quality(&found))
     }
 }
 

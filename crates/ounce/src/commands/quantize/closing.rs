@@ -74,17 +74,9 @@ pub fn compare(original: &Model, model: &Model, texts: &TextArgs, bytes: u64) ->
         closing.similarity = Some(vectors(&load(original)?, &load(model)?, &sentences)?);
         return Ok(closing);
     }
-    let documents = texts.test(original)?;
     let (before, after) = (load(original)?, load(model)?);
+    closing.divergence = Some(diverge(original, &before, &after, texts)?);
     let context = sequence_length(original);
-    let options = Options { context, stride: context, prefix: source::text_start(original) };
-    let watch = Watch::start();
-    let mut bar = Progress::new("comparing", Unit::Tokens);
-    closing.divergence = Some(divergence::compare(&before, &after, &documents, &options, |done, total| {
-        bar.set(done as u64, total as u64);
-        Ok(watch.check()?)
-    })?);
-    drop(bar);
     // In turn, so that a machine that slows down slows both; the best of each.
     let mut speeds = [0.0f64; 2];
     for _ in 0..SPEED_RUNS {
@@ -95,6 +87,27 @@ pub fn compare(original: &Model, model: &Model, texts: &TextArgs, bytes: u64) ->
     }
     closing.tokens_per_second = Some(speeds);
     Ok(closing)
+}
+
+/// How far the predictions of `after` are from those of `before`, the original's, on the test text, with a bar.
+///
+/// # Errors
+/// If the test text can't be read, or one of the models can't be run.
+pub fn diverge(
+    original: &Model,
+    before: &Engine,
+    after: &Engine,
+    texts: &TextArgs,
+) -> anyhow::Result<Divergence> {
+    let documents = texts.test(original)?;
+    let context = sequence_length(original);
+    let options = Options { context, stride: context, prefix: source::text_start(original) };
+    let watch = Watch::start();
+    let mut bar = Progress::new("comparing", Unit::Tokens);
+    Ok(divergence::compare(before, after, &documents, &options, |done, total| {
+        bar.set(done as u64, total as u64);
+        Ok(watch.check()?)
+    })?)
 }
 
 fn vectors(before: &Engine, after: &Engine, sentences: &[Ids]) -> anyhow::Result<similarity::Report> {
