@@ -92,6 +92,7 @@ impl Engine {
         // A tied head checks the same bytes.
         if !spec.head.as_ref().is_some_and(|head| head.tied) {
             check_scales(weights, "embed.tokens.weight", &tokens)?;
+            tokens.data.release();
         }
         let head = spec.head.as_ref().map(|head| -> Result<Head> {
             let transform = match head.transform {
@@ -274,8 +275,9 @@ impl Engine {
                 format!("token type {kind} is not below the {} this model has", embedding.token_types.max(1));
             return Err(Error::Option(what));
         }
+        let mut stored = Vec::new();
         for (index, (x, &id)) in x.chunks_exact_mut(width).zip(ids).enumerate() {
-            self.tokens.decode_row(id as usize, x).expect("formats and sizes are checked at load");
+            self.tokens.read_row(id as usize, &mut stored, x).map_err(Error::TokenVector)?;
             x.iter_mut().for_each(|x| *x *= embedding.scale);
             let mut add = |table: &Option<Vec<f32>>, row: usize| {
                 if let Some(table) = table {

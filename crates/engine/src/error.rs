@@ -19,6 +19,9 @@ pub enum Error {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// The file with the token vectors can't be read any more.
+    #[error("a token's vector can't be read from the model's file: {0}; was the file changed?")]
+    TokenVector(#[source] std::io::Error),
     /// More positions than the model has position vectors for.
     #[error(
         "{wanted} positions are more than the {limit} that this model has; shorten the text or the answer"

@@ -193,7 +193,7 @@ fn pack(weight: Tensor, quantize: Option<DType>) -> Result<Weight, quant::QuantE
         quant::encode_rows(target, &values, columns, &mut bytes)?;
         PackedMatrix::pack(target, &bytes, rows, columns)?
     };
-    weight.data.release();
+    weight.data.release_file();
     Ok(Weight::Packed(packed))
 }
 

@@ -23,15 +23,21 @@ use crate::{Error, Result};
 /// Where the bytes of a [`Bytes`] live.
 #[derive(Clone)]
 enum Backing {
-    Mapped(Arc<Mmap>),
+    Mapped(Arc<Mapped>),
     Static(&'static [u8]),
     Owned(Arc<Vec<u8>>),
+}
+
+/// A mapped file, still open to be read without the mapping.
+struct Mapped {
+    map: Mmap,
+    file: File,
 }
 
 impl Backing {
     fn whole(&self) -> &[u8] {
         match self {
-            Backing::Mapped(map) => map,
+            Backing::Mapped(mapped) => &mapped.map,
             Backing::Static(bytes) => bytes,
             Backing::Owned(bytes) => bytes,
         }
@@ -64,7 +70,7 @@ impl Bytes {
         // still change the file; like every program that maps its weights, this one asks that nobody does.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         let range = 0..map.len();
-        Ok(Bytes { backing: Backing::Mapped(Arc::new(map)), range })
+        Ok(Bytes { backing: Backing::Mapped(Arc::new(Mapped { map, file })), range })
     }
 
     /// Bytes that are part of the program.
@@ -75,20 +81,45 @@ impl Bytes {
     /// Tells the system that these bytes are not needed for now. Mapped ones leave the process's memory and are read
     /// from their file again when someone looks; for others nothing changes.
     pub fn release(&self) {
+        self.release_range(self.range.clone());
+    }
+
+    /// As [`Bytes::release`], for all of the file that these bytes are a part of: a look at their ends brought in what lies
+    /// around them, which may belong to bytes that were released before.
+    pub fn release_file(&self) {
+        self.release_range(0..self.backing.whole().len());
+    }
+
+    fn release_range(&self, range: Range<usize>) {
         #[cfg(unix)]
-        if let Backing::Mapped(map) = &self.backing {
+        if let Backing::Mapped(mapped) = &self.backing {
+            let what = memmap2::UncheckedAdvice::DontNeed;
             // SAFETY: the map is a read-only view of a file: pages that are dropped come back with the same bytes.
-            let dropped = unsafe {
-                map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    self.range.start,
-                    self.range.len(),
-                )
-            };
+            let dropped = unsafe { mapped.map.unchecked_advise_range(what, range.start, range.len()) };
             if let Err(error) = dropped {
                 tracing::debug!("mapped weights stay in memory: {error}");
             }
         }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
+    /// Copies the bytes from `start` on into `out`. Of a mapped file they are read through the file and not through the mapping:
+    /// a look at the mapping brings what lies around it into the process's memory, up to 2 MiB a time, and leaves it there.
+    ///
+    /// # Errors
+    /// If the file can't be read, or `out` is longer than what there is from `start` on.
+    pub fn read_at(&self, start: usize, out: &mut [u8]) -> io::Result<()> {
+        let end = start.checked_add(out.len()).filter(|&end| end <= self.len());
+        let end =
+            end.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "ends before these bytes"))?;
+        #[cfg(unix)]
+        if let Backing::Mapped(mapped) = &self.backing {
+            let offset = (self.range.start + start) as u64;
+            return std::os::unix::fs::FileExt::read_exact_at(&mapped.file, out, offset);
+        }
+        out.copy_from_slice(&self[start..end]);
+        Ok(())
     }
 
     /// A part of these bytes that shares their source. `range` counts from the start of `self`.
@@ -240,6 +271,15 @@ mod tests {
         let part = Bytes::map(&path).unwrap().slice(2..5);
         assert!(part.is_mapped());
         assert_eq!(&*part, b"cde");
+        let mut two = [0; 2];
+        for bytes in [part, Bytes::from(b"cde".to_vec())] {
+            bytes.read_at(1, &mut two).unwrap();
+            assert_eq!(&two, b"de");
+            for start in [2, usize::MAX] {
+                let error = bytes.read_at(start, &mut two).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            }
+        }
     }
 
     #[test]

@@ -96,6 +96,25 @@ impl Tensor {
         quant::decode(self.dtype, self.row(index), out)
     }
 
+    /// As [`Tensor::decode_row`], for rows that are looked at here and there: of a mapped file this row alone is read
+    /// ([`Bytes::read_at`]), by way of `bytes`.
+    ///
+    /// # Errors
+    /// If the file can't be read any more, or the format holds no weights.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn read_row(&self, index: usize, bytes: &mut Vec<u8>, out: &mut [f32]) -> std::io::Result<()> {
+        let decoded = if self.data.is_mapped() {
+            bytes.resize(self.row_bytes(), 0);
+            self.data.read_at(index * bytes.len(), bytes)?;
+            quant::decode(self.dtype, bytes, out)
+        } else {
+            self.decode_row(index, out)
+        };
+        decoded.map_err(std::io::Error::other)
+    }
+
     /// All values as f32.
     ///
     /// # Errors
@@ -344,7 +363,13 @@ impl Weights {
     /// # Errors
     /// As [`Weights::get`], and if the values can't be decoded.
     pub fn f32(&self, name: &str) -> Result<Vec<f32>> {
-        let tensor = self.get(name)?;
+        let mut tensor = self.get(name)?;
+        if tensor.data.is_mapped() {
+            // A look at the mapping would bring what lies around these values into memory too.
+            let mut bytes = vec![0; tensor.data.len()];
+            tensor.data.read_at(0, &mut bytes).map_err(Error::io(self.path()))?;
+            tensor.data = Bytes::from(bytes);
+        }
         tensor.to_f32().map_err(|error| Error::tensor(self.path(), name, error.to_string()))
     }
 }

@@ -121,17 +121,23 @@ impl Shape {
 ///
 /// # Errors
 /// If ounce does not write the format.
-pub fn llama_model(
-    (hidden, inner, layers): (usize, usize, usize),
-    heads: (usize, usize, usize),
-    vocab: usize,
-    dtype: DType,
-    seed: u64,
-) -> Result<Model> {
+pub fn llama_model(sizes: Three, heads: Three, vocab: usize, dtype: DType, seed: u64) -> Result<Model> {
+    random_model(llama_config(sizes, heads, vocab), dtype, seed, &|_| {})
+}
+
+/// The architecture of such a model.
+///
+/// # Errors
+/// None where heads divide into groups.
+pub fn llama_spec(sizes: Three, heads: Three, vocab: usize) -> Result<Spec> {
+    Ok(families::spec_of(&llama_config(sizes, heads, vocab))?.1)
+}
+
+fn llama_config((hidden, inner, layers): Three, heads: Three, vocab: usize) -> Config {
     let Value::Object(map) = llama(hidden, inner, layers, heads, vocab, true) else {
         unreachable!("a configuration is an object")
     };
-    random_model(Config::new("<random>", map), dtype, seed, &|_| {})
+    Config::new("<random>", map)
 }
 
 /// A model with random weights in `dtype`, as [`Shape::model`].

@@ -90,7 +90,6 @@ impl Calibration {
             instruction_set: Isa::current().name().to_string(),
             threads,
             base_bytes: BASE,
-            mapped_bytes: super::USUAL_MAPPED,
             call_seconds: CALL,
             step_seconds: 0.0,
             streams: vec![
@@ -101,6 +100,7 @@ impl Calibration {
             preparations,
             attention: attention.collect(),
             elements: elements.collect(),
+            whole: Vec::new(),
             cpu_share: None,
         }
     }

@@ -8,7 +8,7 @@ use super::{Calibration, Level, kv_name, stands_for};
 
 /// The value at `x` on the line through neighbouring points, both on logarithmic axes; beyond the ends that of the end. None
 /// without points.
-pub(super) fn between(points: impl Iterator<Item = (f64, f64)>, x: f64) -> Option<f64> {
+pub(crate) fn between(points: impl Iterator<Item = (f64, f64)>, x: f64) -> Option<f64> {
     let mut points: Vec<(f64, f64)> = points.collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
     let x = x.max(f64::MIN_POSITIVE);

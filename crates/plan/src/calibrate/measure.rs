@@ -3,8 +3,8 @@
 
 mod attention;
 mod elements;
-mod mapping;
 mod products;
+mod whole;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -101,14 +101,14 @@ impl Calibration {
             .0
             .zip(host::resident_file_bytes())
             .map_or(0, |(all, file)| all - file.min(all));
-        let mapped_bytes = mapping::measure();
         let pool = Pool::global();
         let threads = pool.threads();
         let mut clock = Clock::default();
         let mut products = products::Rates::new(pool, &mut clock);
         let mut attention = attention::Rates::default();
         let mut elements = elements::Rates::default();
-        let total = effort.passes * (FORMATS.len() + attention::TYPES.len() + 1);
+        let mut whole = whole::Times::default();
+        let total = effort.passes * (2 * FORMATS.len() + attention::TYPES.len() + 1);
         let mut done = 0;
         let mut step = |what: &str| {
             done += 1;
@@ -118,6 +118,10 @@ impl Calibration {
             for dtype in FORMATS {
                 step(&format!("products of {dtype}"))?;
                 products.measure(dtype, effort.bursts, pool, &mut clock)?;
+            }
+            for dtype in FORMATS {
+                step(&format!("a model in {dtype}"))?;
+                whole.measure(dtype, &mut clock)?;
             }
             for kv in attention::TYPES {
                 step(&format!("attention over {}", super::kv_name(kv)))?;
@@ -141,7 +145,6 @@ impl Calibration {
             instruction_set: Isa::current().name().to_string(),
             threads,
             base_bytes,
-            mapped_bytes,
             call_seconds,
             step_seconds: elements.step_seconds(),
             streams,
@@ -149,6 +152,7 @@ impl Calibration {
             preparations,
             attention: attention.finish(),
             elements: elements.finish(),
+            whole: whole.finish(),
             cpu_share: clock.share(threads),
         })
     }

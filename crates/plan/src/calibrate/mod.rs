@@ -17,16 +17,41 @@ use ounce_kernels::DType;
 use ounce_kernels::attention::KvType;
 use ounce_model::account::Operator;
 use ounce_model::machine::Cpu;
+use ounce_model::{Model, Spec};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use lookup::between;
 pub use measure::{Effort, OnStep};
 pub use store::Lookup;
 
-/// Version of the file format; a file of another one is measured again.
-pub const FORMAT: u32 = 1;
+use crate::{Result, shapes};
 
-/// What Linux maps around a byte that is looked at, where files lie in small pages.
-const USUAL_MAPPED: u64 = 64 << 10;
+/// Version of the file format; a file of another one is measured again.
+pub const FORMAT: u32 = 2;
+
+/// Positions before those of [`Calibration::whole`].
+pub(crate) const WHOLE_START: usize = 32;
+
+/// Sizes of [`whole_model`]: width, inner width, layers; heads, key/value heads and their width; vocabulary.
+const WHOLE: (shapes::Three, shapes::Three, usize) = ((1024, 2816, 12), (16, 4, 64), 16384);
+
+/// The model that is run whole: unlike any published shape, and in no format so small that it fits a cache.
+///
+/// # Errors
+/// If ounce does not write the format.
+pub(crate) fn whole_model(dtype: DType) -> ounce_model::Result<Model> {
+    let (sizes, heads, vocab) = WHOLE;
+    shapes::llama_model(sizes, heads, vocab, dtype, 1)
+}
+
+/// Its architecture.
+///
+/// # Errors
+/// None.
+pub(crate) fn whole_spec() -> Result<Spec> {
+    let (sizes, heads, vocab) = WHOLE;
+    Ok(shapes::llama_spec(sizes, heads, vocab)?)
+}
 
 /// Measured rates of the engine's kernels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,8 +73,6 @@ pub struct Calibration {
     pub threads: usize,
     /// Resident bytes of the program without a model.
     pub base_bytes: u64,
-    /// Bytes of a mapped file that come into memory where one is looked at, the file being in the system's cache.
-    pub mapped_bytes: u64,
     /// Seconds that one piece of work for all threads takes besides the work.
     pub call_seconds: f64,
     /// Seconds of a step that belong to no operator.
@@ -64,6 +87,8 @@ pub struct Calibration {
     pub attention: Vec<Attention>,
     /// What is done to every value.
     pub elements: Vec<Elements>,
+    /// A whole model in some formats; empty where nothing was measured.
+    pub whole: Vec<Whole>,
     /// Share of the time in which the threads had a core each, over all of the measurement.
     pub cpu_share: Option<f64>,
 }
@@ -146,6 +171,18 @@ pub struct Elements {
     pub seconds_per_value: f64,
 }
 
+/// What a pass of a whole model took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Whole {
+    /// The format of its matrices.
+    pub dtype: String,
+    /// Tokens at once.
+    pub vectors: usize,
+    /// Seconds of the pass.
+    pub seconds: f64,
+}
+
 /// The name of a cache's type in files.
 pub fn kv_name(kv: KvType) -> &'static str {
     match kv {
@@ -157,7 +194,7 @@ pub fn kv_name(kv: KvType) -> &'static str {
 }
 
 /// Formats that stand for others that were not measured: the same sort of kernel, with about as many bits.
-fn stands_for(dtype: DType) -> [DType; 2] {
+pub(crate) fn stands_for(dtype: DType) -> [DType; 2] {
     let wide = DType::Q8_0;
     match dtype {
         DType::F64 | DType::F32 => [DType::F32, wide],

@@ -103,11 +103,12 @@ impl Calibration {
         let preparations = self.preparations.iter().map(|it| it.seconds_per_value);
         let elements = self.elements.iter().map(|it| it.seconds_per_value);
         let single = [self.call_seconds, self.step_seconds];
+        let whole = self.whole.iter().map(|it| it.seconds);
+        if whole.clone().any(|it| !(it > 0.0 && it < 1e4)) {
+            return Err("a time of a whole model is not possible".to_string());
+        }
         if preparations.chain(elements).chain(single).any(|it| !(0.0..1.0).contains(&it)) {
             return Err("a time is not possible".to_string());
-        }
-        if self.mapped_bytes == 0 || self.mapped_bytes > 1 << 30 {
-            return Err("mapped_bytes is not possible".to_string());
         }
         if self.threads == 0 || self.cpu_share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
             return Err("threads or cpu_share are not possible".to_string());
@@ -140,7 +141,6 @@ mod tests {
             instruction_set: Isa::current().name().to_string(),
             threads: 2,
             base_bytes: 1 << 20,
-            mapped_bytes: 1 << 16,
             call_seconds: 1e-6,
             step_seconds: 1e-5,
             streams: vec![Stream { bytes: 1 << 20, bytes_per_second: 1e10 }],
@@ -165,6 +165,7 @@ mod tests {
                 vectors: 1,
                 seconds_per_value: 1e-9,
             }],
+            whole: vec![crate::calibrate::Whole { dtype: "F32".into(), vectors: 1, seconds: 0.01 }],
             cpu_share: Some(1.0),
         }
     }
@@ -186,7 +187,7 @@ mod tests {
         assert!(why(&Cpu { model: "Another".into(), ..cpu.clone() }, 2).contains("another processor"));
         assert!(why(&cpu, 3).contains("2 threads"));
         for (from, to, word) in [
-            ("\"format\": 1", "\"format\": 9", "format"),
+            ("\"format\": 2", "\"format\": 9", "format"),
             ("\"call_seconds\": 1e-6", "\"call_seconds\": -1.0", "time"),
             ("\"products\": [", "\"product\": [", "product"),
         ] {

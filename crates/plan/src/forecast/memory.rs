@@ -44,23 +44,16 @@ pub(super) fn forecast(
     let tied = sizes::has_tied_head(spec);
     // Packed matrices, in the order in which they are packed; what stays in the file and is read whole; copies in f32.
     let (mut packed, mut mapped, mut copied) = (Vec::new(), 0, 0);
-    let positions = workload.prompt.max(workload.context);
     for TensorSpec { name, shape } in spec.tensors() {
         let Some(stored) = held.formats.get(&name) else { continue };
         let bytes = sizes::stored_bytes(stored, &shape);
         let taken = sizes::packed_bytes_of(&name, &shape, tied, stored, held.quantize);
         let values = 4 * shape.iter().map(|&n| n as u64).product::<u64>();
         match name.as_str() {
-            "embed.tokens.weight" => {
-                // Rows are decoded where they are used. A quantized table of its own is read whole, to check its scales.
-                let whole = taken == 0 && (tied || stored.is_block());
-                mapped +=
-                    if whole { bytes } else { looked_at(bytes, positions * workload.batch, calibration) };
-            }
-            "embed.positions.weight" | "embed.types.weight" => {
-                mapped += bytes;
-                copied += values;
-            }
+            // Rows are read from the file where they are used, unless the head reads the same table as it is stored.
+            "embed.tokens.weight" if taken == 0 && tied => mapped += bytes,
+            "embed.tokens.weight" => {}
+            "embed.positions.weight" | "embed.types.weight" => copied += values,
             _ if taken == 0 && shape.len() == 2 => mapped += bytes,
             _ if taken == 0 => copied += values,
             _ => {}
@@ -97,10 +90,4 @@ pub(super) fn forecast(
         energy_per_token_joules: None,
         operators: Vec::new(),
     })
-}
-
-/// Bytes of a mapped table that are in memory when `count` of its rows have been looked at, all over it.
-fn looked_at(bytes: u64, count: usize, calibration: &Calibration) -> u64 {
-    let (table, each) = (bytes as f64, calibration.mapped_bytes as f64);
-    (table * (1.0 - (-(count as f64) * each / table.max(1.0)).exp())) as u64
 }

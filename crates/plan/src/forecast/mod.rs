@@ -3,11 +3,12 @@
 //! Time is a roofline of each piece of work of a forward pass, `max(operations / π, bytes / β) / η`: π is what the processor
 //! computes, β what it reads from where the weights lie (a cache, or memory, by how many bytes a pass reads before it reads the
 //! first again), and η the efficiency of the engine's kernel for the format and the number of vectors, from a
-//! [`Calibration`].
+//! [`Calibration`]; what products take longer in a model than in bursts is known from a model that the calibration ran.
 //! Memory is counted by the accountant, [`ounce_model::account`].
 
 mod memory;
 mod time;
+mod whole;
 
 use ounce_kernels::DType;
 use ounce_model::Spec;
@@ -143,7 +144,8 @@ pub fn forecast(
     check(spec, workload)?;
     let held = ounce_model::account::pass::Held { formats, packed: true, quantize: None, kv: workload.kv };
     let memory = memory::forecast(spec, &held, calibration, workload)?;
-    let roof = time::Roof { spec, held, machine, calibration, threads: workload.threads };
+    let factors = whole::Factors::of(machine, calibration)?;
+    let roof = time::Roof { spec, held, machine, calibration, threads: workload.threads, factors: &factors };
     let mut operators = roof.operators(Phase::Prompt, &memory::prompt_passes(spec, workload))?;
     for it in &mut operators {
         it.scale(workload.batch as f64);

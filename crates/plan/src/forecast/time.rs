@@ -8,6 +8,7 @@ use ounce_model::account::cache::{reached, seen};
 use ounce_model::account::pass::{Cost, Held, Matrix, Pass, Piece, Work, cost, pieces};
 use ounce_model::machine::{Machine, OpKind};
 
+use super::whole::Factors;
 use super::{Bound, OperatorForecast, Phase, op_kind};
 use crate::calibrate::{Calibration, Level};
 use crate::{Error, Result};
@@ -19,6 +20,7 @@ pub(super) struct Roof<'a> {
     pub machine: &'a Machine,
     pub calibration: &'a Calibration,
     pub threads: usize,
+    pub factors: &'a Factors,
 }
 
 /// What a piece of work takes.
@@ -131,6 +133,7 @@ impl Roof<'_> {
             let peak = self.peak(op_kind(place.dtype, tiles));
             taken.roofline += (operations / peak).max(reading);
             let seconds = near + (far - near).max(0.0) * distance;
+            let seconds = seconds * self.factors.get(place.dtype, vectors);
             taken.bound(bound, seconds / self.scale(bound));
             if place.packed && prepared != Some(place.dtype) {
                 let values = vectors * matrix.columns as f64;

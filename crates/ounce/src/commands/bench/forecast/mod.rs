@@ -1,7 +1,7 @@
 //! `ounce bench forecast`: what forecasts say against what is measured: memory, prompts, tokens.
 //!
 //! Every model and format is a process of its own (ounce starts itself with `--turn`), so that its peak of memory is its own.
-//! Rounds go through all of them in turn; of times the fastest counts.
+//! Rounds go through all of them in turn; of times the fastest round's counts.
 
 mod report;
 mod turn;

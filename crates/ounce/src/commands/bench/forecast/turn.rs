@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 use ounce_engine::{Cost, Engine, Mode, Operator, Profile};
 use ounce_eval::speed::scattered_ids;
+use ounce_eval::stats::quantile;
 use ounce_kernels::pool::Pool;
 use ounce_model::Model;
 use ounce_model::account::Formats;
@@ -32,7 +33,7 @@ pub(super) struct Found {
     pub cache_bytes: u64,
     /// Seconds to the first token, of each round.
     pub first: Vec<f64>,
-    /// Seconds of each further token, of all rounds.
+    /// Seconds of a further token, the median of each round.
     pub tokens: Vec<f64>,
     /// What the meter counted in one prompt, and in the tokens behind it.
     pub prompt_parts: Vec<Part>,
@@ -88,13 +89,15 @@ pub(super) fn run(file: &Path, prompts: &[usize], steps: usize, rounds: usize) -
             if look {
                 session.measure();
             }
+            let mut times = Vec::with_capacity(steps);
             for id in ids[prompt..].chunks(1) {
                 let start = Instant::now();
                 let logits = session.feed(id, |_| {})?;
                 session.reuse(logits);
-                if !look {
-                    tokens.push(start.elapsed().as_secs_f64());
-                }
+                times.push(start.elapsed().as_secs_f64());
+            }
+            if !look {
+                tokens.push(quantile(&times, 0.5));
             }
             Ok([prompt_parts, parts(session.profile().filter(|_| look))])
         };
