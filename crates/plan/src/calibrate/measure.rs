@@ -8,12 +8,12 @@ mod whole;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ounce_kernels::DType;
 use ounce_kernels::isa::Isa;
 use ounce_kernels::pool::Pool;
+use ounce_kernels::{DType, quant};
 use ounce_model::machine::{Cpu, cpu_time, host};
 
-use super::{Calibration, FORMAT};
+use super::{Calibration, FORMAT, Whole};
 use crate::Result;
 
 /// The formats that are timed; others are like one of these.
@@ -90,7 +90,32 @@ impl<K: PartialEq> Best<K> {
     }
 }
 
+/// Runs the whole model in a format, in a second or so: what a calibration was told of it may be old, since machines that
+/// share their memory with others read now faster, now slower. None for formats that ounce does not write.
+///
+/// # Errors
+/// If there is no memory for it.
+pub fn run_whole(dtype: DType) -> Result<Vec<Whole>> {
+    if !quant::can_encode(dtype) {
+        return Ok(Vec::new());
+    }
+    let mut times = whole::Times::default();
+    times.measure(dtype, &mut Clock::default())?;
+    Ok(times.finish())
+}
+
 impl Calibration {
+    /// Puts other runs of the whole model in the place of those of the same formats; of several the fastest counts.
+    pub fn renew(&mut self, runs: Vec<Whole>) {
+        self.whole.retain(|old| runs.iter().all(|new| new.dtype != old.dtype));
+        for run in runs {
+            match self.whole.iter_mut().find(|it| (&it.dtype, it.vectors) == (&run.dtype, run.vectors)) {
+                Some(known) => known.seconds = known.seconds.min(run.seconds),
+                None => self.whole.push(run),
+            }
+        }
+    }
+
     /// Times the kernels on the threads of the whole program.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use ounce_model::{Model, Spec};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use lookup::between;
-pub use measure::{Effort, OnStep};
+pub use measure::{Effort, OnStep, run_whole};
 pub use store::Lookup;
 
 use crate::{Result, shapes};

@@ -154,3 +154,31 @@ fn impossible_workloads_and_formats_are_refused() {
     let odd = formats.with([("layers.0.attention.query.weight".to_string(), DType::Q4K)]);
     assert!(refused(&odd, &workload(1, 2)).contains("layers.0.attention.query.weight"));
 }
+
+#[test]
+fn the_model_that_was_run_whole_is_told_to_take_what_it_took() {
+    use crate::calibrate::{WHOLE_START, Whole, whole_spec};
+    let (spec, machine) = (whole_spec().unwrap(), machine());
+    let mut calibration = Calibration::estimate(&machine, 2);
+    let told = |calibration: &Calibration, dtype: DType| {
+        let formats = Formats::uniform(&spec, dtype);
+        forecast(&spec, &formats, &machine, calibration, &workload(WHOLE_START, WHOLE_START + 1)).unwrap()
+    };
+    let [plain, other] = [DType::Q8_0, DType::F32].map(|dtype| told(&calibration, dtype).per_token_seconds);
+    let of = |dtype: &str, seconds: f64| Whole { dtype: dtype.into(), vectors: 1, seconds };
+    let run = |seconds: f64| vec![of("Q8_0", seconds)];
+    calibration.renew([vec![of("F32", other)], run(9.0 * plain), run(1.7 * plain)].concat());
+    let slower = told(&calibration, DType::Q8_0);
+    assert!((slower.per_token_seconds / plain - 1.7).abs() < 1e-9, "the faster of two runs counts");
+    let same = told(&calibration, DType::F32).per_token_seconds / other;
+    assert!((same - 1.0).abs() < 1e-9, "each format by its own run");
+    // Only products take longer.
+    let norms = |forecast: &Forecast| {
+        let own = forecast.operators.iter().filter(|it| it.operator == Operator::Norm);
+        own.map(|it| it.seconds).sum::<f64>()
+    };
+    calibration.renew(run(plain));
+    let again = told(&calibration, DType::Q8_0);
+    assert!((again.per_token_seconds / plain - 1.0).abs() < 1e-9);
+    assert!((norms(&slower) - norms(&again)).abs() < 1e-12);
+}

@@ -13,7 +13,7 @@ use ounce_model::Spec;
 use ounce_model::account::Formats;
 use ounce_model::account::sizes::{GroupSize, groups};
 use ounce_model::machine::{Cpu, Machine};
-use ounce_plan::calibrate::Calibration;
+use ounce_plan::calibrate::{Calibration, run_whole};
 use ounce_plan::forecast::{Forecast, KvType, OperatorForecast, Phase, Workload, forecast};
 use ounce_plan::shapes;
 use serde::Serialize;
@@ -32,6 +32,7 @@ Examples:
   ounce forecast ./folder --type q4_k                       as if its matrices were in this format
   ounce forecast --shape qwen2.5-0.5b --what-if             formats, cache, batch side by side
   ounce forecast --shape smollm2-135m --plot roofline.svg
+  ounce forecast ./model.gguf --now                         as fast as the machine is at this moment
   ounce forecast --shape qwen3-4b --machine other.json      on a machine whose profile was copied here
   ounce forecast builtin --timings --request 200:50         fit a few runs, tell what other requests take
 It stands on what `ounce profile` measured.")]
@@ -65,6 +66,10 @@ pub struct Args {
     /// Draw the roofline with every operator on it, as .svg or .png
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Run a model with random weights in these formats first, a second each: for a machine that is busier, or less busy, than when
+    /// it was profiled
+    #[arg(long, conflicts_with = "machine")]
+    now: bool,
     /// The profile of another machine, as `ounce profile` keeps it; its kernels are estimated from its limits
     #[arg(long, value_name = "FILE")]
     machine: Option<PathBuf>,
@@ -81,6 +86,15 @@ pub struct Args {
 
 fn dtype(name: &str) -> Result<DType, String> {
     DType::parse(name).filter(|it| it.is_weight()).ok_or_else(|| format!("{name} is no stored format"))
+}
+
+/// The formats of a model's matrices.
+fn matrices(spec: &Spec, formats: &Formats) -> Vec<DType> {
+    let matrices = spec.tensors().into_iter().filter(|tensor| tensor.shape.len() > 1);
+    let mut found: Vec<DType> = matrices.filter_map(|tensor| formats.get(&tensor.name)).collect();
+    found.sort_by_key(|dtype| dtype.name());
+    found.dedup();
+    found
 }
 
 /// What is forecast, and on what.
@@ -128,7 +142,12 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     }
     let threads = if globals.threads == 0 { Cpu::detect().cores } else { globals.threads };
     let (name, spec, formats) = model(&args)?;
-    let (machine, calibration) = calibration::known(threads, args.machine.as_ref())?;
+    let (machine, mut calibration) = calibration::known(threads, args.machine.as_ref())?;
+    if args.now {
+        for dtype in matrices(&spec, &formats) {
+            calibration.renew(run_whole(dtype)?);
+        }
+    }
     let kv = args.kv.unwrap_or_else(|| compute::usual_kv_type(&formats, Mode::fast()));
     let context = args.context.unwrap_or(args.prompt.saturating_add(1));
     let workload = Workload { batch: args.batch, prompt: args.prompt, context, threads, kv };

@@ -1,7 +1,8 @@
 //! `ounce bench forecast`: what forecasts say against what is measured: memory, prompts, tokens.
 //!
 //! Every model and format is a process of its own (ounce starts itself with `--turn`), so that its peak of memory is its own.
-//! Rounds go through all of them in turn; of times the fastest round's counts.
+//! Machines that share their memory with others read twice as fast in one minute as in the next. So each process runs between two
+//! runs of a model with random weights in the same format, from which the forecast is renewed, several times over.
 
 mod report;
 mod turn;
@@ -15,11 +16,12 @@ use ounce_kernels::DType;
 use ounce_kernels::pool::Pool;
 use ounce_model::account::Formats;
 use ounce_model::formats::{WriteOptions, gguf_model};
-use ounce_plan::forecast::{KvType, Workload, forecast};
+use ounce_plan::calibrate::{Whole, run_whole};
+use ounce_plan::forecast::{Forecast, KvType, Workload, forecast};
 use ounce_plan::shapes;
 
 use self::report::{Report, Row};
-use self::turn::Turn;
+use self::turn::{Found, Turn};
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::interrupt::Watch;
@@ -33,7 +35,8 @@ Examples:
   ounce bench forecast                                       three shapes, four formats, three prompts
   ounce bench forecast --shapes smollm2-135m --types q8_0 --prompts 128
   ounce bench forecast --json > forecast.json
-Run `ounce profile` first. The models are written to a temporary folder, one at a time: the largest takes 5 GB.")]
+Run `ounce profile` first. Before and after each model another one with random weights is run in its format, in the place of
+what the calibration knew of it (--as-kept leaves that out). The models are written to a temporary folder, one at a time: the largest takes 5 GB.")]
 pub struct Args {
     /// Published shapes
     #[arg(
@@ -52,9 +55,15 @@ pub struct Args {
     /// Tokens that are generated behind each prompt
     #[arg(long, value_name = "N", default_value_t = 16)]
     steps: usize,
-    /// How often each prompt is run
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    /// How often each prompt is run in a turn, of which the fastest run counts
+    #[arg(long, value_name = "N", default_value_t = 2)]
     rounds: usize,
+    /// How often each model is forecast and measured, of which the one with the middle error counts
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    turns: usize,
+    /// Forecast by the calibration as `ounce profile` kept it, also where the machine reads faster or slower by now
+    #[arg(long)]
+    as_kept: bool,
     /// Folder for the models, which are removed again
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
@@ -72,8 +81,8 @@ fn dtype(name: &str) -> Result<DType, String> {
 /// # Errors
 /// If this machine was not measured, a model can't be written, or a turn fails.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
-    if args.prompts.contains(&0) || args.steps == 0 || args.rounds == 0 {
-        bail!("prompts, steps and rounds should be 1 or more");
+    if args.prompts.contains(&0) || args.steps == 0 || args.rounds == 0 || args.turns == 0 {
+        bail!("prompts, steps, rounds and turns should be 1 or more");
     }
     if let Some(file) = &args.turn {
         output::json(&turn::run(file, &args.prompts, args.steps, args.rounds)?)?;
@@ -84,7 +93,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     args.prompts.sort_unstable();
     args.prompts.dedup();
     let threads = Pool::global().threads();
-    let (machine, calibration) = calibration::known(threads, None)?;
+    let (machine, mut calibration) = calibration::known(threads, None)?;
     let watch = Watch::start();
     let folder = match &args.folder {
         Some(folder) => tempfile::tempdir_in(folder),
@@ -111,15 +120,30 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
             )?;
             drop(model);
             let kv = compute::usual_kv_type(&formats, Mode::fast());
-            let turn = child(&args, &file)?;
-            watch.check()?;
-            for found in &turn.prompts {
-                let workload = workload(found.prompt, args.steps, threads, kv);
-                let told = forecast(&spec, &formats, &machine, &calibration, &workload)?;
-                report.rows.push(Row::new(name, dtype, found, &told));
-                report.bounds(&told, found, dtype, &machine);
+            let renew = |runs: &mut Vec<Whole>| -> anyhow::Result<()> {
+                if !args.as_kept {
+                    runs.extend(run_whole(dtype)?);
+                }
+                Ok(())
+            };
+            // By prompt, what was told and measured in every turn.
+            let mut pairs: Vec<Vec<(Forecast, Found)>> = args.prompts.iter().map(|_| Vec::new()).collect();
+            for _ in 0..args.turns {
+                let mut runs = Vec::new();
+                renew(&mut runs)?;
+                let turn = child(&args, &file)?;
+                renew(&mut runs)?;
+                calibration.renew(runs);
+                watch.check()?;
+                for (pairs, found) in pairs.iter_mut().zip(turn.prompts) {
+                    let workload = workload(found.prompt, args.steps, threads, kv);
+                    let told = forecast(&spec, &formats, &machine, &calibration, &workload)?;
+                    report.bounds(&told, &found, dtype, &machine);
+                    pairs.push((told, found));
+                }
+                report.cpu_shares.extend(turn.cpu_share);
             }
-            report.cpu_shares.extend(turn.cpu_share);
+            report.rows.extend(pairs.iter().map(|pairs| Row::new(name, dtype, pairs)));
             report.models += 1;
         }
     }

@@ -36,24 +36,33 @@ pub(super) struct Row {
     cache_bytes: Pair,
     first_token_seconds: Pair,
     per_token_seconds: Pair,
-    /// The middle run, for how steady the machine was.
-    median_first_token_seconds: f64,
-    median_per_token_seconds: f64,
+    /// Of the turns' times a token, for how steady the machine was.
+    slowest_over_fastest_token: f64,
 }
 
 impl Row {
-    pub fn new(shape: &str, dtype: DType, found: &Found, told: &Forecast) -> Row {
+    /// Of one or more turns, the middle by its error for each figure.
+    pub fn new(shape: &str, dtype: DType, turns: &[(Forecast, Found)]) -> Row {
         let least = |values: &[f64]| quantile(values, 0.0);
+        let middle = |pair: &dyn Fn(&Forecast, &Found) -> Pair| {
+            let mut pairs: Vec<Pair> = turns.iter().map(|(told, found)| pair(told, found)).collect();
+            pairs.sort_by(|a, b| a.error.total_cmp(&b.error));
+            pairs[pairs.len() / 2]
+        };
+        let tokens: Vec<f64> = turns.iter().map(|(_, found)| least(&found.tokens)).collect();
         Row {
             shape: shape.to_string(),
             dtype: dtype.name(),
-            prompt: found.prompt,
-            resident_bytes: Pair::new(told.resident_bytes as f64, found.peak_bytes as f64),
-            cache_bytes: Pair::new(told.kv_bytes as f64, found.cache_bytes as f64),
-            first_token_seconds: Pair::new(told.first_token_seconds, least(&found.first)),
-            per_token_seconds: Pair::new(told.per_token_seconds, least(&found.tokens)),
-            median_first_token_seconds: quantile(&found.first, 0.5),
-            median_per_token_seconds: quantile(&found.tokens, 0.5),
+            prompt: turns[0].1.prompt,
+            resident_bytes: middle(&|told, found| {
+                Pair::new(told.resident_bytes as f64, found.peak_bytes as f64)
+            }),
+            cache_bytes: middle(&|told, found| Pair::new(told.kv_bytes as f64, found.cache_bytes as f64)),
+            first_token_seconds: middle(&|told, found| {
+                Pair::new(told.first_token_seconds, least(&found.first))
+            }),
+            per_token_seconds: middle(&|told, found| Pair::new(told.per_token_seconds, least(&found.tokens))),
+            slowest_over_fastest_token: quantile(&tokens, 1.0) / quantile(&tokens, 0.0),
         }
     }
 }
@@ -183,8 +192,14 @@ impl Report {
             self.bounds_right, self.bounds_all
         ))?;
         let share = quantile(&self.cpu_shares, 0.5) * 100.0;
+        let steadiness: Vec<f64> = self.rows.iter().map(|row| row.slowest_over_fastest_token).collect();
         output::line(format!(
-            "{} threads, the fastest of each time counts; they had a core for {share:.0} % of the time{}",
+            "times a token of the same model differed between turns by {:.2} times (the median model), {:.2} at most",
+            quantile(&steadiness, 0.5),
+            quantile(&steadiness, 1.0),
+        ))?;
+        output::line(format!(
+            "{} threads; they had a core for {share:.0} % of the time{}",
             self.threads,
             self.calibration_cpu_share
                 .map_or(String::new(), |share| format!(" ({:.0} % while kernels were timed)", share * 100.0))
