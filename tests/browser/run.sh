@@ -2,7 +2,7 @@
 # Opens a report of `ounce fit` in Chromium, light and dark, wide and narrow: no error, no request to anybody, nothing cut off.
 #
 # Usage: run.sh [FOLDER]        screenshots go to FOLDER, if one is named
-# Needs node, npm and Chromium; where one is missing it says so and checks nothing.
+# OUNCE=FILE takes that program; else it is built. Needs node, npm and Chromium; where one is missing it says so and checks nothing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -28,9 +28,9 @@ trap 'rm -rf "$folder"' EXIT
 npm install --prefix "$folder" --no-audit --no-fund --silent playwright-core@1 >/dev/null 2>&1 ||
     skip "playwright-core can't be installed"
 
-cargo build --quiet --locked -p ounce
-target=${CARGO_TARGET_DIR:-target}
-"$target/debug/ounce" fit builtin-tiny --disk 1M --time 1s --calibration-tokens 2048 \
+if [ -z "${OUNCE:-}" ]; then cargo build --quiet --locked -p ounce; fi
+ounce=${OUNCE:-${CARGO_TARGET_DIR:-target}/debug/ounce}
+"$ounce" fit builtin-tiny --disk 1M --time 1s --calibration-tokens 2048 \
     -o "$folder/small.gguf" >/dev/null 2>"$folder/log" || { cat "$folder/log"; exit 1; }
 cp tests/browser/report.mjs "$folder/"
 node "$folder/report.mjs" "$browser" "$folder/small.report/report.html" "${1:-}"

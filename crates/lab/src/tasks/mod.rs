@@ -30,7 +30,7 @@ macro_rules! task {
 }
 
 /// All of them, those with documents first.
-pub static ALL: [BuiltIn; 18] = [
+pub static ALL: [BuiltIn; 20] = [
     task!("tales", "which sentence goes on with a tale, of four", Some(tales::continuations)),
     task!("tales_answers", "a question about a tale", Some(tales::answers)),
     task!("tales_words", "the last word of a tale", Some(tales::texts)),
@@ -43,6 +43,8 @@ pub static ALL: [BuiltIn; 18] = [
     task!("piqa", "how things are done; goal, sol1, sol2, label", None),
     task!("openbookqa", "elementary science; question_stem, choices.text, choices.label, answerKey", None),
     task!("boolq", "yes or no about a passage; passage, question, label (0, 1)", None),
+    task!("commonsense", "eight sets in one form; instruction with its answer format, answer", None),
+    task!("pubmedqa", "yes, no or maybe by an abstract; CONTEXTS, QUESTION, final_decision", None),
     task!("winogrande", "whom a sentence means; sentence with _, option1, option2, answer (1, 2)", None),
     task!("lambada_openai", "the last word of a passage; text", None),
     task!("gsm8k", "sums in words; question, answer with #### before the number", None),

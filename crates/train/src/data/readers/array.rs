@@ -1,14 +1,16 @@
-//! A JSON file that is one array: its items are found by brackets and quotes and parsed one at a time.
+//! A JSON file that is one array, or one object of objects by their names (as PubMedQA has it): its items are found by
+//! brackets and quotes and parsed one at a time.
 
 use super::input::Input;
 use super::{MAX_RECORD, Record, Unit, lines};
 use crate::{Error, Result};
 
-/// The items of the array.
+/// The items of the array or object.
 pub(super) struct Items {
     input: Input,
     items: u64,
     state: State,
+    named: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,12 @@ enum State {
 
 impl Items {
     pub(super) fn new(input: Input) -> Items {
-        Items { input, items: 0, state: State::Before }
+        Items { input, items: 0, state: State::Before, named: false }
+    }
+
+    /// The items of an object.
+    pub(super) fn named(input: Input) -> Items {
+        Items { named: true, ..Items::new(input) }
     }
 
     /// The next byte that is no white space, not taken yet.
@@ -49,21 +56,25 @@ impl Items {
     }
 
     fn item(&mut self) -> Result<Option<Record>> {
+        let (opening, closing) = if self.named { (b'{', b'}') } else { (b'[', b']') };
         while self.state != State::Closed {
             let place = self.input.place(self.items + 1, Unit::Item);
             let Some(byte) = self.next_byte()? else {
-                return Err(Error::data(place, "the file ends inside its array; it is cut off"));
+                return Err(Error::data(place, "the file ends before its last bracket; it is cut off"));
             };
             match (self.state, byte) {
-                (State::Before, b'[') => {
+                (State::Before, byte) if byte == opening => {
                     self.state = State::Open;
                     self.input.consume(1);
                 }
-                (State::Open | State::AfterItem, b']') => {
+                (State::Open | State::AfterItem, byte) if byte == closing => {
                     self.input.consume(1);
                     self.state = State::Closed;
                     if self.next_byte()?.is_some() {
-                        return Err(Error::data(place, "something follows the array; a file has one"));
+                        return Err(Error::data(
+                            place,
+                            "something follows the last bracket; a file has one array or object",
+                        ));
                     }
                 }
                 (State::AfterItem, b',') => {
@@ -74,7 +85,12 @@ impl Items {
                     let bytes = self.bytes()?;
                     self.items += 1;
                     self.state = State::AfterItem;
-                    return lines::parse(&bytes, place).map(Some);
+                    return if self.named {
+                        lines::parse_named(&bytes, place)
+                    } else {
+                        lines::parse(&bytes, place)
+                    }
+                    .map(Some);
                 }
                 _ => {
                     return Err(Error::data(place, "not valid JSON (a comma is missing before this record)"));

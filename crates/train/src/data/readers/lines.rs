@@ -7,10 +7,16 @@ use super::input::{self, Input};
 use super::{Content, Place, Record, Unit};
 use crate::{Error, Result};
 
-/// The objects of a JSON file: of its array if it begins with `[`, else one a line.
+/// The objects of a JSON file: of its array if it begins with `[`; of the object that it is if `{` stands alone in its first
+/// line; else one a line.
 pub(super) fn json(mut input: Input) -> Result<Box<dyn Iterator<Item = Result<Record>> + Send>> {
-    let first = input.peek()?.iter().find(|byte| !byte.is_ascii_whitespace());
-    Ok(if first == Some(&b'[') { Box::new(Items::new(input)) } else { Box::new(Lines { input, line: 0 }) })
+    let begin = input.peek()?.trim_ascii_start();
+    let alone = begin.split(|&byte| byte == b'\n').next().is_some_and(|line| line.trim_ascii() == b"{");
+    Ok(match begin.first() {
+        Some(b'[') => Box::new(Items::new(input)),
+        Some(b'{') if alone && begin.len() > 2 => Box::new(Items::named(input)),
+        _ => Box::new(Lines { input, line: 0 }),
+    })
 }
 
 struct Lines {
@@ -40,6 +46,23 @@ impl Iterator for Lines {
 
     fn next(&mut self) -> Option<Result<Record>> {
         self.object().transpose()
+    }
+}
+
+/// A name and its object: the object, with the name as `id` unless it has one.
+pub(super) fn parse_named(bytes: &[u8], place: Place) -> Result<Record> {
+    let text = input::text(bytes, &place)?;
+    let entry = serde_json::from_str::<serde_json::Map<String, Value>>(&format!("{{{text}}}"))
+        .map_err(|error| Error::data(place.clone(), format!("not valid JSON ({error})")))?;
+    match entry.into_iter().next() {
+        Some((name, Value::Object(mut fields))) => {
+            fields.entry("id").or_insert(Value::String(name));
+            Ok(Record { place, content: Content::Fields(fields) })
+        }
+        _ => Err(Error::data(
+            place,
+            "not a JSON object; a file that is one object has an object for each record, as in {\"1\": {\"text\": \"…\"}}",
+        )),
     }
 }
 

@@ -57,6 +57,9 @@ fn json_is_read_by_lines_or_as_an_array() {
         {"text": "b"}
     ] "#;
     assert_eq!(texts("a.json", array, Separator::default()), ["a, ] \" {", "b"]);
+    let named =
+        b"{\n  \"1\": {\"text\": \"a, } {\", \"x\": [{}]},\n\"2:\": {\"text\": \"b\", \"id\": 7}\n}\n";
+    assert_eq!(texts("a.json", named, Separator::default()), ["a, } {", "b"]);
     assert_eq!(texts("a.json", b"[\"a\", \"b\"]", Separator::default()), ["a", "b"]);
     assert!(texts("a.json", b"[]", Separator::default()).is_empty());
     assert!(texts("a.jsonl", b"", Separator::default()).is_empty());
@@ -105,7 +108,12 @@ fn errors_name_the_file_and_the_record() {
         (
             "a.json",
             b"{\n  \"text\": \"a\"\n}",
-            "a.json:1: not valid JSON (EOF while parsing an object); records are objects",
+            "a.json, record 1: not a JSON object; a file that is one object has an object for each record",
+        ),
+        (
+            "a.json",
+            b"{ \"text\":\n \"a\"}",
+            "a.json:1: not valid JSON (EOF while parsing a value); records are objects",
         ),
         ("a.jsonl", b"\n17\n", "a.jsonl:2: not a JSON object"),
         ("a.jsonl", b"{\"text\": \"\xFF\"}\n", "a.jsonl:1: the byte at 10 is not UTF-8"),
@@ -113,7 +121,9 @@ fn errors_name_the_file_and_the_record() {
         ("a.json", b"[{\"text\": \"a\"}, {\"text\"", "a.json, record 2: the file ends inside this record"),
         ("a.json", b"[{\"text\": \"a\"}", "a.json, record 1: the file ends inside this record"),
         ("a.json", b"[1, ", "a.json, record 1: not a JSON object"),
-        ("a.json", b"[{}, ", "a.json, record 2: the file ends inside its array"),
+        ("a.json", b"[{}, ", "a.json, record 2: the file ends before its last bracket"),
+        ("a.json", b"{\n\"1\": {}, ", "a.json, record 2: the file ends before its last bracket"),
+        ("a.json", b"{\n\"1\": [{}]}", "a.json, record 1: not a JSON object; a file that is one object"),
         ("a.json", b"[{}] {}", "a.json, record 2: something follows"),
         ("a.txt", b"One.\n<|endoftext|>\nTw\xC3.\n", "a.txt, record 2: the byte at 2 is not UTF-8"),
         ("a.csv", b"id,text\n1,a\n2\n", "a.csv:3: 1 values where the first line names 2 columns"),
