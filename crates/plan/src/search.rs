@@ -86,6 +86,23 @@ impl Candidate {
     }
 }
 
+/// Brings the losses that were only reckoned to the scale of trials: sums of sensitivities rank candidates, but are off together,
+/// since errors of matrices meet. `ratios` are losses in trials by what had been reckoned of the same candidates; their median
+/// counts.
+pub fn scale_reckoned<'c>(candidates: impl Iterator<Item = &'c mut Candidate>, ratios: &[f64]) {
+    let mut ratios: Vec<f64> = ratios.iter().copied().filter(|it| it.is_finite() && *it > 0.0).collect();
+    if ratios.is_empty() {
+        return;
+    }
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios[ratios.len() / 2];
+    for candidate in candidates {
+        if let Some(expected) = candidate.expected.as_mut().filter(|it| it.basis == Basis::Sensitivities) {
+            expected.kl *= ratio;
+        }
+    }
+}
+
 /// Marks the candidates that no other beats: memory, time a token and expected loss.
 pub fn mark_front(candidates: &mut [Candidate]) {
     let figures: Vec<Option<[f64; 3]>> = candidates.iter().map(Candidate::figures).collect();
@@ -161,6 +178,18 @@ mod tests {
             misses: Vec::new(),
             on_front: false,
         }
+    }
+
+    #[test]
+    fn what_was_only_reckoned_is_scaled_by_the_median_of_trials() {
+        let reckoned = |kl: f64| Some(Expected { kl, quality: None, basis: Basis::Sensitivities });
+        let mut all = [candidate("tried", 1, 1.0, Some(0.5)), candidate("reckoned", 1, 1.0, None)];
+        all[1].expected = reckoned(0.1);
+        scale_reckoned(all.iter_mut(), &[f64::NAN, 0.0]);
+        assert_eq!(all[1].expected, reckoned(0.1), "nothing is known");
+        scale_reckoned(all.iter_mut(), &[9.0, 2.0, 1.0, f64::INFINITY]);
+        assert_eq!(all[1].expected, reckoned(0.2));
+        assert_eq!(all[0].expected.map(|it| it.kl), Some(0.5));
     }
 
     #[test]

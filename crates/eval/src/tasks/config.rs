@@ -81,6 +81,8 @@ pub struct Source {
     pub delimiter: Option<char>,
     /// The key under which a JSON file holds its list of documents.
     pub field: Option<String>,
+    /// How texts are encoded, where not as UTF-8.
+    pub encoding: Option<String>,
 }
 
 /// A task as its file describes it.
@@ -140,6 +142,7 @@ struct DataArguments {
     delimiter: Option<char>,
     sep: Option<char>,
     field: Option<String>,
+    encoding: Option<String>,
 }
 
 /// How examples are chosen and written, where it differs from the questions.
@@ -243,6 +246,14 @@ impl Config {
         }
     }
 
+    /// Sets arguments of generation in place of the file's.
+    pub fn generate_with(&mut self, arguments: &[(String, Value)]) {
+        for (name, value) in arguments {
+            self.generation_kwargs.insert(name.clone(), value.clone());
+        }
+        self.raw.insert("generation_kwargs".to_string(), Value::Object(self.generation_kwargs.clone()));
+    }
+
     /// Takes a split's documents from these files; `None` is the split that is asked about.
     pub fn give(&mut self, split: Option<&str>, files: Vec<PathBuf>) {
         let split = split.or(self.asked_split()).unwrap_or("test").to_string();
@@ -290,12 +301,12 @@ impl Config {
         };
         let columns = arguments.column_names.clone();
         let delimiter = arguments.delimiter.or(arguments.sep);
-        let field = arguments.field.clone();
+        let (field, encoding) = (arguments.field.clone(), arguments.encoding.clone());
         if let Some(files) = self.given.get(split) {
             // What was given may be of another kind than what the task names.
             let kind = kind
                 .filter(|_| self.dataset_kwargs.data_files.is_some() || columns.is_some() || field.is_some());
-            return Ok(Source { files: files.clone(), kind, columns, delimiter, field });
+            return Ok(Source { files: files.clone(), kind, columns, delimiter, field, encoding });
         }
         let files = match &arguments.data_files {
             Some(Value::Object(splits)) => splits.get(split).map(file_names),
@@ -320,6 +331,7 @@ impl Config {
             columns,
             delimiter,
             field,
+            encoding,
         })
     }
 
@@ -463,6 +475,8 @@ mod tests {
         let mut config = Config::open(&folder.path().join("data.yaml")).unwrap();
         assert_eq!(config.source("test").unwrap().files, [folder.path().join("d.jsonl")]);
         assert!(config.source("train").unwrap_err().contains("--data t:train=FILE"));
+        config.generate_with(&[("max_gen_toks".to_string(), Value::from(8))]);
+        assert_eq!(config.raw["generation_kwargs"]["max_gen_toks"], 8);
         config.give(None, vec!["other.csv".into()]);
         assert_eq!(config.source("test").unwrap().files, [Path::new("other.csv")]);
     }

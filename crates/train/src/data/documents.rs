@@ -35,7 +35,8 @@ pub fn documents(source: &Source) -> Result<Vec<Document>, String> {
         return Ok(parts.concat());
     }
     let separator = Separator::Never;
-    let options = ReadOptions { separator, kind, columns: source.columns.clone() };
+    let options =
+        ReadOptions { separator, kind, columns: source.columns.clone(), encoding: source.encoding.clone() };
     let mut documents = Vec::new();
     let mut table = false;
     for record in Records::of_files(files, &options).map_err(told)? {
@@ -110,8 +111,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file: PathBuf = folder.path().join(name);
         std::fs::write(&file, text).unwrap();
-        let mut source =
-            Source { files: vec![file], kind: None, columns: None, delimiter: None, field: None };
+        let mut source = Source {
+            files: vec![file],
+            kind: None,
+            columns: None,
+            delimiter: None,
+            field: None,
+            encoding: None,
+        };
         change(&mut source);
         documents(&source).map(|found| json!(found))
     }

@@ -13,7 +13,7 @@ use ounce_kernels::attention::KvType;
 use ounce_model::account::Formats;
 use ounce_model::{Model, Weights};
 use ounce_plan::budget::Quality;
-use ounce_plan::search::{Basis, Candidate, Expected};
+use ounce_plan::search::{self, Basis, Candidate, Expected};
 use serde_json::json;
 
 use super::super::quantize::allocation::{Table, look};
@@ -112,6 +112,8 @@ impl<'m> Trials<'m> {
         let mut bar = Progress::new("trying candidates", Unit::Items);
         let mut made: Vec<(Plan, Weights)> = Vec::new();
         let mut longest = Duration::ZERO;
+        // Losses in trials by those that were reckoned.
+        let mut ratios = Vec::new();
         for (done, &index) in order.iter().enumerate() {
             if done > 0 && Instant::now() + longest > deadline {
                 break;
@@ -136,10 +138,14 @@ impl<'m> Trials<'m> {
             let quality = self.judge(weights, way.kv)?;
             let basis = if exact || way.plan.is_none() { Basis::Trial } else { Basis::RoundedTrial };
             let candidate: &mut Candidate = &mut ways[index].candidate;
+            if let Some(reckoned) = candidate.expected.filter(|it| it.basis == Basis::Sensitivities) {
+                ratios.push(quality.kl / reckoned.kl);
+            }
             candidate.expected = Some(Expected { kl: quality.kl, quality: Some(quality), basis });
             candidate.judge(&asked.budget);
             longest = longest.max(start.elapsed());
         }
+        search::scale_reckoned(ways.iter_mut().map(|it| &mut it.candidate), &ratios);
         Ok(())
     }
 

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use encoding_rs::Encoding;
+use encoding_rs_io::DecodeReaderBytesBuilder;
 use flate2::read::MultiGzDecoder;
 
 use super::{MAX_RECORD, Place, Unit};
@@ -46,6 +48,25 @@ impl Input {
             Box::new(BufReader::with_capacity(1 << 18, counted))
         };
         Ok(Input { file: path.into(), reader, packed, begun: false })
+    }
+
+    /// The same text as UTF-8, where it is encoded in another way.
+    ///
+    /// # Errors
+    /// If there is no such encoding.
+    pub(super) fn decoded(mut self, encoding: Option<&str>) -> Result<Input> {
+        let Some(label) = encoding else { return Ok(self) };
+        // Python's names for what the web calls iso-8859-1.
+        let known = Encoding::for_label(label.replace("latin-", "latin").as_bytes());
+        let known = known.ok_or_else(|| {
+            Error::file(
+                &self.file,
+                format!("{label:?} is no text encoding; latin-1, utf-16 and windows-1252 are some"),
+            )
+        })?;
+        let decoder = DecodeReaderBytesBuilder::new().encoding(Some(known)).build(self.reader);
+        self.reader = Box::new(BufReader::with_capacity(1 << 16, decoder));
+        Ok(self)
     }
 
     /// The file's name.

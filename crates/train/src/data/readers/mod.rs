@@ -73,6 +73,9 @@ pub struct ReadOptions {
     /// Names of a table's columns where no file has a line with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
+    /// How texts are encoded, by a name such as `latin-1`, where not as UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
 }
 
 /// Where a record is.
@@ -172,7 +175,7 @@ impl Records {
 
     fn start(&self, path: &Path) -> Result<Box<dyn Iterator<Item = Result<Record>> + Send>> {
         let kind = self.options.kind.unwrap_or_else(|| kind_of(path));
-        let input = || Input::open(path, &self.read);
+        let input = || Input::open(path, &self.read)?.decoded(self.options.encoding.as_deref());
         Ok(match kind {
             Kind::Text => Box::new(text::Texts::new(input()?, self.options.separator.clone())),
             Kind::Json => lines::json(input()?)?,

@@ -50,6 +50,21 @@ fn texts_are_cut_at_their_separator() {
 }
 
 #[test]
+fn other_encodings_become_utf_8() {
+    let folder = folder();
+    let path = write(&folder, "a.txt", b"Caf\xE9 \xFC\n");
+    let with = |encoding: &str| {
+        let options = ReadOptions { encoding: Some(encoding.to_string()), ..ReadOptions::default() };
+        read(&path, &options).map(|records| records[0].content.clone())
+    };
+    for name in ["latin-1", "iso-8859-1", "windows-1252"] {
+        assert_eq!(with(name).unwrap(), Content::Text("Caf\u{e9} \u{fc}".into()), "{name}");
+    }
+    assert!(with("klingon").unwrap_err().to_string().contains("no text encoding"));
+    assert!(error("a.txt", b"Caf\xE9").contains("not UTF-8"));
+}
+
+#[test]
 fn json_is_read_by_lines_or_as_an_array() {
     let lines = b"{\"text\": \"a\"}\n\n{\"text\": \"b\"}";
     assert_eq!(texts("a.jsonl", lines, Separator::default()), ["a", "b"]);

@@ -44,6 +44,9 @@ pub struct TaskArgs {
     /// Solved examples before each question, unless the task says 0 [default: as the task says]
     #[arg(long, value_name = "N", requires = "tasks")]
     num_fewshot: Option<usize>,
+    /// Arguments of generation in place of the tasks' own, such as max_gen_toks=128 or temperature=0.7
+    #[arg(long, value_name = "NAME=VALUE,…", value_delimiter = ',', requires = "tasks", value_parser = argument)]
+    gen_kwargs: Vec<(String, serde_json::Value)>,
     /// Only the first N questions of each task
     #[arg(long, value_name = "N", requires = "tasks")]
     limit: Option<usize>,
@@ -125,6 +128,16 @@ pub fn run(
     Ok(Outcome::Done)
 }
 
+/// `name=value`, the value as JSON or a text.
+fn argument(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| format!("{text:?} should be a name, = and a value, as in max_gen_toks=128"))?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| serde_json::Value::from(value));
+    Ok((name.to_owned(), value))
+}
+
 /// The tasks that are named, each once.
 fn load(args: &TaskArgs) -> anyhow::Result<Vec<Task>> {
     let mut configs: Vec<(Config, Option<&BuiltIn>)> = Vec::new();
@@ -154,6 +167,9 @@ fn load(args: &TaskArgs) -> anyhow::Result<Vec<Task>> {
     for ((mut config, built_in), given) in configs.into_iter().zip(given) {
         if let Some(count) = args.num_fewshot {
             config.ask_with_examples(count);
+        }
+        if !args.gen_kwargs.is_empty() {
+            config.generate_with(&args.gen_kwargs);
         }
         let own = built_in.filter(|it| !given && it.documents().is_some());
         let task = match own {
