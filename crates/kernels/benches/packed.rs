@@ -48,6 +48,11 @@ fn products(criterion: &mut Criterion) {
     for dtype in FORMATS {
         measure(criterion, &dtype.to_string(), || matrix(dtype, &values));
     }
+    for zeros in [40, 50, 70] {
+        let some = |(index, value): (usize, &f32)| if index * 7919 % 101 < zeros { 0.0 } else { *value };
+        let values: Vec<f32> = values.iter().enumerate().map(some).collect();
+        measure(criterion, &format!("BF16 with {zeros} zeros of 101"), || matrix(DType::BF16, &values));
+    }
     for (bits, group) in [(2, 64), (3, 64), (4, 64), (4, 128), (8, 128)] {
         let codes: Vec<u8> = (0..ROWS * COLUMNS).map(|i| ((i * 7919) % (1 << bits)) as u8).collect();
         let count = ROWS * COLUMNS / group;

@@ -113,7 +113,15 @@ impl Shape {
     /// # Errors
     /// If ounce does not write the format.
     pub fn model(&self, dtype: DType, seed: u64, progress: &dyn Fn(f64)) -> Result<Model> {
-        random_model(self.config(), dtype, seed, progress)
+        random_model(self.config(), dtype, 0.0, seed, progress)
+    }
+
+    /// As [`Shape::model`], with this share of the weights of matrices zero, at random places.
+    ///
+    /// # Errors
+    /// As [`Shape::model`].
+    pub fn sparse_model(&self, dtype: DType, zeros: f64, seed: u64, progress: &dyn Fn(f64)) -> Result<Model> {
+        random_model(self.config(), dtype, zeros, seed, progress)
     }
 }
 
@@ -122,7 +130,7 @@ impl Shape {
 /// # Errors
 /// If ounce does not write the format.
 pub fn llama_model(sizes: Three, heads: Three, vocab: usize, dtype: DType, seed: u64) -> Result<Model> {
-    random_model(llama_config(sizes, heads, vocab), dtype, seed, &|_| {})
+    random_model(llama_config(sizes, heads, vocab), dtype, 0.0, seed, &|_| {})
 }
 
 /// The architecture of such a model.
@@ -140,12 +148,21 @@ fn llama_config((hidden, inner, layers): Three, heads: Three, vocab: usize) -> C
     Config::new("<random>", map)
 }
 
-/// A model with random weights in `dtype`, as [`Shape::model`].
-fn random_model(config: Config, dtype: DType, seed: u64, progress: &dyn Fn(f64)) -> Result<Model> {
+/// A model with random weights in `dtype`, as [`Shape::sparse_model`].
+fn random_model(
+    config: Config,
+    dtype: DType,
+    zeros: f64,
+    seed: u64,
+    progress: &dyn Fn(f64),
+) -> Result<Model> {
     let (_, spec) = families::spec_of(&config)?;
     let formats = Formats::uniform(&spec, dtype);
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let noise: Vec<f32> = (0..NOISE).map(|_| random.random_range(-0.05f32..0.05)).collect();
+    let mut noise: Vec<f32> = (0..NOISE).map(|_| random.random_range(-0.05f32..0.05)).collect();
+    if zeros > 0.0 {
+        noise.iter_mut().filter(|_| random.random_bool(zeros.min(1.0))).for_each(|it| *it = 0.0);
+    }
     let mut source = MemorySource::new(config.path());
     let tensors = spec.tensors();
     let total: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();

@@ -6,6 +6,7 @@
 
 use super::dispatch::{self, Kernel, Product, Tile};
 use super::simd::Simd;
+use super::sparse::Fused;
 use super::{Form, Layout, PANEL};
 use crate::isa::Isa;
 
@@ -111,12 +112,108 @@ fn kernel_bf16(isa: Isa) -> Kernel {
     }
 }
 
+/// The kernel of a path for panels of BF16 without their zeros.
+pub(super) fn fused(isa: Isa) -> Option<Fused> {
+    match isa.vectors() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if crate::isa::bf16_pays() && super::sparse::expands_fast() => {
+            Some(Fused { one: native::fused, pair: native::fused_pair })
+        }
+        _ => None,
+    }
+}
+
 /// The instruction for pairs of bf16.
 #[cfg(target_arch = "x86_64")]
 mod native {
     use std::arch::x86_64::*;
 
+    use super::super::sparse::x86::load;
     use super::super::{Activations, PANEL, TILE};
+
+    pub(super) fn fused(
+        masks: &[u8],
+        values: &[u8],
+        x: &Activations,
+        first: usize,
+        tokens: usize,
+        sums: &mut [[f32; PANEL]],
+    ) {
+        let last = first + tokens - 1;
+        // SAFETY: `bf16_pays` and `expands_fast` were asked; masks and values are a panel's, as `PackedMatrix` made it.
+        unsafe {
+            match tokens {
+                1 => fused_sums_of::<1>(masks, values, x, first, last, sums),
+                2 => fused_sums_of::<2>(masks, values, x, first, last, sums),
+                3 | 4 => fused_sums_of::<4>(masks, values, x, first, last, sums),
+                _ => fused_sums_of::<TILE>(masks, values, x, first, last, sums),
+            }
+        }
+    }
+
+    pub(super) fn fused_pair(panels: [(&[u8], &[u8]); 2], x: &Activations, sums: &mut [[f32; PANEL]]) {
+        // SAFETY: as in `fused`.
+        unsafe { fused_sums_of_pair(panels, x, sums) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi2,popcnt")]
+    unsafe fn fused_sums_of_pair(panels: [(&[u8], &[u8]); 2], x: &Activations, sums: &mut [[f32; PANEL]]) {
+        let values = x.halves(0).as_ptr().cast::<i32>();
+        let mut kept = panels.map(|(_, kept)| kept.as_ptr());
+        // SAFETY: as in `fused_sums_of`, for each panel.
+        unsafe {
+            let mut total = [_mm512_setzero_ps(); 2];
+            for pair in 0..x.columns() / 2 {
+                let two = _mm512_set1_epi32(values.add(pair).read_unaligned());
+                let two = std::mem::transmute::<__m512i, __m512bh>(two);
+                for (p, (masks, _)) in panels.iter().enumerate() {
+                    let mask = masks.as_ptr().add(pair * 4).cast::<u32>().read_unaligned();
+                    _mm_prefetch::<_MM_HINT_T0>(kept[p].wrapping_add(2048).cast());
+                    let weights = _mm512_maskz_expand_epi16(mask, load(kept[p]));
+                    kept[p] = kept[p].add(2 * mask.count_ones() as usize);
+                    let weights = std::mem::transmute::<__m512i, __m512bh>(weights);
+                    total[p] = _mm512_dpbf16_ps(total[p], weights, two);
+                }
+            }
+            for (p, total) in total.into_iter().enumerate() {
+                _mm512_storeu_ps(sums[p].as_mut_ptr(), total);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi2,popcnt")]
+    unsafe fn fused_sums_of<const T: usize>(
+        masks: &[u8],
+        kept: &[u8],
+        x: &Activations,
+        first: usize,
+        last: usize,
+        sums: &mut [[f32; PANEL]],
+    ) {
+        let values: [*const i32; T] =
+            std::array::from_fn(|t| x.halves((first + t).min(last)).as_ptr().cast());
+        let mut kept = kept.as_ptr();
+        // SAFETY: a panel has a mask for each pair of the token's columns and the values of its bits; a line can be read at each
+        // place where a mask's values begin; pairs are read unaligned.
+        unsafe {
+            let mut total = [_mm512_setzero_ps(); T];
+            for pair in 0..x.columns() / 2 {
+                let mask = masks.as_ptr().add(pair * 4).cast::<u32>().read_unaligned();
+                _mm_prefetch::<_MM_HINT_T0>(kept.wrapping_add(2048).cast());
+                let weights = _mm512_maskz_expand_epi16(mask, load(kept));
+                let weights = std::mem::transmute::<__m512i, __m512bh>(weights);
+                kept = kept.add(2 * mask.count_ones() as usize);
+                for t in 0..T {
+                    let two = _mm512_set1_epi32(values[t].add(pair).read_unaligned());
+                    let two = std::mem::transmute::<__m512i, __m512bh>(two);
+                    total[t] = _mm512_dpbf16_ps(total[t], weights, two);
+                }
+            }
+            for t in 0..T {
+                _mm512_storeu_ps(sums[t].as_mut_ptr(), total[t]);
+            }
+        }
+    }
 
     pub(super) fn kernel(
         panel: &[u8],

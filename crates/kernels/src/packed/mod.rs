@@ -23,7 +23,7 @@
 //! | Gb_g: groups of g values, b bits | int8, a scale for g values | 32 b + 768 / g (the same) |
 //!
 //! A format is its bits and what its codes stand for: `scaled`, `super_blocks` and `groups` hold the three kinds,
-//! `product` the kernel of the first two, `planes` and `panel` how codes and scales lie in a panel, `int8` how activations
+//! `sparse` leaves zeros out of dense formats; `product` has the kernel of the first two, `planes` and `panel` how codes and scales lie in a panel, `int8` how activations
 //! do, `simd` the instruction sets.
 //!
 //! The products of one block are summed exactly in 32-bit integers, blocks in f32 in the order of columns. What a
@@ -41,6 +41,7 @@ mod planes;
 mod product;
 mod scaled;
 pub(crate) mod simd;
+mod sparse;
 mod super_blocks;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -58,6 +59,7 @@ use buffer::Buffer;
 use dispatch::Kernel;
 pub use groups::Groups;
 pub use int8::Int8;
+use sparse::Sparse;
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -82,7 +84,10 @@ pub struct PackedMatrix {
     tiles: Option<Tiles>,
     rows: usize,
     columns: usize,
+    /// Bytes of a dense panel.
     panel_bytes: usize,
+    /// Where panels lie that are kept without their zeros.
+    sparse: Option<Sparse>,
     data: Buffer,
 }
 
@@ -141,7 +146,7 @@ impl PackedMatrix {
         let for_tiles = AtomicBool::new(true);
         let stored_bytes = PANEL * row_bytes;
         let together = (DONE_BYTES / stored_bytes).max(1);
-        let mut matrix = PackedMatrix::new(layout, rows, columns, |panel, out| {
+        let pack = |panel: usize, out: &mut [u8]| {
             let range = panel * stored_bytes..bytes.len().min((panel + 1) * stored_bytes);
             let stored = &bytes[range.clone()];
             (layout.pack)(stored, row_bytes, out);
@@ -154,7 +159,13 @@ impl PackedMatrix {
             if (panel + 1).is_multiple_of(together) || range.end == bytes.len() {
                 done(panel / together * together * stored_bytes..range.end);
             }
-        })?;
+        };
+        let panel_bytes = layout.bytes * (columns / layout.block);
+        let sparse = value_bytes(dtype).and_then(|value| Sparse::plan(bytes, row_bytes, value, panel_bytes));
+        let mut matrix = match sparse {
+            None => PackedMatrix::new(layout, rows, columns, pack)?,
+            Some(sparse) => PackedMatrix::new_sparse(layout, rows, columns, sparse, pack)?,
+        };
         matrix.tiles = matrix.tiles.filter(|_| for_tiles.into_inner());
         match damaged.into_inner() {
             usize::MAX => Ok(matrix),
@@ -201,7 +212,21 @@ impl PackedMatrix {
             Buffer::zeroed(bytes).map_err(|error| QuantError::Memory { bytes, reason: error.to_string() })?;
         Pool::global().split_chunks(data.as_mut_slice(), panel_bytes, pack);
         let tiles = layout.tiles.filter(|_| columns.is_multiple_of(TILE_COLUMNS));
-        Ok(PackedMatrix { layout, tiles, rows, columns, panel_bytes, data })
+        Ok(PackedMatrix { layout, tiles, rows, columns, panel_bytes, sparse: None, data })
+    }
+
+    /// As [`PackedMatrix::new`], without the zeros.
+    fn new_sparse(
+        layout: &'static Layout,
+        rows: usize,
+        columns: usize,
+        sparse: Sparse,
+        pack: impl Fn(usize, &mut [u8]) + Sync,
+    ) -> Result<PackedMatrix, QuantError> {
+        let panel_bytes = layout.bytes * (columns / layout.block);
+        let data = sparse.pack(panel_bytes, pack)?;
+        let tiles = layout.tiles.filter(|_| columns.is_multiple_of(TILE_COLUMNS));
+        Ok(PackedMatrix { layout, tiles, rows, columns, panel_bytes, sparse: Some(sparse), data })
     }
 
     /// Rows: the length of a product.
@@ -212,6 +237,11 @@ impl PackedMatrix {
     /// Columns: the length of an activation vector.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// Whether zeros are left out in memory: for a dense format with many of them, where the processor puts values back fast.
+    pub fn is_sparse(&self) -> bool {
+        self.sparse.is_some()
     }
 
     /// Bytes of memory it takes.
@@ -284,19 +314,59 @@ impl PackedMatrix {
         let mut sums = [[0.0; PANEL]; TOKEN_BLOCK];
         let tiles = self.tiles.filter(|tiles| isa == Isa::Amx && x.tokens() >= tiles.from);
         let kernel = tiles.map_or_else(|| (self.layout.kernel)(isa), |tiles| tiles.kernel);
+        let fused = float::fused(isa).filter(|_| self.form() == Form::Bf16 && tiles.is_none());
+        let mut part = part;
+        if let (Some(sparse), Some(fused), 1) = (&self.sparse, fused, x.tokens()) {
+            // Two panels at a time: one sum waits for its last product longer than putting values back takes.
+            while part.len() >= 2 {
+                let panels = [part.start, part.start + 1];
+                let data = panels.map(|panel| sparse.panel(self.data.as_slice(), panel, self.panel_bytes));
+                (fused.pair)(data, x, &mut sums);
+                for (panel, sums) in panels.into_iter().zip(&sums) {
+                    let rows = PANEL.min(self.rows - panel * PANEL);
+                    // SAFETY: as below.
+                    unsafe { out.write(panel * PANEL, &sums[..rows]) };
+                }
+                part.start += 2;
+            }
+        }
         for block in (0..x.tokens()).step_by(TOKEN_BLOCK) {
             let block_end = (block + TOKEN_BLOCK).min(x.tokens());
             for panel in part.clone() {
-                let data = &self.data.as_slice()[panel * self.panel_bytes..(panel + 1) * self.panel_bytes];
                 let first_row = panel * PANEL;
                 let rows = PANEL.min(self.rows - first_row);
-                kernel(data, x, block, block_end - block, &mut sums);
+                let data = self.data.as_slice();
+                match &self.sparse {
+                    None => {
+                        let data = &data[panel * self.panel_bytes..(panel + 1) * self.panel_bytes];
+                        kernel(data, x, block, block_end - block, &mut sums);
+                    }
+                    Some(sparse) => {
+                        let tokens = block_end - block;
+                        let (masks, values) = sparse.panel(data, panel, self.panel_bytes);
+                        match fused.filter(|_| tokens <= TILE) {
+                            Some(fused) => (fused.one)(masks, values, x, block, tokens, &mut sums),
+                            None => sparse::expanded(masks, values, self.panel_bytes, |data| {
+                                kernel(data, x, block, tokens, &mut sums);
+                            }),
+                        }
+                    }
+                }
                 for (token, sums) in (block..block_end).zip(&sums) {
                     // SAFETY: these rows are this panel's, and each panel is one thread's own.
                     unsafe { out.write(token * self.rows + first_row, &sums[..rows]) };
                 }
             }
         }
+    }
+}
+
+/// Bytes of a value in formats whose panels can leave out zeros.
+fn value_bytes(dtype: DType) -> Option<usize> {
+    match dtype {
+        DType::F16 | DType::BF16 => Some(2),
+        DType::F32 => Some(4),
+        _ => None,
     }
 }
 

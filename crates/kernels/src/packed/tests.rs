@@ -360,3 +360,43 @@ fn activations_take_the_bytes_that_their_form_says() {
     }
     assert_eq!(PackedMatrix::form_of(DType::I8), None);
 }
+
+#[test]
+fn matrices_with_zeros_left_out_multiply_as_they_do_dense() {
+    let pool = Pool::new(2);
+    for (dtype, rows, columns) in [(DType::BF16, 50, 66), (DType::F16, 16, 34), (DType::F32, 33, 20)] {
+        let value = value_bytes(dtype).unwrap();
+        let mut values: Vec<f32> = (0..rows * columns).map(|i| (i as f32 * 0.37).sin()).collect();
+        values.iter_mut().enumerate().filter(|(i, _)| i * 7 % 10 < 6).for_each(|(_, value)| *value = 0.0);
+        values[0] = -0.0;
+        let mut bytes = Vec::new();
+        crate::quant::encode_rows(dtype, &values, columns, &mut bytes).unwrap();
+        let layout = layout(dtype).unwrap();
+        let (row_bytes, panel_bytes) = (columns * value, layout.bytes * (columns / layout.block));
+        let pack = |panel: usize, out: &mut [u8]| {
+            let rows = PANEL * row_bytes;
+            (layout.pack)(&bytes[panel * rows..bytes.len().min((panel + 1) * rows)], row_bytes, out);
+        };
+        let dense = PackedMatrix::new(layout, rows, columns, pack).unwrap();
+        let sparse = Sparse::always(&bytes, row_bytes, value, panel_bytes).unwrap();
+        let sparse = PackedMatrix::new_sparse(layout, rows, columns, sparse, pack).unwrap();
+        assert!(sparse.is_sparse() && sparse.bytes() < dense.bytes());
+        for tokens in [1, 3, 70] {
+            let x: Vec<f32> = (0..tokens * columns).map(|i| (i as f32 * 0.11).cos()).collect();
+            let mut activations = Activations::for_every_path();
+            dense.prepare(&x, &pool, &mut activations);
+            for isa in Isa::available() {
+                let mut out = [vec![0.0; tokens * rows], vec![1.0; tokens * rows]];
+                let [a, b] = &mut out;
+                dense.multiply_with(isa, &activations, &pool, a);
+                sparse.multiply_with(isa, &activations, &pool, b);
+                assert_eq!(out[0], out[1], "{dtype} {tokens} {isa:?}");
+            }
+        }
+    }
+    // What has no zeros stays dense, what is mostly zeros does not where that is fast.
+    let dense = PackedMatrix::pack(DType::F32, &[1; 4 * 16 * 64], 16, 64).unwrap();
+    assert!(!dense.is_sparse());
+    let sparse = PackedMatrix::pack(DType::F32, &[0; 4 * 16 * 64], 16, 64).unwrap();
+    assert_eq!(sparse.is_sparse(), sparse::expands_fast());
+}

@@ -115,7 +115,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if args.tokens < SEQUENCE {
         bail!("--tokens should be {SEQUENCE} at least, one sequence; found {}", args.tokens);
     }
-    let model = speed::open(args.shape.as_deref(), args.model.as_deref(), DType::BF16)?;
+    let model = speed::open(args.shape.as_deref(), args.model.as_deref(), DType::BF16, 0.0)?;
     let units = units(&model)?;
     // Token vectors and head follow rules of their own; the layers are what takes the time.
     let plan = Plan::new(units.iter().map(|unit| (unit, (!unit.is_outer()).then_some(args.dtype))))?;

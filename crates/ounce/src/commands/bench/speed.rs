@@ -29,6 +29,7 @@ Examples:
   ounce bench speed ./model.gguf                              pp512 and tg128
   ounce bench speed ./folder --quant q4_0 -p 64,512 -n 32
   ounce bench speed --shape smollm2-135m --type q8_0          random weights of a published shape
+  ounce bench speed --shape llama-3.2-1b --type bf16 --zeros 0.5
   ounce bench speed ./model.gguf --against ./llama-bench      both in turn, with the ratio
   ounce bench speed ./model.gguf --sequences 8 --drafts 2,4,8  eight sequences at once; checks of drafted tokens
   ounce bench speed ./model.gguf --profile                    where the time goes
@@ -43,6 +44,9 @@ pub struct Args {
     /// Stored format of the random weights
     #[arg(long = "type", value_name = "TYPE", default_value = "q8_0", requires = "shape", value_parser = dtype)]
     dtype: DType,
+    /// Share of the random weights that are zero, as in a pruned model
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, requires = "shape")]
+    zeros: f64,
     /// Prompt lengths
     #[arg(short = 'p', long, value_name = "N,…", value_delimiter = ',', default_value = "512")]
     prompts: Vec<usize>,
@@ -130,7 +134,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         bail!("lengths and numbers of repetitions, sequences and drafts should be 1 or more");
     }
     let watch = Watch::start();
-    let model = open(args.shape.as_deref(), args.model.as_deref(), args.dtype)?;
+    if !(0.0..1.0).contains(&args.zeros) {
+        bail!("--zeros is a share of all weights, 0 or more and less than 1; found {}", args.zeros);
+    }
+    let model = open(args.shape.as_deref(), args.model.as_deref(), args.dtype, args.zeros)?;
     let engine = args.compute.load(&model, Mode::fast())?;
     let options = SpeedOptions {
         prompts: args.prompts.clone(),
@@ -183,12 +190,17 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 ///
 /// # Errors
 /// If it can't be read, or there is no such shape.
-pub(super) fn open(shape: Option<&str>, model: Option<&str>, dtype: DType) -> anyhow::Result<Model> {
+pub(super) fn open(
+    shape: Option<&str>,
+    model: Option<&str>,
+    dtype: DType,
+    zeros: f64,
+) -> anyhow::Result<Model> {
     match (shape, model) {
         (Some(name), _) => {
             let bar = std::cell::RefCell::new(Progress::new("making weights", Unit::Items));
             let share = |done: f64| bar.borrow_mut().set((done * 1000.0) as u64, 1000);
-            Ok(shapes::by_name(name)?.model(dtype, 1, &share)?)
+            Ok(shapes::by_name(name)?.sparse_model(dtype, zeros, 1, &share)?)
         }
         (None, Some(reference)) => source::open(reference),
         (None, None) => bail!("name a model or a --shape"),
