@@ -128,63 +128,50 @@ pub(super) fn fused(isa: Isa) -> Option<Fused> {
 mod native {
     use std::arch::x86_64::*;
 
-    use super::super::sparse::x86::load;
+    use super::super::sparse::x86::{halves, halves_of_two};
     use super::super::{Activations, PANEL, TILE};
 
     pub(super) fn fused(
-        masks: &[u8],
-        values: &[u8],
+        panel: &[u8],
         x: &Activations,
         first: usize,
         tokens: usize,
         sums: &mut [[f32; PANEL]],
     ) {
         let last = first + tokens - 1;
-        // SAFETY: `bf16_pays` and `expands_fast` were asked; masks and values are a panel's, as `PackedMatrix` made it.
+        // SAFETY: `bf16_pays` and `expands_fast` were asked; the panel is one without its zeros, as `PackedMatrix` made it.
         unsafe {
             match tokens {
-                1 => fused_sums_of::<1>(masks, values, x, first, last, sums),
-                2 => fused_sums_of::<2>(masks, values, x, first, last, sums),
-                3 | 4 => fused_sums_of::<4>(masks, values, x, first, last, sums),
-                _ => fused_sums_of::<TILE>(masks, values, x, first, last, sums),
+                1 => fused_sums_of::<1>(panel, x, first, last, sums),
+                2 => fused_sums_of::<2>(panel, x, first, last, sums),
+                3 | 4 => fused_sums_of::<4>(panel, x, first, last, sums),
+                _ => fused_sums_of::<TILE>(panel, x, first, last, sums),
             }
         }
     }
 
-    pub(super) fn fused_pair(panels: [(&[u8], &[u8]); 2], x: &Activations, sums: &mut [[f32; PANEL]]) {
+    pub(super) fn fused_pair(panels: [&[u8]; 2], x: &Activations, sums: &mut [[f32; PANEL]]) {
         // SAFETY: as in `fused`.
         unsafe { fused_sums_of_pair(panels, x, sums) }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi2,popcnt")]
-    unsafe fn fused_sums_of_pair(panels: [(&[u8], &[u8]); 2], x: &Activations, sums: &mut [[f32; PANEL]]) {
-        let values = x.halves(0).as_ptr().cast::<i32>();
-        let mut kept = panels.map(|(_, kept)| kept.as_ptr());
-        // SAFETY: as in `fused_sums_of`, for each panel.
+    /// The product of a line of weights with two columns of a token.
+    ///
+    /// # Safety
+    /// The processor has the instructions; the pair of columns can be read.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+    unsafe fn add(total: __m512, weights: __m512i, two: *const i32) -> __m512 {
+        // SAFETY: the same contract; registers of integers and of bf16 are the same.
         unsafe {
-            let mut total = [_mm512_setzero_ps(); 2];
-            for pair in 0..x.columns() / 2 {
-                let two = _mm512_set1_epi32(values.add(pair).read_unaligned());
-                let two = std::mem::transmute::<__m512i, __m512bh>(two);
-                for (p, (masks, _)) in panels.iter().enumerate() {
-                    let mask = masks.as_ptr().add(pair * 4).cast::<u32>().read_unaligned();
-                    _mm_prefetch::<_MM_HINT_T0>(kept[p].wrapping_add(2048).cast());
-                    let weights = _mm512_maskz_expand_epi16(mask, load(kept[p]));
-                    kept[p] = kept[p].add(2 * mask.count_ones() as usize);
-                    let weights = std::mem::transmute::<__m512i, __m512bh>(weights);
-                    total[p] = _mm512_dpbf16_ps(total[p], weights, two);
-                }
-            }
-            for (p, total) in total.into_iter().enumerate() {
-                _mm512_storeu_ps(sums[p].as_mut_ptr(), total);
-            }
+            let two = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(two.read_unaligned()));
+            _mm512_dpbf16_ps(total, std::mem::transmute::<__m512i, __m512bh>(weights), two)
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi2,popcnt")]
     unsafe fn fused_sums_of<const T: usize>(
-        masks: &[u8],
-        kept: &[u8],
+        panel: &[u8],
         x: &Activations,
         first: usize,
         last: usize,
@@ -192,25 +179,33 @@ mod native {
     ) {
         let values: [*const i32; T] =
             std::array::from_fn(|t| x.halves((first + t).min(last)).as_ptr().cast());
-        let mut kept = kept.as_ptr();
-        // SAFETY: a panel has a mask for each pair of the token's columns and the values of its bits; a line can be read at each
-        // place where a mask's values begin; pairs are read unaligned.
+        let mut total = [_mm512_setzero_ps(); T];
+        // SAFETY: a panel has a line for each pair of the token's columns.
         unsafe {
-            let mut total = [_mm512_setzero_ps(); T];
-            for pair in 0..x.columns() / 2 {
-                let mask = masks.as_ptr().add(pair * 4).cast::<u32>().read_unaligned();
-                _mm_prefetch::<_MM_HINT_T0>(kept.wrapping_add(2048).cast());
-                let weights = _mm512_maskz_expand_epi16(mask, load(kept));
-                let weights = std::mem::transmute::<__m512i, __m512bh>(weights);
-                kept = kept.add(2 * mask.count_ones() as usize);
+            halves(panel.as_ptr(), x.columns() / 2, |pair, weights| {
                 for t in 0..T {
-                    let two = _mm512_set1_epi32(values[t].add(pair).read_unaligned());
-                    let two = std::mem::transmute::<__m512i, __m512bh>(two);
-                    total[t] = _mm512_dpbf16_ps(total[t], weights, two);
+                    total[t] = add(total[t], weights, values[t].add(pair));
                 }
-            }
+            });
             for t in 0..T {
                 _mm512_storeu_ps(sums[t].as_mut_ptr(), total[t]);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi2,popcnt")]
+    unsafe fn fused_sums_of_pair(panels: [&[u8]; 2], x: &Activations, sums: &mut [[f32; PANEL]]) {
+        let values = x.halves(0).as_ptr().cast::<i32>();
+        let mut total = [_mm512_setzero_ps(); 2];
+        // SAFETY: as in `fused_sums_of`, for each panel.
+        unsafe {
+            halves_of_two(panels.map(<[u8]>::as_ptr), x.columns() / 2, |pair, weights| {
+                for (total, weights) in total.iter_mut().zip(weights) {
+                    *total = add(*total, weights, values.add(pair));
+                }
+            });
+            for (sums, total) in sums.iter_mut().zip(total) {
+                _mm512_storeu_ps(sums.as_mut_ptr(), total);
             }
         }
     }

@@ -320,7 +320,7 @@ impl PackedMatrix {
             // Two panels at a time: one sum waits for its last product longer than putting values back takes.
             while part.len() >= 2 {
                 let panels = [part.start, part.start + 1];
-                let data = panels.map(|panel| sparse.panel(self.data.as_slice(), panel, self.panel_bytes));
+                let data = panels.map(|panel| sparse.panel(self.data.as_slice(), panel));
                 (fused.pair)(data, x, &mut sums);
                 for (panel, sums) in panels.into_iter().zip(&sums) {
                     let rows = PANEL.min(self.rows - panel * PANEL);
@@ -343,10 +343,10 @@ impl PackedMatrix {
                     }
                     Some(sparse) => {
                         let tokens = block_end - block;
-                        let (masks, values) = sparse.panel(data, panel, self.panel_bytes);
+                        let data = sparse.panel(data, panel);
                         match fused.filter(|_| tokens <= TILE) {
-                            Some(fused) => (fused.one)(masks, values, x, block, tokens, &mut sums),
-                            None => sparse::expanded(masks, values, self.panel_bytes, |data| {
+                            Some(fused) => (fused.one)(data, x, block, tokens, &mut sums),
+                            None => sparse.expanded(data, self.panel_bytes, |data| {
                                 kernel(data, x, block, tokens, &mut sums);
                             }),
                         }

@@ -1,14 +1,16 @@
-//! Panels of matrices with many zeros: a mask of the values that are there, and these values one after the other.
+//! Panels of matrices with many zeros: masks of the values that are there, and these values one after the other.
 //!
 //! A dense panel is lines of 64 bytes: 32 values of F16 or BF16, 16 of F32. Of each line a mask keeps a bit for every value, and what
 //! is not zero stands packed in the order of the bits, so that a matrix with a share `s` of zeros takes `1 − s + 1/16` of its
-//! bytes (1/32 for F32), whatever pattern the zeros have: two of four cost what a format of their own would. Decoding is bound by
+//! bytes (1/32 for F32), whatever pattern the zeros have: two of four cost what a format of their own would. A line of masks is
+//! followed by the values of its lines (16, or 32 of F32), so that a panel is one stream. Decoding is bound by
 //! bytes, so it gains what they shrink by. Few tokens with BF16 put values back in registers; otherwise a thread expands a panel
 //! into its second-level cache, where the dense kernel of the format takes it, and many tokens share that work.
 
 use std::cell::RefCell;
 
 use super::buffer::Buffer;
+use super::dispatch::Kernel;
 use super::{Activations, PANEL, QuantError};
 use crate::pool::Pool;
 
@@ -61,7 +63,7 @@ impl Sparse {
         }
         let panels: Vec<&[u8]> = stored.chunks(PANEL * row_bytes).collect();
         let mut sizes = vec![0usize; panels.len()];
-        let masks = panel_bytes / (8 * value);
+        let masks = mask_lines(panel_bytes, value) * LINE;
         Pool::global().split_chunks(&mut sizes, 1, |panel, size| {
             let kept = panels[panel].len() / value - count_zeros(panels[panel], value);
             size[0] = (masks + kept * value).next_multiple_of(LINE);
@@ -105,20 +107,24 @@ impl Sparse {
         Ok(data)
     }
 
-    /// The masks of a panel, and its values with all that follows them: a line can be read at each.
-    pub(super) fn panel<'d>(&self, data: &'d [u8], panel: usize, panel_bytes: usize) -> (&'d [u8], &'d [u8]) {
+    /// A panel with all that follows it: a line can be read at each value.
+    pub(super) fn panel<'d>(&self, data: &'d [u8], panel: usize) -> &'d [u8] {
         let own = &data[self.starts[panel]..];
         assert!(own.len() >= self.starts[panel + 1] - self.starts[panel] + SLACK, "panels and slack");
-        own.split_at(panel_bytes / (8 * self.value))
+        own
+    }
+
+    /// Gives the dense form of a panel to `then`.
+    pub(super) fn expanded(&self, panel: &[u8], panel_bytes: usize, then: impl FnOnce(&[u8])) {
+        expanded(panel, self.value, panel_bytes, then);
     }
 }
 
-/// Gives the dense form of a panel to `then`.
-pub(super) fn expanded(masks: &[u8], values: &[u8], panel_bytes: usize, then: impl FnOnce(&[u8])) {
+fn expanded(panel: &[u8], value: usize, panel_bytes: usize, then: impl FnOnce(&[u8])) {
     EXPANDED.with_borrow_mut(|lines| {
         lines.resize(lines.len().max(panel_bytes / LINE), Line([0; LINE]));
         let lines = &mut lines[..panel_bytes / LINE];
-        expand(masks, values, panel_bytes / (8 * masks.len()), lines);
+        expand(panel, value, lines);
         // SAFETY: lines are bytes.
         let dense = unsafe { std::slice::from_raw_parts(lines.as_ptr().cast::<u8>(), panel_bytes) };
         then(dense);
@@ -129,16 +135,9 @@ pub(super) fn expanded(masks: &[u8], values: &[u8], panel_bytes: usize, then: im
 #[derive(Clone, Copy)]
 pub(super) struct Fused {
     /// Sums of a panel with up to [`super::TILE`] tokens from `first` on.
-    pub one: fn(
-        masks: &[u8],
-        values: &[u8],
-        x: &Activations,
-        first: usize,
-        tokens: usize,
-        sums: &mut [[f32; PANEL]],
-    ),
-    /// Sums of two panels, by their masks and values, with the only token.
-    pub pair: fn(panels: [(&[u8], &[u8]); 2], x: &Activations, sums: &mut [[f32; PANEL]]),
+    pub one: Kernel,
+    /// Sums of two panels with the only token.
+    pub pair: fn(panels: [&[u8]; 2], x: &Activations, sums: &mut [[f32; PANEL]]),
 }
 
 /// A cache line.
@@ -167,21 +166,35 @@ fn count_zeros(stored: &[u8], value: usize) -> usize {
     }
 }
 
-/// Masks first, then the values that are there.
+/// Lines of which one line of masks tells.
+const fn lines_a_mask(value: usize) -> usize {
+    8 * value
+}
+
+/// Lines of masks of a panel.
+fn mask_lines(panel_bytes: usize, value: usize) -> usize {
+    (panel_bytes / LINE).div_ceil(lines_a_mask(value))
+}
+
+/// Lines of masks, each followed by the values that are there.
 fn compress(dense: &[u8], value: usize, out: &mut [u8]) {
     let mask_bytes = LINE / value / 8;
-    let masks = dense.len() / LINE * mask_bytes;
-    let mut at = masks;
-    for (index, line) in dense.chunks_exact(LINE).enumerate() {
-        let mut mask = 0u32;
-        for (bit, bytes) in line.chunks_exact(value).enumerate() {
-            if !is_zero(bytes) {
-                mask |= 1 << bit;
-                out[at..at + value].copy_from_slice(bytes);
-                at += value;
+    let mut at = 0;
+    for lines in dense.chunks(lines_a_mask(value) * LINE) {
+        let masks = at;
+        at += LINE;
+        for (index, line) in lines.chunks_exact(LINE).enumerate() {
+            let mut mask = 0u32;
+            for (bit, bytes) in line.chunks_exact(value).enumerate() {
+                if !is_zero(bytes) {
+                    mask |= 1 << bit;
+                    out[at..at + value].copy_from_slice(bytes);
+                    at += value;
+                }
             }
+            out[masks + index * mask_bytes..][..mask_bytes]
+                .copy_from_slice(&mask.to_le_bytes()[..mask_bytes]);
         }
-        out[index * mask_bytes..][..mask_bytes].copy_from_slice(&mask.to_le_bytes()[..mask_bytes]);
     }
 }
 
@@ -194,36 +207,36 @@ pub(super) fn expands_fast() -> bool {
     false
 }
 
-fn expand(masks: &[u8], values: &[u8], value: usize, out: &mut [Line]) {
-    assert_eq!(masks.len(), out.len() * (LINE / value / 8), "a mask for every line");
+/// The dense lines of a panel. A line can be read at every value.
+fn expand(panel: &[u8], value: usize, out: &mut [Line]) {
     #[cfg(target_arch = "x86_64")]
     if expands_fast() {
-        debug_assert!({
-            let kept: usize = masks.iter().map(|mask| mask.count_ones() as usize).sum();
-            values.len() >= kept * value + SLACK
-        });
         // SAFETY: the instructions are there; `compress` wrote masks and values together, so that these are as many as the bits
         // of the masks, and behind the last panel a line is left.
         unsafe {
             match value {
-                2 => x86::expand_halves(masks, values.as_ptr(), out),
-                _ => x86::expand_words(masks, values.as_ptr(), out),
+                2 => x86::expand_halves(panel.as_ptr(), out),
+                _ => x86::expand_words(panel.as_ptr(), out),
             }
         }
         return;
     }
-    expand_plainly(masks, values, value, out);
+    expand_plainly(panel, value, out);
 }
 
-fn expand_plainly(masks: &[u8], values: &[u8], value: usize, out: &mut [Line]) {
+fn expand_plainly(panel: &[u8], value: usize, out: &mut [Line]) {
     let mut at = 0;
-    for (line, mask) in out.iter_mut().zip(masks.chunks_exact(LINE / value / 8)) {
-        for (bit, place) in line.0.chunks_exact_mut(value).enumerate() {
-            if mask[bit / 8] >> (bit % 8) & 1 == 1 {
-                place.copy_from_slice(&values[at..at + value]);
-                at += value;
-            } else {
-                place.fill(0);
+    for lines in out.chunks_mut(lines_a_mask(value)) {
+        let masks = &panel[at..at + LINE];
+        at += LINE;
+        for (line, mask) in lines.iter_mut().zip(masks.chunks_exact(LINE / value / 8)) {
+            for (bit, place) in line.0.chunks_exact_mut(value).enumerate() {
+                if mask[bit / 8] >> (bit % 8) & 1 == 1 {
+                    place.copy_from_slice(&panel[at..at + value]);
+                    at += value;
+                } else {
+                    place.fill(0);
+                }
             }
         }
     }
@@ -233,7 +246,7 @@ fn expand_plainly(masks: &[u8], values: &[u8], value: usize, out: &mut [Line]) {
 pub(super) mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{LINE, Line};
+    use super::{LINE, Line, lines_a_mask};
 
     /// Loads a line into a register. The compiler would make the load a part of the expansion, and an expansion from memory takes
     /// four times as long as a load and an expansion between registers (Zen 5).
@@ -242,7 +255,7 @@ pub(super) mod x86 {
     /// The processor has AVX-512; the line can be read.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(in super::super) unsafe fn load(from: *const u8) -> __m512i {
+    unsafe fn load(from: *const u8) -> __m512i {
         let line;
         // SAFETY: the line can be read, and nothing else is touched.
         unsafe {
@@ -256,36 +269,91 @@ pub(super) mod x86 {
         line
     }
 
+    /// Puts the values of a panel back, a line at a time, for `then`, which is told the line's number.
+    ///
     /// # Safety
-    /// The processor has the instructions; every line of `out` has a mask of 32 bits, and at each place where the values of a mask
-    /// begin a line can be read.
+    /// The processor has the instructions; a panel of `lines` lines as [`super::compress`] writes it begins at `from`, and a line can
+    /// be read at each of its values.
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
-    pub(super) unsafe fn expand_halves(masks: &[u8], mut values: *const u8, out: &mut [Line]) {
+    pub(in super::super) unsafe fn halves(
+        from: *const u8,
+        lines: usize,
+        mut then: impl FnMut(usize, __m512i),
+    ) {
+        // SAFETY: the same contract.
+        unsafe { halves_of([from], lines, |index, [line]| then(index, line)) }
+    }
+
+    /// As [`halves`], of two panels at the same time.
+    ///
+    /// # Safety
+    /// As [`halves`], for each.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
+    pub(in super::super) unsafe fn halves_of_two(
+        from: [*const u8; 2],
+        lines: usize,
+        then: impl FnMut(usize, [__m512i; 2]),
+    ) {
+        // SAFETY: the same contract.
+        unsafe { halves_of(from, lines, then) }
+    }
+
+    /// # Safety
+    /// As [`halves`], for each.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
+    unsafe fn halves_of<const N: usize>(
+        mut from: [*const u8; N],
+        lines: usize,
+        mut then: impl FnMut(usize, [__m512i; N]),
+    ) {
         // SAFETY: the same contract.
         unsafe {
-            for (index, line) in out.iter_mut().enumerate() {
-                let mask = masks.as_ptr().add(index * 4).cast::<u32>().read_unaligned();
-                _mm_prefetch::<_MM_HINT_T0>(values.wrapping_add(1024).cast());
-                let packed = load(values);
-                _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_maskz_expand_epi16(mask, packed));
-                values = values.add(2 * mask.count_ones() as usize);
+            for first in (0..lines).step_by(lines_a_mask(2)) {
+                let masks = from.map(<*const u8>::cast::<u32>);
+                from.iter_mut().for_each(|from| *from = from.add(LINE));
+                for index in 0..lines_a_mask(2).min(lines - first) {
+                    let mut line = [_mm512_setzero_si512(); N];
+                    for n in 0..N {
+                        let mask = masks[n].add(index).read_unaligned();
+                        _mm_prefetch::<_MM_HINT_T0>(from[n].wrapping_add(2048).cast());
+                        line[n] = _mm512_maskz_expand_epi16(mask, load(from[n]));
+                        from[n] = from[n].add(2 * mask.count_ones() as usize);
+                    }
+                    then(first + index, line);
+                }
             }
         }
     }
 
     /// # Safety
-    /// As [`expand_halves`], with masks of 16 bits.
+    /// As [`halves`], for as many lines as `out` has.
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
-    pub(super) unsafe fn expand_words(masks: &[u8], mut values: *const u8, out: &mut [Line]) {
-        const { assert!(LINE == 64) };
+    pub(super) unsafe fn expand_halves(from: *const u8, out: &mut [Line]) {
+        // SAFETY: the same contract; lines are aligned.
+        unsafe {
+            halves(from, out.len(), |index, line| _mm512_store_si512(out[index].0.as_mut_ptr().cast(), line));
+        }
+    }
+
+    /// # Safety
+    /// As [`expand_halves`], of a panel of words.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
+    pub(super) unsafe fn expand_words(mut from: *const u8, out: &mut [Line]) {
         // SAFETY: the same contract.
         unsafe {
-            for (index, line) in out.iter_mut().enumerate() {
-                let mask = masks.as_ptr().add(index * 2).cast::<u16>().read_unaligned();
-                _mm_prefetch::<_MM_HINT_T0>(values.wrapping_add(1024).cast());
-                let packed = load(values);
-                _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_maskz_expand_epi32(mask, packed));
-                values = values.add(4 * mask.count_ones() as usize);
+            for lines in out.chunks_mut(lines_a_mask(4)) {
+                let masks = from.cast::<u16>();
+                from = from.add(LINE);
+                for (index, line) in lines.iter_mut().enumerate() {
+                    let mask = masks.add(index).read_unaligned();
+                    _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(2048).cast());
+                    let packed = load(from);
+                    _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_maskz_expand_epi32(mask, packed));
+                    from = from.add(4 * mask.count_ones() as usize);
+                }
             }
         }
     }
@@ -300,20 +368,19 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_compressed_is_expanded_again(
-            words in proptest::collection::vec(prop_oneof![Just(0u32), any::<u32>()], 16..200),
+            words in proptest::collection::vec(prop_oneof![Just(0u32), any::<u32>()], 16..900),
             value in prop_oneof![Just(2usize), Just(4)],
         ) {
             let dense: Vec<u8> = words[..words.len() / 16 * 16].iter().flat_map(|word| word.to_le_bytes()).collect();
             // Zeros lose their sign, nothing else changes.
             let expected: Vec<u8> =
                 dense.chunks(value).flat_map(|it| if is_zero(it) { vec![0; value] } else { it.to_vec() }).collect();
-            let masks = dense.len() / (8 * value);
-            let mut packed = vec![0; masks + dense.len() + SLACK];
+            let mut packed = vec![0; mask_lines(dense.len(), value) * LINE + dense.len() + SLACK];
             compress(&dense, value, &mut packed);
             let lines = || vec![Line([7; LINE]); dense.len() / LINE];
             let (mut plain, mut fast) = (lines(), lines());
-            expand_plainly(&packed[..masks], &packed[masks..], value, &mut plain);
-            expand(&packed[..masks], &packed[masks..], value, &mut fast);
+            expand_plainly(&packed, value, &mut plain);
+            expand(&packed, value, &mut fast);
             let bytes = |lines: &[Line]| lines.iter().flat_map(|line| line.0).collect::<Vec<u8>>();
             prop_assert_eq!(bytes(&plain), expected.clone());
             prop_assert_eq!(bytes(&fast), expected);
