@@ -30,7 +30,7 @@ BUDGETS = [
     ("builtin-tiny", ["--disk", "360K"]),
     ("builtin-tiny", ["--disk", "400K", "--quality", "ppl<+1%"]),
 ]
-OTHERS = 2
+OTHERS = 1
 
 
 def run(command, codes=(0,)):

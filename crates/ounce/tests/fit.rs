@@ -83,6 +83,10 @@ fn impossible_budgets_end_at_once_with_the_nearest() {
     let plan = desk.run(&["plan", "builtin-tiny", "--memory", "1M", "--json"]);
     let found: Value = serde_json::from_str(&plan.stdout).expect("JSON");
     assert!(plan.code == 1 && found["chosen"].is_null() && found["nearest"].is_u64());
+    // The smallest that exists is a candidate, so that nothing possible is refused.
+    let smallest = candidates(&found).iter().min_by_key(|it| it["costs"]["disk"].as_u64()).expect("some");
+    let name = smallest["name"].as_str().expect("a name");
+    assert!(name.starts_with("q2_k everywhere"), "{name}");
 }
 
 #[test]

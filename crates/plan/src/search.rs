@@ -5,6 +5,10 @@ use serde::Serialize;
 use crate::budget::{Budget, Costs, Limit, Miss, Quality};
 use crate::recipe::Recipe;
 
+/// Bytes that a limit of memory has to leave beside what is forecast: pages of programs come and go, and the same model takes up to
+/// this much more in one run than in the next.
+const SPARE_MEMORY: u64 = 1 << 20;
+
 /// Where an expected loss comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -64,7 +68,8 @@ pub struct Candidate {
 impl Candidate {
     /// Compares what is known with a budget.
     pub fn judge(&mut self, budget: &Budget) {
-        self.misses = budget.misses(&self.costs);
+        let costs = Costs { memory: self.costs.memory + SPARE_MEMORY, ..self.costs };
+        self.misses = budget.misses(&costs);
         if let Some(quality) = self.expected.and_then(|it| it.quality) {
             self.misses.extend(budget.misses_quality(&quality));
         }
@@ -168,6 +173,8 @@ pub fn told(miss: &Miss) -> String {
 mod tests {
     use super::*;
 
+    const MB: u64 = 1_000_000;
+
     fn candidate(name: &str, memory: u64, per_token: f64, kl: Option<f64>) -> Candidate {
         Candidate {
             name: name.to_owned(),
@@ -195,13 +202,13 @@ mod tests {
     #[test]
     fn the_best_that_fits_is_taken_and_the_front_is_what_nothing_beats() {
         let mut all = [
-            candidate("original", 1000, 1.0, Some(0.0)),
-            candidate("eight", 500, 0.5, Some(0.01)),
-            candidate("bad eight", 500, 0.6, Some(0.02)),
-            candidate("four", 250, 0.3, Some(0.1)),
-            candidate("unknown", 100, 0.2, None),
+            candidate("original", 1000 * MB, 1.0, Some(0.0)),
+            candidate("eight", 500 * MB, 0.5, Some(0.01)),
+            candidate("bad eight", 500 * MB, 0.6, Some(0.02)),
+            candidate("four", 250 * MB, 0.3, Some(0.1)),
+            candidate("unknown", 100 * MB, 0.2, None),
         ];
-        let budget = Budget { memory: Some(600), ..Budget::default() };
+        let budget = Budget { memory: Some(600 * MB), ..Budget::default() };
         all.iter_mut().for_each(|it| it.judge(&budget));
         mark_front(&mut all);
         assert_eq!(all.each_ref().map(|it| it.on_front), [true, true, false, true, false]);
@@ -209,11 +216,11 @@ mod tests {
         assert_eq!(reason(&all[0], Some(&all[1]), told), "memory 1.67×");
         assert_eq!(reason(&all[3], Some(&all[1]), told), "fits, 10.0 times the loss");
         let reckoned = Expected { kl: 1e-9, quality: None, basis: Basis::Sensitivities };
-        let guess = Candidate { expected: Some(reckoned), ..candidate("guess", 300, 0.4, None) };
+        let guess = Candidate { expected: Some(reckoned), ..candidate("guess", 300 * MB, 0.4, None) };
         let both = [all[1].clone(), guess];
         assert_eq!(choose(&both), Some(0), "measured before reckoned");
         assert_eq!(reason(&both[1], Some(&both[0]), told), "fits, was not tried");
-        let none = Budget { memory: Some(10), ..Budget::default() };
+        let none = Budget { memory: Some(10 * MB), ..Budget::default() };
         all.iter_mut().for_each(|it| it.judge(&none));
         assert_eq!(choose(&all), None);
         assert_eq!(nearest(&all), Some(4));

@@ -185,6 +185,18 @@ impl<'m> Subject<'m> {
             self.push(&mut ways, dtype.name().to_lowercase(), Some(plan.clone()), step)?;
             seen.push(plan);
         }
+        // Nothing smaller exists.
+        let smallest = DType::Q2K;
+        if self.is_gguf()
+            && let Ok(plan) = FormatArgs::everywhere(smallest).plan(self.model, &self.units, &self.target)
+            && !plan.formats.is_empty()
+            && !seen.contains(&plan)
+        {
+            let name = smallest.name().to_lowercase();
+            let mut step = self.quantize("type", Value::String(name.clone()));
+            step.flags.insert("keep".to_owned(), Value::Array(vec![Value::String(format!("*={name}"))]));
+            self.push(&mut ways, format!("{name} everywhere"), Some(plan), step)?;
+        }
         Ok(ways)
     }
 

@@ -151,7 +151,7 @@ pub fn search(
     let subject = Subject::new(reference, model, asked, target, texts)?;
     let mut all = subject.uniform()?;
     all.iter_mut().for_each(|it| it.candidate.judge(&asked.budget));
-    // Nothing smaller than the smallest uniform format exists but mixtures of it, so that hopeless budgets end here.
+    // The smallest of these is the smallest that exists, so that hopeless budgets end here.
     let hopeless = all.iter().all(|it| !it.candidate.fits());
     let mut trial_tokens = 0;
     if !hopeless {

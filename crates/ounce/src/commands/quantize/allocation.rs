@@ -187,15 +187,16 @@ impl Table {
         let (counted, most) = budget.of(&least);
         let mut besides = counted.saturating_sub(sum(&smallest));
         if counted <= most {
-            // Formats change what a folder's headers say, so that a plan may come out a little larger than thought.
-            for _ in 0..5 {
+            // Formats change what headers say, so that a plan may come out a little larger than thought, and so may the next one: each
+            // time twice as much is left free.
+            for attempt in 0..16 {
                 let Some(chosen) = allocate(&costs, most.saturating_sub(besides)) else { break };
                 let plan = plan_of(&chosen)?;
                 let found = budget.of(&forecast(&plan.placeholder(model)?, target, options)?).0;
                 if found <= most {
                     return Ok(plan);
                 }
-                besides += found - most;
+                besides += (found - most) << attempt;
             }
         }
         bail!(

@@ -57,6 +57,12 @@ impl FormatArgs {
         FormatArgs { dtype: Some(dtype), ..FormatArgs::default() }
     }
 
+    /// One format for all, token vectors and head included.
+    pub fn everywhere(dtype: DType) -> FormatArgs {
+        let all = glob::Pattern::new("*").unwrap_or_default();
+        FormatArgs { keep: vec![(all, Some(dtype))], ..FormatArgs::of(dtype) }
+    }
+
     /// Bits of a code, if they were given.
     pub fn bits(&self) -> Option<u32> {
         self.bits.map(u32::from)
