@@ -7,7 +7,7 @@ use clap::Parser;
 use ounce_compress::quantize::Finished;
 use ounce_plan::recipe::{Recipe, Step};
 
-use super::{convert, quantize};
+use super::{convert, heal, quantize};
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::{output, source, units};
@@ -55,6 +55,14 @@ struct ConvertLine {
     args: convert::Args,
 }
 
+/// The same of a step that heals.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct HealLine {
+    #[command(flatten)]
+    args: heal::Args,
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -96,7 +104,7 @@ pub fn execute(
         0 => model.to_owned(),
         _ => made(index - 1).display().to_string(),
     };
-    let lines = |index: usize, step: &Step| line(step, &given(index), &made(index), force);
+    let lines = |index: usize, step: &Step| line(step, model, &given(index), &made(index), force);
     for (index, step) in recipe.steps.iter().enumerate() {
         lines(index, step).with_context(|| format!("step {} ({})", index + 1, step.command))?;
     }
@@ -112,6 +120,7 @@ pub fn execute(
         let done = match lines(index, step)? {
             Line::Quantize(args) => quantize::make(&args, globals)?.map(|it| it.matrices),
             Line::Convert(args) => convert::make(&args, globals).map(|_| None)?,
+            Line::Heal(args) => heal::make(&args).map(|_| None)?,
         };
         matrices.extend(done.into_iter().flatten());
     }
@@ -145,10 +154,11 @@ pub fn size(path: &Path) -> anyhow::Result<u64> {
 enum Line {
     Quantize(Box<quantize::Args>),
     Convert(Box<convert::Args>),
+    Heal(Box<heal::Args>),
 }
 
-/// A step with its flags understood as the command line understands them.
-fn line(step: &Step, model: &str, target: &Path, force: bool) -> anyhow::Result<Line> {
+/// A step with its flags understood as the command line understands them; `original` is what the recipe begins with.
+fn line(step: &Step, original: &str, model: &str, target: &Path, force: bool) -> anyhow::Result<Line> {
     let mut arguments = step.arguments().map_err(anyhow::Error::msg)?;
     let target = target.display().to_string();
     if force {
@@ -165,6 +175,15 @@ fn line(step: &Step, model: &str, target: &Path, force: bool) -> anyhow::Result<
         "convert" => {
             arguments.extend(["--".to_owned(), model.to_owned(), target]);
             Line::Convert(Box::new(ConvertLine::try_parse_from(arguments).map_err(said)?.args))
+        }
+        "heal" => {
+            if !step.flags.contains_key("teacher") {
+                arguments.push(format!("--teacher={original}"));
+            }
+            let rest =
+                ["--no-test".to_owned(), format!("--output={target}"), "--".to_owned(), model.to_owned()];
+            arguments.extend(rest);
+            Line::Heal(Box::new(HealLine::try_parse_from(arguments).map_err(said)?.args))
         }
         _ => {
             arguments.extend([
