@@ -7,7 +7,7 @@ use clap::Parser;
 use ounce_compress::quantize::Finished;
 use ounce_plan::recipe::{Recipe, Step};
 
-use super::{convert, heal, quantize};
+use super::{convert, factorize, heal, quantize};
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::{output, source, units};
@@ -53,6 +53,14 @@ struct QuantizeLine {
 struct ConvertLine {
     #[command(flatten)]
     args: convert::Args,
+}
+
+/// The same of a step that factorises.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct FactorizeLine {
+    #[command(flatten)]
+    args: factorize::Args,
 }
 
 /// The same of a step that heals.
@@ -121,6 +129,7 @@ pub fn execute(
             Line::Quantize(args) => quantize::make(&args, globals)?.map(|it| it.matrices),
             Line::Convert(args) => convert::make(&args, globals).map(|_| None)?,
             Line::Heal(args) => heal::make(&args).map(|_| None)?,
+            Line::Factorize(args) => factorize::make(&args).map(|_| None)?,
         };
         matrices.extend(done.into_iter().flatten());
     }
@@ -155,6 +164,7 @@ enum Line {
     Quantize(Box<quantize::Args>),
     Convert(Box<convert::Args>),
     Heal(Box<heal::Args>),
+    Factorize(Box<factorize::Args>),
 }
 
 /// A step with its flags understood as the command line understands them; `original` is what the recipe begins with.
@@ -175,6 +185,10 @@ fn line(step: &Step, original: &str, model: &str, target: &Path, force: bool) ->
         "convert" => {
             arguments.extend(["--".to_owned(), model.to_owned(), target]);
             Line::Convert(Box::new(ConvertLine::try_parse_from(arguments).map_err(said)?.args))
+        }
+        "factorize" => {
+            arguments.extend([format!("--output={target}"), "--".to_owned(), model.to_owned()]);
+            Line::Factorize(Box::new(FactorizeLine::try_parse_from(arguments).map_err(said)?.args))
         }
         "heal" => {
             if !step.flags.contains_key("teacher") {

@@ -10,6 +10,7 @@ pub mod density;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+pub mod factorize;
 pub mod fit;
 pub mod footprint;
 pub mod forecast;
