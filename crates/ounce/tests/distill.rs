@@ -118,6 +118,7 @@ fn a_factorised_model_is_healed_and_a_recipe_does_both() {
         );
     }
     desk.ok(&["run", "thin", "the cat", "-n", "4"]);
+    assert!(desk.ok(&["show", "thin"]).contains("products of two thin matrices"));
     desk.ok(&["convert", "thin", "thin.gguf"]);
     desk.ok(&["run", "thin.gguf", "the cat", "-n", "4"]);
     let heal =

@@ -77,13 +77,32 @@ pub(super) fn factors(
         }
     };
     balance(&mut reduce, &mut expand, rank, rows, columns);
-    let all: f64 = values.iter().map(|value| value.max(0.0)).sum();
-    let kept: f64 = values[..rank].iter().map(|value| value.max(0.0)).sum();
-    let lost = if all > 0.0 { (1.0 - kept / all).max(0.0) } else { 0.0 };
+    let lost = match inputs {
+        // What calibration showed, without the damping.
+        Some(inputs) => {
+            let mut error = product(&expand, &reduce, rows, rank, columns);
+            error.iter_mut().zip(w).for_each(|(product, w)| *product = w - *product);
+            share(trace(&error, inputs, rows, columns), trace(w, inputs, rows, columns))
+        }
+        None => {
+            let sum = |values: &[f64]| values.iter().map(|value| value.max(0.0)).sum::<f64>();
+            share(sum(&values[rank..]), sum(&values))
+        }
+    };
     match reduce.iter().chain(&expand).all(|x| x.is_finite()) {
         true => Ok(Factors { rank, reduce, expand, lost }),
         false => Err(bad()),
     }
+}
+
+fn share(part: f64, all: f64) -> f64 {
+    if all > 0.0 { (part / all).max(0.0) } else { 0.0 }
+}
+
+/// `tr(a c aᵀ)`.
+fn trace(a: &[f32], c: &[f32], rows: usize, n: usize) -> f64 {
+    let seen = product(a, c, rows, n, n);
+    a.iter().zip(&seen).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
 /// Gives both factors the same size in each of the directions between them.

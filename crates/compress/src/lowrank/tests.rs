@@ -86,8 +86,7 @@ fn factors_are_the_best_for_weights_or_inputs() {
             assert!(lost(&w, &full, judged, rows, columns) < 1e-9);
             let found = svd::factors(&w, rows, columns, 4, inputs).expect("numbers");
             let own = lost(&w, &found, judged, rows, columns);
-            // The damping counts what calibration never saw.
-            assert!((own - found.lost).abs() < 0.02 * own + 1e-6, "{own} {}", found.lost);
+            assert!((own - found.lost).abs() < 1e-3 * own + 1e-6, "{own} {}", found.lost);
             for seed in 0..6 {
                 let mut other = found.clone();
                 for (factor, seed) in [(&mut other.reduce, seed), (&mut other.expand, seed + 10)] {

@@ -10,6 +10,7 @@ mod span;
 use ounce_kernels::pool::Pool;
 
 pub use cross_entropy::CrossEntropy;
+#[cfg(test)]
 pub(crate) use distillation::log_softmax;
 pub use distillation::{
     Adaptive, Distillation, Divergence, ForwardKl, Js, Kind as DivergenceKind, Predictions, ReverseKl,

@@ -44,7 +44,6 @@ type Sample = (Vec<u32>, usize);
 
 /// Samples to learn from and to be judged by.
 pub(super) struct Task {
-    pub name: &'static str,
     pub train: Vec<Sample>,
     pub test: Vec<Sample>,
 }
@@ -55,7 +54,7 @@ pub(super) fn tasks(model: &Model, lab: &dyn Lab) -> Result<Vec<Task>> {
     let mut town: Vec<Sample> =
         documents.into_iter().filter(|ids| ids.len() > 2).map(|ids| (ids, 1)).collect();
     let test = town.split_off(town.len() - town.len() / 8);
-    Ok(vec![Task { name: "town", train: town, test }, sums(model, lab.seed())?])
+    Ok(vec![Task { train: town, test }, sums(model, lab.seed())?])
 }
 
 /// `three and four make seven.` for all pairs up to twelve; an eighth of the pairs is never shown.
@@ -74,7 +73,7 @@ fn sums(model: &Model, seed: u64) -> Result<Task> {
     }
     all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     let test = all.split_off(all.len() - all.len() / 8);
-    Ok(Task { name: "sums", train: all, test })
+    Ok(Task { train: all, test })
 }
 
 /// A batch of samples.
