@@ -52,7 +52,7 @@ const TUNE_RATE: f64 = 1e-3;
 const SEQUENCES: usize = 8;
 
 pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
-    let scale = Scale { text: 400_000, test: 30_000, heal: 150, tune: 40, seeds: 3, ratios: vec![2, 3] };
+    let scale = Scale { text: 400_000, test: 30_000, heal: 100, tune: 30, seeds: 3, ratios: vec![2, 3] };
     measure(lab, &scale).map_err(DemonstrationError::step(NUMBER, "factorising the tiny built-in model"))
 }
 
