@@ -11,15 +11,12 @@ pub(super) fn symmetric(mut a: Vec<f64>, n: usize) -> Option<(Vec<f64>, Vec<f64>
     if a.iter().any(|x| !x.is_finite()) {
         return None;
     }
-    let (mut diagonal, mut beside) = (vec![0.0; n], vec![0.0; n]);
     // The rows of `q` are those of the orthogonal matrix that makes `a` tridiagonal.
     let mut q = vec![0.0; n * n];
     (0..n).for_each(|i| q[i * n + i] = 1.0);
     tridiagonal(&mut a, &mut q, n);
-    for i in 0..n {
-        diagonal[i] = a[i * n + i];
-        beside[i] = if i + 1 < n { a[i * n + i + 1] } else { 0.0 };
-    }
+    let mut diagonal: Vec<f64> = (0..n).map(|i| a[i * n + i]).collect();
+    let mut beside: Vec<f64> = (0..n).map(|i| if i + 1 < n { a[i * n + i + 1] } else { 0.0 }).collect();
     ql(&mut diagonal, &mut beside, &mut q, n)?;
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|&i, &j| diagonal[j].total_cmp(&diagonal[i]).then(i.cmp(&j)));
@@ -43,32 +40,28 @@ fn tridiagonal(a: &mut [f64], q: &mut [f64], n: usize) {
             continue;
         }
         // H = I − 2 v vᵀ / |v|²;  H a H = a − v wᵀ − w vᵀ with w = p − (pᵀv / |v|²) v, p = 2 a v / |v|².
-        for i in k..n {
-            p[i] = 2.0 * dot(&a[i * n + from..(i + 1) * n], &v[from..n]) / square;
+        for (i, p) in p.iter_mut().enumerate().skip(from) {
+            *p = 2.0 * dot(&a[i * n + from..(i + 1) * n], &v[from..n]) / square;
         }
         let along = dot(&p[from..n], &v[from..n]) / square;
-        for i in from..n {
-            p[i] -= along * v[i];
-        }
-        for i in from..n {
-            let (vi, wi) = (v[i], p[i]);
-            for j in from..n {
-                a[i * n + j] -= vi * p[j] + wi * v[j];
-            }
+        p[from..].iter_mut().zip(&v[from..]).for_each(|(p, v)| *p -= along * v);
+        for (i, (vi, wi)) in v.iter().zip(&p).enumerate().skip(from) {
+            let row = a[i * n + from..(i + 1) * n].iter_mut();
+            row.zip(&p[from..]).zip(&v[from..]).for_each(|((x, w), v)| *x -= vi * w + wi * v);
         }
         let reflected = dot(&a[k * n + from..(k + 1) * n], &v[from..n]) * 2.0 / square;
-        for i in from..n {
-            a[k * n + i] -= reflected * v[i];
+        for (i, v) in v.iter().enumerate().skip(from) {
+            a[k * n + i] -= reflected * v;
             a[i * n + k] = a[k * n + i];
         }
         // Q ← H Q: rows are mixed.
         let mut mixed = vec![0.0; n];
-        for i in from..n {
+        for (i, v) in v.iter().enumerate().skip(from) {
             let row = &q[i * n..(i + 1) * n];
-            mixed.iter_mut().zip(row).for_each(|(sum, x)| *sum += v[i] * x);
+            mixed.iter_mut().zip(row).for_each(|(sum, x)| *sum += v * x);
         }
-        for i in from..n {
-            let factor = 2.0 * v[i] / square;
+        for (i, v) in v.iter().enumerate().skip(from) {
+            let factor = 2.0 * v / square;
             q[i * n..(i + 1) * n].iter_mut().zip(&mixed).for_each(|(x, sum)| *x -= factor * sum);
         }
     }

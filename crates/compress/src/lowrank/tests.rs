@@ -31,14 +31,10 @@ fn eigenvectors_are_those_of_the_matrix() {
         for a in [even, diagonal, vec![0.0; n * n], vec![1.0; n * n]] {
             let (values, vectors) = symmetric(a.clone(), n).expect("numbers");
             assert!(values.windows(2).all(|pair| pair[0] >= pair[1]));
-            for i in 0..n {
-                let v = &vectors[i * n..(i + 1) * n];
-                for j in 0..n {
-                    let product: f64 = (0..n).map(|k| a[j * n + k] * v[k]).sum();
-                    assert!(
-                        (product - values[i] * v[j]).abs() < 1e-9 * (1.0 + values[0].abs()),
-                        "{n} {i} {j}"
-                    );
+            for (i, (v, value)) in vectors.chunks(n).zip(&values).enumerate() {
+                for (j, own) in v.iter().enumerate() {
+                    let product: f64 = a[j * n..(j + 1) * n].iter().zip(v).map(|(a, v)| a * v).sum();
+                    assert!((product - value * own).abs() < 1e-9 * (1.0 + values[0].abs()), "{n} {i} {j}");
                     let other = &vectors[j * n..(j + 1) * n];
                     let along: f64 = v.iter().zip(other).map(|(a, b)| a * b).sum();
                     assert!((along - f64::from(u8::from(i == j))).abs() < 1e-9, "{n} {i} {j} {along}");

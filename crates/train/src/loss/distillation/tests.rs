@@ -124,8 +124,8 @@ fn adaptive_kl_weighs_by_head_and_tail_with_the_weights_as_constants() {
     let loss = Adaptive::default().row(&p, &q, Some(own));
     let expected = 0.25 * ForwardKl.row(&p, &q, Some(forward)) + 0.75 * ReverseKl.row(&p, &q, Some(reverse));
     assert!((loss - expected).abs() < 1e-6);
-    for at in 0..4 {
-        assert!((own[at] - 0.25 * forward[at] - 0.75 * reverse[at]).abs() < 1e-6);
+    for ((own, forward), reverse) in own.iter().zip(forward.iter()).zip(reverse.iter()) {
+        assert!((own - 0.25 * forward - 0.75 * reverse).abs() < 1e-6);
     }
 }
 
@@ -182,6 +182,6 @@ fn taids_target_moves_as_the_equations_say_and_goes_on_from_its_memory() {
     (0..50).for_each(|_| even.stepped(1.0));
     assert!((even.t() - 0.6).abs() < 1e-12);
     assert!(other.remember(&serde_json::json!({"x": 1})).is_err());
-    assert!(ForwardKl.clone().remember(&memory).is_err());
+    assert!((&mut ForwardKl as &mut dyn Divergence).remember(&memory).is_err());
     assert!(Taid::new(TaidOptions { start: 0.9, end: 0.5, ..options }, 10).is_err());
 }

@@ -17,7 +17,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use self::language::Language;
-use self::study::{Asked, Course, Score, score_of_teacher, student, teacher};
+use self::study::{Asked, Course, Score, score, student, teacher};
 use super::workbench::mean_and_error;
 use crate::Result;
 use crate::loss::{Divergence, DivergenceKind as Kind, TaidOptions};
@@ -133,7 +133,7 @@ fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     for (index, &width) in scale.teachers.iter().enumerate() {
         lab.progress("training teachers", 0.1 * index as f64 / scale.teachers.len() as f64);
         let mut net = teacher(&language, width, scale.teacher_steps, seed + index as u64)?;
-        let score = score_of_teacher(&mut net, &language.test)?;
+        let score: Score = score(&mut net, &language.test)?;
         evidence.rows.push(
             Row::new(format!("teacher of width {width}"))
                 .with("validity", score.validity, "")
@@ -143,11 +143,10 @@ fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
         );
         teachers.push(Asked::new(net, &language)?);
     }
-    let (Some(large), Some(&small)) = (teachers.pop(), scale.students.last()) else {
+    let (Some(mut large), Some(&small)) = (teachers.pop(), scale.students.last()) else {
         unreachable!("every scale has teachers and students")
     };
     let mut bench = Bench { lab, scale, language: &language, done: 0, seed };
-    let mut large = large;
     let mut gap: Vec<(Way, Tries)> = Vec::new();
     for &width in &scale.students {
         for way in ways() {

@@ -132,7 +132,7 @@ impl Score {
 }
 
 /// Judges by the probabilities of whole answers, which are exact where drawing would be noisy.
-fn score(net: &mut Net, questions: &[Question]) -> Result<Score> {
+pub fn score(net: &mut Net, questions: &[Question]) -> Result<Score> {
     let mut score = Score::default();
     for question in questions {
         let likely = net.log_probabilities(&batch(question))?;
@@ -144,11 +144,6 @@ fn score(net: &mut Net, questions: &[Question]) -> Result<Score> {
         }
     }
     Ok(score)
-}
-
-/// Of a network that is no student.
-pub fn score_of_teacher(net: &mut Net, questions: &[Question]) -> Result<Score> {
-    score(net, questions)
 }
 
 /// How a student is taught.
