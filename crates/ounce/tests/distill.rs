@@ -68,7 +68,17 @@ fn a_teacher_that_was_asked_before_teaches_as_well() {
 fn a_run_that_is_killed_goes_on_to_the_same_bits() {
     let desk = desk();
     let args = |target: &'static str| {
-        distill(&["--tokens", "12000", "--checkpoint-every", "5", "--no-test", "-o", target])
+        distill(&[
+            "--tokens",
+            "12000",
+            "--loss",
+            "taid",
+            "--checkpoint-every",
+            "5",
+            "--no-test",
+            "-o",
+            target,
+        ])
     };
     json(&desk, &args("whole"));
     let killed = args("killed");

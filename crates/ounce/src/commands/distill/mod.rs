@@ -28,7 +28,7 @@ Examples:
   ounce distill ./large run.toml --text book.txt --loss taid --tokens 2000000 -o ./taught      a new student of [model]'s shape
   ounce distill ./large ./small --text book.txt --cache book.large.bin -o ./taught             the teacher is asked once
   ounce distill ./large ./small --text book.txt --loss kl --temperature 2 --hard 0.1 -o ./taught.gguf
-Losses: kl, reverse-kl, skew-kl, skew-reverse-kl, js, tvd, adaptive-kl, taid (the default).
+Losses: kl (the default), reverse-kl, skew-kl, skew-reverse-kl, js, tvd, adaptive-kl, taid.
 Teacher and student need the same tokenizer. Ctrl-C keeps what was learnt; the same command given again goes on.")]
 pub struct Args {
     /// The model to learn from
@@ -62,7 +62,7 @@ pub fn make(args: &Args) -> anyhow::Result<Report> {
         true => new_student(&teacher, Path::new(&args.student), args.teaching.seed)?,
         false => Pupil::with_weights(source::open(&args.student)?)?,
     };
-    teach(&teacher, pupil, &args.teaching, "taid")
+    teach(&teacher, pupil, &args.teaching, "kl")
 }
 
 /// A student of the shape that a run's file asks for, with the teacher's tokenizer.

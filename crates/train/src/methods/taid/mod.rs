@@ -8,6 +8,11 @@
 //! several right answers: forward KL makes a student that is too small spread over wrong ones, reverse KL makes it drop right
 //! ones. Every loss has the same data, steps and calls of the teacher, and a learning rate chosen for it among the same ones on
 //! other questions and another seed.
+//!
+//! Measured with students that begin with random weights: at 1/64 of the teacher's size TAID comes nearer to the teacher's predictions
+//! than forward KL (0.064 against 0.086 nats) and far ahead of reverse KL, which learns little from such a start, but gives fewer
+//! right answers than forward KL (0.912 against 0.937, standard errors 0.015 and 0.018); larger students do better by forward KL. The
+//! adaptive pace never got ahead of the even one: with `α = 5·10⁻⁴` it takes some thousand steps more.
 
 mod language;
 mod study;
