@@ -34,8 +34,12 @@ fn a_student_comes_nearer_to_its_teacher_by_any_loss() {
     let desk = desk();
     for loss in ["taid", "kl", "reverse-kl", "skew-kl", "skew-reverse-kl", "js", "tvd", "adaptive-kl"] {
         let report = json(&desk, &distill(&["--tokens", "4000", "--loss", loss, "-o", loss]));
-        let [before, after] = ["before", "after"].map(|when| number(&report[when], "kl"));
-        assert!(after < 0.9 * before, "{loss}: {before} {after}");
+        let of = |name: &str| ["before", "after"].map(|when| number(&report[when], name));
+        let ([before, after], [kl_before, kl]) = (of("same_top"), of("kl"));
+        assert!(after > before + 0.2, "{loss}: {before} {after}");
+        // Losses that keep to what is likely say nothing of the rest.
+        let covers = ["taid", "kl", "skew-kl", "adaptive-kl"].contains(&loss);
+        assert!(!covers || kl < 0.9 * kl_before, "{loss}: {kl_before} {kl}");
         assert_eq!(report["target_share"].as_f64(), (loss == "taid").then_some(1.0), "{loss}");
         assert!(!desk.path(&format!(".{loss}.distill")).exists(), "nothing is left over");
     }
@@ -138,7 +142,7 @@ fn a_factorised_model_is_healed_and_a_recipe_does_both() {
     assert!(after < 0.9 * before, "{before} {after}");
     desk.write(
         "recipe.toml",
-        "[[step]]\ndo = \"factorize\"\nratio = 0.5\ncalibration-tokens = 4000\n\n[[step]]\ndo = \"heal\"\ntext = \"text.txt\"\ntokens = 2000\n\
+        "[[step]]\ndo = \"factorize\"\nrank = 32\ncalibration-tokens = 4000\n\n[[step]]\ndo = \"heal\"\ntext = \"text.txt\"\ntokens = 2000\n\
          batch = 4\ncontext = 48\n\n[[step]]\ndo = \"quantize\"\ntype = \"q8_0\"\ncalibration-tokens = 4000\n",
     );
     desk.ok(&["compress", "builtin-tiny", "--recipe", "recipe.toml", "-o", "small.gguf"]);
@@ -174,6 +178,9 @@ fn what_can_not_be_is_said_in_one_sentence() {
         assert!(error.contains(said), "{args:?}: {error}");
     }
     assert!(!desk.path("x").exists());
+    desk.write("bare.toml", "[[step]]\ndo = \"heal\"\n");
+    let error = desk.fails(&["compress", "builtin-tiny", "--recipe", "bare.toml", "-o", "y.gguf"]);
+    assert!(error.contains("step 1 (heal)") && error.contains("--text"), "{error}");
     // A golden model has a vocabulary of its own.
     let other = common::golden("llama");
     let error = with(&["distill", "builtin", &other, "--text", "text.txt"]);

@@ -60,6 +60,11 @@ pub struct Factorised {
     pub lost: f64,
 }
 
+/// A rank of 64 or more goes down to the next multiple of 32, so that factors can be quantized in blocks.
+fn whole_blocks(rank: usize) -> usize {
+    if rank < 64 { rank } else { rank / 32 * 32 }
+}
+
 /// The rank above which two factors have as many weights as the matrix, or more.
 pub fn break_even(rows: usize, columns: usize) -> usize {
     rows * columns / (rows + columns).max(1)
@@ -77,7 +82,7 @@ impl Amount {
     pub fn rank(self, rows: usize, columns: usize) -> Option<usize> {
         let even = (rows * columns) as f64 / (rows + columns).max(1) as f64;
         let rank = match self {
-            Amount::Share(share) => (share * even).floor() as usize,
+            Amount::Share(share) => whole_blocks((share * even).floor() as usize),
             Amount::Rank(rank) => rank,
         };
         (rank >= 1 && rank * (rows + columns) < rows * columns).then_some(rank)

@@ -269,4 +269,7 @@ fn what_makes_nothing_smaller_is_refused() {
     assert!(!some.is_empty() && some.iter().all(|(name, _)| name.contains("feed_forward")), "{some:?}");
     assert_eq!(linformer_crossover(128, 0.25, 64), 6.0 * 128.0 * 0.75 + 128.0);
     assert_eq!((break_even(128, 128), break_even(512, 128)), (64, 102));
+    // 0.5 · 1024 · 4096 / 5120 = 409.6, in whole blocks 384.
+    assert_eq!(Amount::Share(0.5).rank(1024, 4096), Some(384));
+    assert_eq!(Amount::Share(0.5).rank(128, 128), Some(32));
 }

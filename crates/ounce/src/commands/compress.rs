@@ -177,7 +177,12 @@ fn line(step: &Step, original: &str, model: &str, target: &Path, force: bool) ->
     let said = |error: clap::Error| {
         // The first line says what is wrong; usage and hints are for terminals.
         let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let mut lines = text.lines();
+        let mut first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        // What is missing stands in the line behind.
+        if first.ends_with(':') {
+            first = format!("{first} {}", lines.next().unwrap_or_default().trim());
+        }
         let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(|it| format!("; {it}"));
         anyhow::anyhow!("{first}{}", tip.unwrap_or_default())
     };
