@@ -1,6 +1,7 @@
 //! Techniques that make a model smaller or cheaper, one file a method, grouped by what they change.
 //!
 //! - [`quantize`]: fewer bits a number, or cheaper arithmetic on them.
+//! - [`lowrank`]: two thin matrices in the place of one.
 //! - [`prune`]: fewer numbers.
 //! - [`trust`]: what both do to a model's trust.
 //! - [`vision`]: networks of images for small boards.
@@ -9,6 +10,7 @@
 //! [`METHODS`] lists them for the catalogue.
 
 pub mod error;
+pub mod lowrank;
 pub mod prune;
 pub mod quantize;
 mod stages;
@@ -21,6 +23,7 @@ use ounce_eval::method::Method;
 
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
+    lowrank::pela::METHOD,
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,
     quantize::l4q::METHOD,

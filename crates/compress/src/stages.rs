@@ -8,6 +8,7 @@ use ounce_engine::{Mode, Walk};
 use ounce_kernels::DType;
 use ounce_kernels::isa::Isa;
 use ounce_model::Weights;
+use ounce_model::spec_tensors::{EXPAND, REDUCE};
 
 use crate::quantize::moments::Collector;
 use crate::{Error, Result};
@@ -31,15 +32,18 @@ pub(crate) fn not_empty(calibration: &[Vec<u32>]) -> Result<()> {
 /// Those of the matrices that are of a layer, by their place in it: each stage's inputs depend on the stages before.
 pub(crate) fn stages<'n>(matrices: impl IntoIterator<Item = &'n String>, layer: usize) -> Vec<Vec<String>> {
     let prefix = format!("layers.{layer}.");
-    let mut stages = vec![Vec::new(); 4];
+    let mut stages = vec![Vec::new(); 8];
     for name in matrices.into_iter().filter(|name| name.starts_with(&prefix)) {
-        let stage = match name.trim_end_matches(".weight").rsplit('.').next() {
+        // The second matrix of a factorised layer is given what the first one gives.
+        let behind = name.ends_with(EXPAND);
+        let linear = name.trim_end_matches(EXPAND).trim_end_matches(REDUCE).trim_end_matches(".weight");
+        let stage = match linear.rsplit('.').next() {
             Some("query" | "key" | "value") => 0,
             Some("output") => 1,
             Some("down") => 3,
             _ => 2,
         };
-        stages[stage].push(name.clone());
+        stages[2 * stage + usize::from(behind)].push(name.clone());
     }
     stages.retain(|stage| !stage.is_empty());
     stages
@@ -57,7 +61,9 @@ pub(crate) fn look(
     let linear = |name: &String| name.trim_end_matches(".weight").to_owned();
     let linears: HashSet<String> = names.iter().map(linear).collect();
     // Those of one stage see the same input, unless there are experts.
-    let last = names.first().filter(|name| !name.contains(".experts.") && !name.contains(".shared."));
+    let alone =
+        |name: &&String| !name.contains(".experts.") && !name.contains(".shared.") && !name.ends_with(EXPAND);
+    let last = names.first().filter(alone);
     let collector = Arc::new(Mutex::new(Collector::of(linears, last.map(linear), pairs)));
     if names.iter().any(|name| name.starts_with("layers.")) {
         walk.look_on(weights, collector.clone(), |_| check())?;

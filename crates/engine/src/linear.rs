@@ -12,6 +12,7 @@ use ounce_kernels::pool::Pool;
 use ounce_kernels::vector::add;
 use ounce_kernels::{DType, quant};
 use ounce_model::account::sizes::packed_format;
+use ounce_model::spec_tensors::{EXPAND, REDUCE};
 use ounce_model::{Tensor, Weights};
 
 use crate::arithmetic::{Mode, Product};
@@ -35,14 +36,24 @@ pub(crate) struct Linear {
 enum Weight {
     Stored(Tensor, Product),
     Packed(PackedMatrix),
+    /// The product of two thin matrices, the one that is used first before the other.
+    Factors(Box<[Linear; 2]>),
 }
 
 impl Linear {
     /// Takes `{name}.weight` and, if the model has it, `{name}.bias`.
     pub(crate) fn load(weights: &Weights, name: &str, mode: Mode) -> Result<Linear> {
-        let weight = weights.get(&format!("{name}.weight"))?;
         let bias = format!("{name}.bias");
         let bias = if weights.contains(&bias) { Some(weights.f32(&bias)?) } else { None };
+        if weights.contains(&format!("{name}{REDUCE}")) {
+            let thin = |end: &str| {
+                let name = format!("{name}{end}");
+                Linear::new(weights, name.trim_end_matches(".weight"), weights.get(&name)?, None, mode)
+            };
+            let weight = Weight::Factors(Box::new([thin(REDUCE)?, thin(EXPAND)?]));
+            return Ok(Linear { name: name.to_owned(), weight, bias });
+        }
+        let weight = weights.get(&format!("{name}.weight"))?;
         Linear::new(weights, name, weight, bias, mode)
     }
 
@@ -71,6 +82,7 @@ impl Linear {
         match &self.weight {
             Weight::Stored(tensor, _) => tensor.rows(),
             Weight::Packed(packed) => packed.rows(),
+            Weight::Factors(factors) => factors[1].out_width(),
         }
     }
 
@@ -79,6 +91,7 @@ impl Linear {
         match &self.weight {
             Weight::Stored(..) => 0,
             Weight::Packed(packed) => packed.bytes(),
+            Weight::Factors(factors) => factors.iter().map(Linear::packed_bytes).sum(),
         }
     }
 
@@ -86,6 +99,7 @@ impl Linear {
         match &self.weight {
             Weight::Stored(tensor, _) => tensor.row_len(),
             Weight::Packed(packed) => packed.columns(),
+            Weight::Factors(factors) => factors[0].in_width(),
         }
     }
 
@@ -94,6 +108,7 @@ impl Linear {
         match &self.weight {
             Weight::Stored(tensor, _) => tensor.data.len(),
             Weight::Packed(packed) => packed.bytes(),
+            Weight::Factors(factors) => factors.iter().map(Linear::read_bytes).sum(),
         }
     }
 
@@ -120,6 +135,19 @@ pub(crate) fn forward_all<const N: usize>(
     operator: Operator,
     scratch: &mut Scratch,
 ) -> [Vec<f32>; N] {
+    if linears.iter().any(|linear| matches!(linear.weight, Weight::Factors(_))) {
+        return linears.map(|linear| match &linear.weight {
+            Weight::Factors(factors) => {
+                let [reduce, expand] = &**factors;
+                let middle = reduce.forward(x, operator, scratch);
+                let mut y = expand.forward(&middle, operator, scratch);
+                scratch.give(middle);
+                linear.add_bias(&mut y);
+                y
+            }
+            Weight::Stored(..) | Weight::Packed(_) => linear.forward(x, operator, scratch),
+        });
+    }
     if let Some(tap) = scratch.tap.as_ref().filter(|_| !scratch.enough) {
         let mut tap = tap.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         scratch.enough |= tap.observe(&linears.map(|linear| linear.name.as_str()), x, linears[0].in_width());
@@ -146,6 +174,7 @@ pub(crate) fn forward_all<const N: usize>(
                     packed.multiply(&scratch.activations, Pool::global(), y);
                 }
                 Weight::Stored(tensor, product) => multiply_stored(tensor, x, *product, y),
+                Weight::Factors(_) => unreachable!("factors are linear layers of their own"),
             }
         }
     }
@@ -163,7 +192,7 @@ pub(crate) fn forward_all<const N: usize>(
 fn packed_alike<const N: usize>(linears: [&Linear; N]) -> Option<[&PackedMatrix; N]> {
     let matrix = |linear: &Linear| match &linear.weight {
         Weight::Packed(packed) => Some(packed.form()),
-        Weight::Stored(..) => None,
+        Weight::Stored(..) | Weight::Factors(_) => None,
     };
     let form = matrix(linears[0])?;
     if linears.iter().any(|linear| matrix(linear) != Some(form)) {
@@ -171,7 +200,7 @@ fn packed_alike<const N: usize>(linears: [&Linear; N]) -> Option<[&PackedMatrix;
     }
     Some(linears.map(|linear| match &linear.weight {
         Weight::Packed(packed) => packed,
-        Weight::Stored(..) => unreachable!("every weight was found packed"),
+        Weight::Stored(..) | Weight::Factors(_) => unreachable!("every weight was found packed"),
     }))
 }
 

@@ -7,6 +7,8 @@
 //! One layer, in the sequential arrangement, computes for attention and then for the feed-forward part
 //! `x = residual_norm(x + after_norm(part(before_norm(x))))`, where each absent norm is the identity.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::rope::Rope;
@@ -36,6 +38,11 @@ pub struct Spec {
     pub classifier: Option<Classifier>,
     /// How a sentence encoder makes one vector out of its positions.
     pub pooling: Option<Pooling>,
+    /// Linear layers whose matrix `[out, in]` is the product of two thin ones: their names, with the rank. Such a layer has
+    /// `{name}.reduce.weight`, `[rank, in]`, and `{name}.expand.weight`, `[out, rank]`, in place of `{name}.weight`, and computes
+    /// `expand (reduce x) + bias`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ranks: BTreeMap<String, usize>,
 }
 
 /// Token embedding and what is added to it.

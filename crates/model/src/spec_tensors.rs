@@ -2,6 +2,8 @@
 //!
 //! Names end in `.weight` or `.bias`. Linear weights are `[out, in]`; norms and biases are vectors.
 
+use std::collections::BTreeMap;
+
 use crate::spec::{
     Attention, Experts, FeedForward, FeedForwardKind, Mlp, Norm, Norms, QkNorm, QkScope, Residual, Scored,
     Spec,
@@ -16,10 +18,20 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
 }
 
-/// Collects the list.
-struct List(Vec<TensorSpec>);
+/// End of the name of a factorised linear layer's first matrix.
+pub const REDUCE: &str = ".reduce.weight";
+/// End of the name of its second matrix.
+pub const EXPAND: &str = ".expand.weight";
 
-impl List {
+/// Whether a weight of this name is one of the two matrices of a factorised linear layer.
+pub fn is_factor(name: &str) -> bool {
+    name.ends_with(REDUCE) || name.ends_with(EXPAND)
+}
+
+/// Collects the list; knows which linear layers are factorised.
+struct List<'s>(Vec<TensorSpec>, &'s BTreeMap<String, usize>);
+
+impl List<'_> {
     fn push(&mut self, name: String, shape: &[usize]) {
         self.0.push(TensorSpec { name, shape: shape.to_vec() });
     }
@@ -34,7 +46,13 @@ impl List {
     }
 
     fn linear(&mut self, name: &str, out: usize, input: usize, bias: bool) {
-        self.push(format!("{name}.weight"), &[out, input]);
+        match self.1.get(name) {
+            Some(&rank) => {
+                self.push(format!("{name}{REDUCE}"), &[rank, input]);
+                self.push(format!("{name}{EXPAND}"), &[out, rank]);
+            }
+            None => self.push(format!("{name}.weight"), &[out, input]),
+        }
         if bias {
             self.push(format!("{name}.bias"), &[out]);
         }
@@ -105,7 +123,7 @@ impl Spec {
     /// Every weight of such a model once, in the order of first use.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let hidden = self.hidden_size;
-        let mut list = List(Vec::new());
+        let mut list = List(Vec::new(), &self.ranks);
         let width = self.embedding_width();
         list.push("embed.tokens.weight".into(), &[self.vocab_size, width]);
         if let Some(positions) = self.embedding.positions {

@@ -7,9 +7,9 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    advise, bench, classify, completions, compress, convert, density, embed, eval, fit, footprint, forecast,
-    logits, man, methods, plan, predict_scores, profile, pull, quantize, run, select, show, sweep, tokenize,
-    tokenizer, train,
+    advise, bench, classify, completions, compress, convert, density, distill, embed, eval, factorize, fit,
+    footprint, forecast, heal, logits, man, methods, plan, predict_scores, profile, pull, quantize, run,
+    select, show, sweep, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -73,6 +73,9 @@ enum Command {
     Select(select::Args),
     Train(train::Args),
     Sweep(sweep::Args),
+    Factorize(factorize::Args),
+    Distill(distill::Args),
+    Heal(heal::Args),
     Methods(methods::Args),
     Bench(bench::Args),
     Fit(fit::Args),
@@ -112,6 +115,9 @@ impl Cli {
             Command::Pull(args) => pull::run(args, globals),
             Command::Select(args) => select::run(args, globals),
             Command::Train(args) => train::run(args, globals),
+            Command::Factorize(args) => factorize::run(args, globals),
+            Command::Distill(args) => distill::run(args, globals),
+            Command::Heal(args) => heal::run(args, globals),
             Command::Sweep(args) => sweep::run(args, globals),
             Command::Methods(args) => methods::run(args, globals),
             Command::Bench(args) => bench::run(args, globals),

@@ -24,10 +24,10 @@ use toml::{Table, Value};
 use crate::{Error, Result};
 
 /// Commands that make a model of a model.
-pub const STEPS: [&str; 2] = ["quantize", "convert"];
+pub const STEPS: [&str; 4] = ["factorize", "heal", "quantize", "convert"];
 
 /// Flags that belong to the runner.
-const RUNNERS: [&str; 7] = ["output", "force", "dry-run", "explain", "json", "threads", "no-test"];
+const RUNNERS: [&str; 8] = ["output", "force", "fresh", "dry-run", "explain", "json", "threads", "no-test"];
 
 /// The largest file that is read as a recipe.
 const MOST_BYTES: u64 = 1 << 20;

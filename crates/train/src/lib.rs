@@ -5,6 +5,7 @@
 //! - [`batch`]: the tokens of one step and what should come out.
 //! - [`config`]: a run as a TOML file.
 //! - [`data`]: from files to batches.
+//! - [`distil`]: a network that learns from another one's predictions.
 //! - [`diffusion`]: text-to-image models at the size of a demonstration.
 //! - [`param`]: a weight with its gradient.
 //! - [`tokenizer`]: training the vocabulary.
@@ -23,6 +24,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod diffusion;
+pub mod distil;
 mod error;
 pub mod graph;
 pub mod laws;

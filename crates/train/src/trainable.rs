@@ -53,6 +53,22 @@ pub trait Trainable {
         None
     }
 
+    /// Told after each step, when weights have moved, what its loss was, as a mean; for losses that change as they go.
+    fn stepped(&mut self, _loss: f64) {}
+
+    /// What the loss has learnt of the steps so far, for checkpoints; null if nothing.
+    fn memory(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Takes up what [`Trainable::memory`] gave.
+    ///
+    /// # Errors
+    /// If that is of another loss.
+    fn remember(&mut self, _memory: &serde_json::Value) -> Result<()> {
+        Ok(())
+    }
+
     /// What a classifier says of a batch, one row of scores behind the other: of each text with a label, of each token with a
     /// target, or of each token as first and last of an answer.
     ///

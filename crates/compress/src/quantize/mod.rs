@@ -3,7 +3,7 @@
 pub mod allocate;
 pub mod awq;
 pub mod axes;
-mod demonstration;
+pub(crate) mod demonstration;
 mod descent;
 pub mod efficient_qat;
 mod factor;

@@ -15,15 +15,6 @@ pub(super) const PLANNED: &[Method] = &[
         "TinyLLaMA-1.1B runs 15 % and trains 25 % faster with about 4 % fewer parameters and better zero-shot scores.",
     ),
     Method::planned(
-        37,
-        "TAID",
-        FAMILY,
-        "TAID: Temporally Adaptive Interpolated Distillation for Efficient Knowledge Transfer in Language Models",
-        Some("2501.16937"),
-        "A loss whose target wanders from student to teacher at its own pace lets a very small model learn from a far larger one.",
-        "Better than forward, reverse, skewed and adaptive KL in tuning and pretraining, and proven against mode collapse.",
-    ),
-    Method::planned(
         83,
         "CEMA",
         FAMILY,

@@ -6,15 +6,6 @@ const FAMILY: Family = Family::LowRank;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        7,
-        "PELA",
-        FAMILY,
-        "PELA: Learning Parameter-Efficient Models with Low-Rank Approximation",
-        Some("2310.10700"),
-        "A pretrained model is factorised to between two thirds and one third of its size, repaired once on general data, and afterwards fine-tuned as usual.",
-        "A third to two thirds of the parameters of DeiT-B, Swin and ALBEF go for about 0.6 points of average loss.",
-    ),
-    Method::planned(
         87,
         "OFA embeddings",
         FAMILY,

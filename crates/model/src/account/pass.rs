@@ -6,6 +6,7 @@ use ounce_kernels::attention::KvType;
 use super::sizes::{has_tied_head, is_packed, packed_bytes_of, packed_format, stored_bytes};
 use super::{Formats, Operator, cache};
 use crate::spec::{Attention, Experts, FeedForward, FeedForwardKind, Layer, Mlp, Residual, Spec};
+use crate::spec_tensors::{EXPAND, REDUCE};
 
 /// What one forward pass is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +79,25 @@ struct List<'s> {
 }
 
 impl<'s> List<'s> {
+    /// Factorised matrices are two products each, one behind the other.
     fn product(&mut self, operator: Operator, matrices: Vec<Matrix>, vectors: f64, share: f64) {
-        self.pieces.push(Piece { operator, work: Work::Product { matrices, vectors, share } });
+        let rank = |matrix: &Matrix| {
+            let name = matrix.name.strip_suffix(".weight")?;
+            self.spec.ranks.get(name).map(|&rank| (name.to_owned(), rank))
+        };
+        let (factorised, whole): (Vec<Matrix>, Vec<Matrix>) =
+            matrices.into_iter().partition(|matrix| rank(matrix).is_some());
+        let thin = factorised.iter().filter_map(|it| Some((it.rows, it.columns, rank(it)?)));
+        let thin: Vec<Matrix> = thin
+            .flat_map(|(rows, columns, (name, rank))| {
+                let reduce = Matrix { name: format!("{name}{REDUCE}"), rows: rank, columns };
+                [reduce, Matrix { name: format!("{name}{EXPAND}"), rows, columns: rank }]
+            })
+            .collect();
+        let groups =
+            [whole].into_iter().filter(|it| !it.is_empty()).chain(thin.into_iter().map(|it| vec![it]));
+        let product = |matrices| Piece { operator, work: Work::Product { matrices, vectors, share } };
+        self.pieces.extend(groups.map(product));
     }
 
     fn elements(&mut self, operator: Operator, values: f64, operations: f64) {

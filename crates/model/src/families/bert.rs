@@ -192,6 +192,7 @@ pub fn shaped(config: &Config, shape: Shape) -> Result<Spec> {
         })
     };
     Ok(Spec {
+        ranks: Default::default(),
         family: BERT.name.to_string(),
         hidden_size: shape.hidden_size,
         vocab_size: config.size("vocab_size")?,

@@ -88,6 +88,7 @@ fn spec(config: &Config) -> Result<Spec> {
         })
     };
     Ok(Spec {
+        ranks: Default::default(),
         family: GPT2.name.to_string(),
         hidden_size,
         vocab_size: config.size("vocab_size")?,

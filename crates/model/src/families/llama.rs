@@ -146,6 +146,7 @@ pub fn decoder(config: &Config) -> Result<Spec> {
         })
     };
     Ok(Spec {
+        ranks: Default::default(),
         family: "llama".to_string(),
         hidden_size,
         vocab_size: config.size("vocab_size")?,

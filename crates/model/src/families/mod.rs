@@ -110,6 +110,7 @@ pub fn spec_of(config: &Config) -> Result<(&'static Family, Spec)> {
         classifier::add(config, &mut spec, None)?;
     }
     apply_layer_shapes(config, &mut spec)?;
+    apply_ranks(config, &mut spec)?;
     check::check(config, &spec)?;
     Ok((family, spec))
 }
@@ -152,6 +153,29 @@ fn apply_layer_shapes(config: &Config, spec: &mut Spec) -> Result<()> {
         if !shape.flag_or("feed_forward", true)? {
             layer.feed_forward = None;
         }
+    }
+    Ok(())
+}
+
+/// The key of `config.json` that says which linear layers are factorised, with their ranks.
+pub const RANKS_KEY: &str = "ounce_ranks";
+
+/// Applies `ounce_ranks`: an object of names of layers' linear layers, such as `layers.0.attention.query`, with ranks.
+fn apply_ranks(config: &Config, spec: &mut Spec) -> Result<()> {
+    let Some(value) = config.get(RANKS_KEY) else { return Ok(()) };
+    let wrong = |what: String| config.error(RANKS_KEY, what);
+    let map = value.as_object().ok_or_else(|| wrong("should be an object of names with ranks".into()))?;
+    let tensors = spec.tensors();
+    for (name, rank) in map {
+        let matrix = tensors.iter().find(|it| it.name.strip_suffix(".weight") == Some(name));
+        let shape =
+            matrix.filter(|it| it.shape.len() == 2 && name.starts_with("layers.")).map(|it| &it.shape);
+        let shape =
+            shape.ok_or_else(|| wrong(format!("{name} is no linear layer of this model's layers")))?;
+        let most = shape[0].min(shape[1]) as u64;
+        let rank = rank.as_u64().filter(|rank| (1..=most).contains(rank));
+        let rank = rank.ok_or_else(|| wrong(format!("the rank of {name} should be from 1 to {most}")))?;
+        spec.ranks.insert(name.clone(), rank as usize);
     }
     Ok(())
 }

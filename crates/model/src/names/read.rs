@@ -7,7 +7,7 @@ use ounce_kernels::DType;
 
 use super::{Key, Layout, Names, Rule, heads_of, stack_len};
 use crate::spec::Spec;
-use crate::spec_tensors::TensorSpec;
+use crate::spec_tensors::{TensorSpec, is_factor};
 use crate::storage::Bytes;
 use crate::weights::{Place, Tensor, TensorSource, Weights, values_of};
 use crate::{Error, Result};
@@ -147,6 +147,12 @@ pub fn resolve(spec: &Spec, names: &Names, source: Arc<dyn TensorSource>) -> Res
     let mut places = Vec::with_capacity(tensors.len());
     let mut used = HashSet::new();
     for tensor in &tensors {
+        // Factors are no part of other tools' formats: they have ounce's own names in every file.
+        if is_factor(&tensor.name) {
+            places.push((tensor.name.clone(), factor(source.as_ref(), tensor)?));
+            used.insert(tensor.name.clone());
+            continue;
+        }
         let key = Key::within(spec, names, &tensor.name);
         let rules = by_template.get(key.template.as_str()).map_or(&[][..], Vec::as_slice);
         let candidates = rules.iter().flat_map(|rule| {
@@ -174,6 +180,21 @@ pub fn resolve(spec: &Spec, names: &Names, source: Arc<dyn TensorSource>) -> Res
     }
     let unused = unused(names, source.as_ref(), &used, spec)?;
     Ok(Weights::new(source, places, unused))
+}
+
+/// Where one of the two matrices of a factorised linear layer is.
+fn factor(source: &dyn TensorSource, tensor: &TensorSpec) -> Result<Place> {
+    let TensorSpec { name, shape } = tensor;
+    let bad = |what: String| Error::tensor(source.path(), name.as_str(), what);
+    let (dtype, found) = source
+        .info(name)
+        .ok_or_else(|| bad("is missing, though ounce_ranks says that the layer is factorised".into()))?;
+    if found != shape.as_slice() || !dtype.is_weight() {
+        return Err(bad(format!(
+            "is {dtype} of shape {found:?}, but ounce_ranks asks for weights of {shape:?}"
+        )));
+    }
+    Ok(Place { file_name: name.clone(), take: Take::Range { start: 0 }, shape: shape.clone() })
 }
 
 /// Checks the stored tensor's shape and says how to take `tensor` out of it.

@@ -7,6 +7,7 @@ use ounce_kernels::{DType, quant};
 use super::read::{UNEVEN_THIRDS, file_shape, permute_heads};
 use super::{Key, Layout, Names, Rule, heads_of, stack_len};
 use crate::spec::Spec;
+use crate::spec_tensors::is_factor;
 use crate::storage::Bytes;
 use crate::weights::{Tensor, Weights, bytes_of};
 use crate::{Error, Result};
@@ -44,6 +45,12 @@ pub fn plan(spec: &Spec, names: &Names) -> Result<Vec<FileTensor>> {
     let mut planned = HashSet::new();
     let mut list = Vec::new();
     for tensor in &tensors {
+        if is_factor(&tensor.name) {
+            let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
+            let parts = vec![name.clone()];
+            list.push(FileTensor { name, shape, parts, layout: Layout::Rows, heads: 1 });
+            continue;
+        }
         let no_place =
             || Error::unsupported(format!("the format has no place for {} of this model", tensor.name));
         let key = Key::within(spec, names, &tensor.name);

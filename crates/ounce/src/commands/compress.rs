@@ -7,7 +7,7 @@ use clap::Parser;
 use ounce_compress::quantize::Finished;
 use ounce_plan::recipe::{Recipe, Step};
 
-use super::{convert, quantize};
+use super::{convert, factorize, heal, quantize};
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::{output, source, units};
@@ -55,6 +55,22 @@ struct ConvertLine {
     args: convert::Args,
 }
 
+/// The same of a step that factorises.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct FactorizeLine {
+    #[command(flatten)]
+    args: factorize::Args,
+}
+
+/// The same of a step that heals.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct HealLine {
+    #[command(flatten)]
+    args: heal::Args,
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -96,7 +112,7 @@ pub fn execute(
         0 => model.to_owned(),
         _ => made(index - 1).display().to_string(),
     };
-    let lines = |index: usize, step: &Step| line(step, &given(index), &made(index), force);
+    let lines = |index: usize, step: &Step| line(step, model, &given(index), &made(index), force);
     for (index, step) in recipe.steps.iter().enumerate() {
         lines(index, step).with_context(|| format!("step {} ({})", index + 1, step.command))?;
     }
@@ -112,6 +128,8 @@ pub fn execute(
         let done = match lines(index, step)? {
             Line::Quantize(args) => quantize::make(&args, globals)?.map(|it| it.matrices),
             Line::Convert(args) => convert::make(&args, globals).map(|_| None)?,
+            Line::Heal(args) => heal::make(&args).map(|_| None)?,
+            Line::Factorize(args) => factorize::make(&args).map(|_| None)?,
         };
         matrices.extend(done.into_iter().flatten());
     }
@@ -145,10 +163,12 @@ pub fn size(path: &Path) -> anyhow::Result<u64> {
 enum Line {
     Quantize(Box<quantize::Args>),
     Convert(Box<convert::Args>),
+    Heal(Box<heal::Args>),
+    Factorize(Box<factorize::Args>),
 }
 
-/// A step with its flags understood as the command line understands them.
-fn line(step: &Step, model: &str, target: &Path, force: bool) -> anyhow::Result<Line> {
+/// A step with its flags understood as the command line understands them; `original` is what the recipe begins with.
+fn line(step: &Step, original: &str, model: &str, target: &Path, force: bool) -> anyhow::Result<Line> {
     let mut arguments = step.arguments().map_err(anyhow::Error::msg)?;
     let target = target.display().to_string();
     if force {
@@ -157,7 +177,12 @@ fn line(step: &Step, model: &str, target: &Path, force: bool) -> anyhow::Result<
     let said = |error: clap::Error| {
         // The first line says what is wrong; usage and hints are for terminals.
         let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let mut lines = text.lines();
+        let mut first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        // What is missing stands in the line behind.
+        if first.ends_with(':') {
+            first = format!("{first} {}", lines.next().unwrap_or_default().trim());
+        }
         let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(|it| format!("; {it}"));
         anyhow::anyhow!("{first}{}", tip.unwrap_or_default())
     };
@@ -165,6 +190,19 @@ fn line(step: &Step, model: &str, target: &Path, force: bool) -> anyhow::Result<
         "convert" => {
             arguments.extend(["--".to_owned(), model.to_owned(), target]);
             Line::Convert(Box::new(ConvertLine::try_parse_from(arguments).map_err(said)?.args))
+        }
+        "factorize" => {
+            arguments.extend([format!("--output={target}"), "--".to_owned(), model.to_owned()]);
+            Line::Factorize(Box::new(FactorizeLine::try_parse_from(arguments).map_err(said)?.args))
+        }
+        "heal" => {
+            if !step.flags.contains_key("teacher") {
+                arguments.push(format!("--teacher={original}"));
+            }
+            let rest =
+                ["--no-test".to_owned(), format!("--output={target}"), "--".to_owned(), model.to_owned()];
+            arguments.extend(rest);
+            Line::Heal(Box::new(HealLine::try_parse_from(arguments).map_err(said)?.args))
         }
         _ => {
             arguments.extend([

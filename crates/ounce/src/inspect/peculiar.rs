@@ -108,6 +108,12 @@ fn sharing(spec: &Spec, list: &mut Vec<String>) {
             layers - sharing
         ));
     }
+    if let (Some(least), Some(most)) = (spec.ranks.values().min(), spec.ranks.values().max()) {
+        let count = spec.ranks.len();
+        list.push(format!(
+            "{count} linear layers are products of two thin matrices, of ranks from {least} to {most}"
+        ));
+    }
     if let Some(width) = spec.embedding.projected_from {
         list.push(format!(
             "token vectors have {width} values, which a linear layer makes {}",

@@ -64,6 +64,9 @@ pub struct State {
     pub guard: guard::Memory,
     /// Length of the log at this step.
     pub log_bytes: u64,
+    /// What the loss has learnt of the steps: see [`Trainable::memory`].
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub memory: serde_json::Value,
 }
 
 /// Writes the weights, the optimizer's memory and the state into `folder`, which must not exist. Not atomic: see [`Store`].
@@ -159,6 +162,7 @@ pub fn load(folder: &Path, net: &mut dyn Trainable, optimizer: &mut Optimizer) -
         slot.bytes.copy_from_slice(&tensor.data);
     }
     optimizer.set_steps(state.step);
+    net.remember(&state.memory)?;
     Ok(state)
 }
 

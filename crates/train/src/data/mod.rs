@@ -6,6 +6,7 @@
 //! - [`stream`]: text for language models, in any order of documents.
 //! - [`samples`]: questions with answers, and choices between two answers; [`packing`] lays them out, [`mod@reference`] keeps
 //!   what a model thought of answers before it learned to choose.
+//! - [`pieces`]: sequences that stay the same from epoch to epoch, for distillation.
 //! - [`masked`]: text with hidden tokens, for encoders.
 //! - [`labelled`]: texts, words and questions with what is right, for classifiers; kept in memory, without a cache.
 //!
@@ -20,6 +21,7 @@ pub mod labelled;
 pub mod masked;
 pub mod packing;
 mod permutation;
+pub mod pieces;
 pub mod readers;
 pub mod reference;
 pub mod samples;
@@ -38,6 +40,7 @@ pub use encode::{Encoder, Limits};
 pub use form::Form;
 pub use masked::{MaskSettings, MaskedStream, OrderTask};
 pub use packing::{Packing, PackingStats};
+pub use pieces::Pieces;
 pub use readers::{ReadOptions, Separator};
 pub use samples::{BatchSize, SampleSettings, SampleStream};
 pub use split::Documents;

@@ -76,6 +76,11 @@ impl GraphNet {
                 "a network of slots keeps everything until the way back; turn checkpointing off".to_string(),
             ));
         }
+        if !model.spec.ranks.is_empty() {
+            return Err(Error::Unsupported(
+                "a network of slots has no factorised layers; train this model without them".to_string(),
+            ));
+        }
         let spec = &model.spec;
         let on = Kernels { pool: Pool::global(), compute: options.compute };
         let mut from = Builder { source: &model.weights, trains, wrap, on, weights: Vec::new() };

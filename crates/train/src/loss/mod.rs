@@ -10,7 +10,12 @@ mod span;
 use ounce_kernels::pool::Pool;
 
 pub use cross_entropy::CrossEntropy;
-pub use distillation::{Distillation, Predictions};
+#[cfg(test)]
+pub(crate) use distillation::log_softmax;
+pub use distillation::{
+    Adaptive, Distillation, Divergence, ForwardKl, Js, Kind as DivergenceKind, Predictions, ReverseKl,
+    SkewKl, SkewReverseKl, Softness, Taid, TaidOptions, TeacherRows, Tvd,
+};
 pub use log_probability::LogProbabilities;
 pub use preference::{Choices, PreferenceLoss};
 pub use scores::Scores;

@@ -8,6 +8,7 @@ mod fralbert;
 pub mod geb;
 pub mod minicpm;
 pub mod step_law;
+mod taid;
 mod tiny;
 pub mod workbench;
 
@@ -15,4 +16,4 @@ use ounce_eval::method::Method;
 
 /// The working methods of this crate.
 pub const METHODS: &[Method] =
-    &[codeact::METHOD, fralbert::METHOD, geb::METHOD, minicpm::METHOD, step_law::METHOD];
+    &[codeact::METHOD, fralbert::METHOD, geb::METHOD, minicpm::METHOD, step_law::METHOD, taid::METHOD];

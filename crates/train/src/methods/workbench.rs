@@ -23,7 +23,7 @@ pub fn cosine(peak: f64, total: u64) -> Schedule {
 ///
 /// # Errors
 /// If the data can't be read or doesn't fit the network.
-pub fn fit(net: &mut Net, source: &mut dyn BatchSource, schedule: Schedule) -> Result<f64> {
+pub fn fit<N: Trainable>(net: &mut N, source: &mut dyn BatchSource, schedule: Schedule) -> Result<f64> {
     fit_watched(net, source, schedule, &mut |_| {})
 }
 
@@ -31,21 +31,22 @@ pub fn fit(net: &mut Net, source: &mut dyn BatchSource, schedule: Schedule) -> R
 ///
 /// # Errors
 /// As [`fit`].
-pub fn fit_watched(
-    net: &mut Net,
+pub fn fit_watched<N: Trainable>(
+    net: &mut N,
     source: &mut dyn BatchSource,
     schedule: Schedule,
-    see: &mut dyn FnMut(&Net),
+    see: &mut dyn FnMut(&N),
 ) -> Result<f64> {
     let mut optimizer = Optimizer::new(Options::default(), net.params())?;
     let start = Instant::now();
     for step in 0..schedule.total {
         let Some(batch) = source.next()? else { break };
         net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
-        net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
+        let loss = net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
         see(net);
         let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
         optimizer.step(net.params_mut(), schedule.rate(step), clip);
+        net.stepped(loss.mean());
     }
     Ok(start.elapsed().as_secs_f64())
 }

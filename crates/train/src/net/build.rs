@@ -1,6 +1,7 @@
 //! Takes a model's weights into a network: which become parameters, which stay as they are stored.
 
 use ounce_kernels::quant::grid::Grid;
+use ounce_model::spec_tensors::{EXPAND, REDUCE};
 use ounce_model::{Tensor, Weights};
 
 use super::linear::{Linear, Matrix};
@@ -71,6 +72,17 @@ impl<'m> Builder<'m> {
     /// The linear layer `{name}.weight`, `{name}.bias`.
     pub fn linear(&mut self, name: &str, bias: bool) -> Result<Linear> {
         let bias = self.optional(&format!("{name}.bias"), bias)?;
+        if self.weights.contains(&format!("{name}{REDUCE}")) {
+            let reduce = self.linear_of(&format!("{name}{REDUCE}"), None)?;
+            let expand = self.linear_of(&format!("{name}{EXPAND}"), bias)?;
+            let (input, output) = (reduce.input, expand.output);
+            return Ok(Linear {
+                matrix: Matrix::Factors(Box::new([reduce, expand])),
+                bias: None,
+                input,
+                output,
+            });
+        }
         self.linear_of(&format!("{name}.weight"), bias)
     }
 

@@ -1,6 +1,7 @@
 //! Random weights to begin with.
 
 use ounce_model::spec::{Norm, Spec};
+use ounce_model::spec_tensors::{EXPAND, REDUCE, is_factor};
 use ounce_model::weights::MemorySource;
 use ounce_model::{Tensor, Weights};
 use rand::{RngExt, SeedableRng};
@@ -41,6 +42,14 @@ impl Init {
                 ParamKind::Bias | ParamKind::Steps => vec![0.0; count],
                 ParamKind::Norm => vec![if offset { 0.0 } else { 1.0 }; count],
                 ParamKind::Embedding | ParamKind::Head => normal(self.embedding, count, seed, &info.name),
+                ParamKind::Matrix if is_factor(&info.name) => {
+                    // The product is to vary as the whole matrix would: `s² √rank = deviation`.
+                    let rank = if info.name.ends_with(EXPAND) { info.shape[1] } else { info.shape[0] };
+                    let linear = info.name.trim_end_matches(EXPAND).trim_end_matches(REDUCE);
+                    let writes = linear.ends_with("attention.output") || linear.ends_with(".down");
+                    let deviation = if writes { self.matrix * output_scale } else { self.matrix };
+                    normal((deviation / (rank as f32).sqrt()).sqrt(), count, seed, &info.name)
+                }
                 ParamKind::Matrix => {
                     let deviation = if writes { self.matrix * output_scale } else { self.matrix };
                     normal(deviation, count, seed, &info.name)

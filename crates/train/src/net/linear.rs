@@ -19,6 +19,8 @@ pub(crate) enum Matrix {
     Stored(Tensor),
     /// Among the packed matrices whose step sizes are trained.
     Steps(usize),
+    /// The product of two thin matrices, the one that is used first before the other; the second has the bias.
+    Factors(Box<[Linear; 2]>),
 }
 
 /// One linear layer.
@@ -35,6 +37,11 @@ impl Linear {
     pub fn forward(&self, x: &[f32], out: &mut [f32], accumulate: bool, cx: &mut Context<'_>) {
         let tokens = x.len() / self.input;
         let weights = match &self.matrix {
+            Matrix::Factors(factors) => {
+                let middle = factors[0].apply(x, cx);
+                factors[1].forward(&middle, out, accumulate, cx);
+                return cx.buffers.give(middle);
+            }
             Matrix::Param(index) => Operand::Columns { data: &cx.params[*index].value, stride: self.input },
             Matrix::Stored(tensor) => {
                 Operand::StoredColumns { dtype: tensor.dtype, bytes: &tensor.data, row_len: self.input }
@@ -62,6 +69,16 @@ impl Linear {
     /// Adds to the gradients of matrix and bias.
     pub fn backward_weights(&self, x: &[f32], dy: &[f32], cx: &mut Context<'_>) {
         let tokens = x.len() / self.input;
+        if let Matrix::Factors(factors) = &self.matrix {
+            // What lies between is computed again: it is thin.
+            let [reduce, expand] = &**factors;
+            let middle = reduce.apply(x, cx);
+            expand.backward_weights(&middle, dy, cx);
+            let mut dmiddle = middle;
+            expand.backward_input(dy, &mut dmiddle, false, cx);
+            reduce.backward_weights(x, &dmiddle, cx);
+            return cx.buffers.give(dmiddle);
+        }
         if let Some(bias) = self.bias {
             let bias = &mut cx.params[bias];
             if bias.is_trainable() {
@@ -70,7 +87,7 @@ impl Linear {
         }
         let index = match self.matrix {
             Matrix::Param(index) => index,
-            Matrix::Stored(_) => return,
+            Matrix::Stored(_) | Matrix::Factors(_) => return,
             Matrix::Steps(index) => return steps::backward(index, x, dy, cx),
         };
         let param = &mut cx.params[index];
@@ -88,6 +105,13 @@ impl Linear {
     pub fn backward_input(&self, dy: &[f32], dx: &mut [f32], accumulate: bool, cx: &mut Context<'_>) {
         let tokens = dy.len() / self.output;
         let weights = match &self.matrix {
+            Matrix::Factors(factors) => {
+                let [reduce, expand] = &**factors;
+                let mut dmiddle = cx.buffers.take(tokens * expand.input);
+                expand.backward_input(dy, &mut dmiddle, false, cx);
+                reduce.backward_input(&dmiddle, dx, accumulate, cx);
+                return cx.buffers.give(dmiddle);
+            }
             Matrix::Param(index) => Operand::Rows { data: &cx.params[*index].value, stride: self.input },
             Matrix::Stored(tensor) => {
                 Operand::StoredRows { dtype: tensor.dtype, bytes: &tensor.data, row_len: self.input }

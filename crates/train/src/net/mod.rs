@@ -21,6 +21,7 @@ mod norm;
 pub mod one_layer;
 mod rotation;
 mod steps;
+mod streams;
 
 use std::path::Path;
 
@@ -41,12 +42,14 @@ use self::embedding::Embedding;
 use self::head::Head;
 use self::layer::Layer;
 use self::steps::Packed;
+use self::streams::NoStreams;
 use crate::data::select::scale_to_one;
 use crate::loss::{Choices, CrossEntropy, LogProbabilities, LogitLoss, PreferenceLoss, Scores, SpanLoss};
 use crate::{Batch, Error, Loss, Param, ParamKind, Result, Trainable};
 
 pub use self::init::Init;
 pub use self::rotation::Rotation;
+pub use self::streams::{StreamLoss, Watched};
 pub(crate) use self::{
     build::kind_of, embedding::check_positions, feed_forward::function, head::Reads, rotation::Rotations,
 };
@@ -206,16 +209,29 @@ impl Net {
     /// # Errors
     /// If the batch does not fit the network, or it has no head.
     pub fn run(&mut self, batch: &Batch, scale: Option<f32>, loss: &mut dyn LogitLoss) -> Result<Loss> {
-        self.pass(batch, scale, loss, &mut |_| {})
+        self.pass(batch, scale, loss, &mut NoStreams)
     }
 
-    /// [`Net::run`]; `see` is shown the stream behind the last layer, `[tokens, hidden]`.
+    /// [`Net::run`] with another loss on the stream behind layers; the sum of both is given.
+    ///
+    /// # Errors
+    /// As [`Net::run`].
+    pub fn run_with_streams(
+        &mut self,
+        batch: &Batch,
+        scale: Option<f32>,
+        loss: &mut dyn LogitLoss,
+        streams: &mut dyn StreamLoss,
+    ) -> Result<Loss> {
+        self.pass(batch, scale, loss, streams)
+    }
+
     fn pass(
         &mut self,
         batch: &Batch,
         scale: Option<f32>,
         loss: &mut dyn LogitLoss,
-        see: &mut dyn FnMut(&[f32]),
+        streams: &mut dyn StreamLoss,
     ) -> Result<Loss> {
         match self.head.as_ref().filter(|_| self.model.spec.classifier.is_some()) {
             Some(head) => batch.check_labels(self.model.spec.vocab_size, head.outputs)?,
@@ -241,9 +257,13 @@ impl Net {
         };
         let (mut x, embedded) = self.embedding.forward(batch, &mut cx);
         let mut kept = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
+        let (mut of_streams, mut pulls) = (0.0, Vec::with_capacity(self.layers.len()));
+        for (index, layer) in self.layers.iter().enumerate() {
             let (out, saved) = layer.forward(x, &mut cx);
             x = out;
+            let (loss, pull) = streams.layer(index, &x, scale);
+            of_streams += loss;
+            pulls.push(pull);
             if scale.is_none() {
                 let input = saved.into_input(&mut cx);
                 cx.buffers.give(input);
@@ -253,13 +273,16 @@ impl Net {
                 kept.push(Kept::All(Box::new(saved)));
             }
         }
-        see(&x);
-        let (total, gradient) = head.run(x, batch, scale, loss, &mut cx);
+        let (mut total, gradient) = head.run(x, batch, scale, loss, &mut cx);
+        total.sum += of_streams;
         let Some(mut d) = gradient else {
             embedded.release(&mut cx);
             return Ok(total);
         };
-        for (layer, kept) in self.layers.iter().zip(kept).rev() {
+        for ((layer, kept), pull) in self.layers.iter().zip(kept).zip(pulls).rev() {
+            if let Some(pull) = pull {
+                cx.add(1.0, &pull, &mut d);
+            }
             let saved = match kept {
                 Kept::All(saved) => *saved,
                 Kept::Input(input) => {
@@ -300,8 +323,11 @@ impl Net {
         counts: &[usize],
     ) -> Result<(Vec<f64>, Vec<Vec<f32>>)> {
         let (mut found, mut means) = (LogProbabilities::new(&batch.lengths), Vec::new());
-        let hidden = self.model.spec.hidden_size;
-        let mut see = |x: &[f32]| {
+        let (hidden, last) = (self.model.spec.hidden_size, self.layers.len().saturating_sub(1));
+        let mut see = |layer: usize, x: &[f32]| {
+            if layer != last {
+                return;
+            }
             let mut start = 0;
             for (&length, &count) in batch.lengths.iter().zip(counts) {
                 assert!(count <= length, "the sequence has so many tokens");
@@ -315,7 +341,7 @@ impl Net {
                 start += length;
             }
         };
-        self.pass(batch, None, &mut found, &mut see)?;
+        self.pass(batch, None, &mut found, &mut Watched(&mut see))?;
         Ok((found.values().to_vec(), means))
     }
 

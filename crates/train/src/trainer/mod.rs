@@ -137,6 +137,7 @@ impl<'r> Trainer<'r> {
             best: None,
             guard: guard::Memory::default(),
             log_bytes: 0,
+            memory: serde_json::Value::Null,
         };
         // One that is to go on is not cut yet: the checkpoint may turn out not to fit.
         let keeps = newest.is_some() && start == Start::Resume;

@@ -100,6 +100,7 @@ impl Trainer<'_> {
         }
         let rate = self.options.schedule.rate(self.state.step);
         self.optimizer.step(self.net.params_mut(), rate, clip_factor(norm, self.options.clip));
+        self.net.stepped(mean);
         let choices = self.net.take_choices().and_then(Preferences::of);
         Ok(Drawn::Learned(Learned { loss, norm, tokens, accuracy: choices.map(|it| it.accuracy) }))
     }
@@ -273,6 +274,7 @@ impl Trainer<'_> {
 
     fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
         self.state.log_bytes = self.log.bytes();
+        self.state.memory = self.net.memory();
         let folder = self.store.save(self.net, &self.optimizer, &self.state)?;
         self.saved = Some(self.state.step);
         observer.checkpoint(self.state.step, &folder);

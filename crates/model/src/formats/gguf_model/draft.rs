@@ -95,6 +95,9 @@ impl Draft {
         let (_, found) = families::spec_of(&plain)?;
         let mut differing = BTreeSet::new();
         compare(&comparable(&self.spec), &comparable(&found), String::new(), &mut differing);
+        if !self.spec.ranks.is_empty() {
+            differing.insert("factorised layers".to_string());
+        }
         Ok(differing.into_iter().collect())
     }
 }
@@ -111,7 +114,7 @@ pub fn unexpressed(model: &Model) -> Result<Vec<String>> {
 /// A spec without what does not change results: the family's name, unused rows of a position table, and which method
 /// gave a list of divisors. How sentences are pooled is no part of the comparison.
 fn comparable(spec: &Spec) -> Json {
-    let mut spec = Spec { family: String::new(), pooling: None, ..spec.clone() };
+    let mut spec = Spec { family: String::new(), pooling: None, ranks: Default::default(), ..spec.clone() };
     for attention in spec.layers.iter_mut().filter_map(|layer| layer.attention.as_mut()) {
         if let Some(rope) = &mut attention.rope
             && let Some(divisors) = rope.divisors()

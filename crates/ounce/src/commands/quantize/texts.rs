@@ -21,10 +21,10 @@ const TEST_BYTES: usize = 60_000;
 /// Lines of the test text on which sentence vectors are compared.
 const SENTENCES: usize = 500;
 
-/// Flags that choose texts.
+/// Flags that choose the text of calibration.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Texts")]
-pub struct TextArgs {
+pub struct CalibrationArgs {
     /// Text like what the model will read, some 100 kB of it; `-` is stdin [default: generated English tales, which suit
     /// the built-in models; a real model deserves a text of its own]
     #[arg(long, value_name = "FILE")]
@@ -32,6 +32,14 @@ pub struct TextArgs {
     /// Tokens of it that are used, spread evenly
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     calibration_tokens: usize,
+}
+
+/// Flags that choose texts.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Texts")]
+pub struct TextArgs {
+    #[command(flatten)]
+    calibration: CalibrationArgs,
     /// Text on which the quantized model is compared with the original, encoders line by line [default: generated English tales]
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
@@ -40,17 +48,7 @@ pub struct TextArgs {
     no_test: bool,
 }
 
-impl TextArgs {
-    /// Where the calibration text comes from, in a few words.
-    pub fn name(&self) -> &str {
-        self.calibration.as_deref().and_then(|path| path.to_str()).unwrap_or("generated tales")
-    }
-
-    /// The calibration text's file, if one was named.
-    pub fn calibration_path(&self) -> Option<&std::path::Path> {
-        self.calibration.as_deref()
-    }
-
+impl CalibrationArgs {
     /// Calibration sequences: pieces of the text, each behind the token that begins texts.
     ///
     /// # Errors
@@ -76,6 +74,26 @@ impl TextArgs {
             );
         }
         Ok(sequences.into_iter().map(|ids| prefix.into_iter().chain(ids).collect()).collect())
+    }
+}
+
+impl TextArgs {
+    /// Where the calibration text comes from, in a few words.
+    pub fn name(&self) -> &str {
+        self.calibration.calibration.as_deref().and_then(|path| path.to_str()).unwrap_or("generated tales")
+    }
+
+    /// The calibration text's file, if one was named.
+    pub fn calibration_path(&self) -> Option<&std::path::Path> {
+        self.calibration.calibration.as_deref()
+    }
+
+    /// As [`CalibrationArgs::calibration`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn calibration(&self, model: &Model) -> anyhow::Result<Vec<Vec<u32>>> {
+        self.calibration.calibration(model)
     }
 
     /// Whether anything is compared.

@@ -1,0 +1,84 @@
+//! The text that is learnt and the text that is judged on, as sequences.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+use ounce_model::Model;
+
+use super::teaching::TeachingArgs;
+use crate::{source, text_input};
+
+/// The part of the text that is held out where no other text is named.
+const HELD_OUT: usize = 20;
+
+/// The most bytes on which two tokenizers are compared.
+const COMPARED: usize = 200_000;
+
+/// Texts as token ids.
+pub struct Texts {
+    /// Sequences to learn, each with one more token than is predicted.
+    pub learned: Arc<[Vec<u32>]>,
+    /// What is judged on: one document.
+    pub test: Vec<u32>,
+    /// Tokens of a sequence that are predicted.
+    pub context: usize,
+}
+
+impl Texts {
+    /// Reads and cuts them.
+    ///
+    /// # Errors
+    /// If a text can't be read or is too short, or the tokenizers differ.
+    pub fn read(teacher: &Model, student: &Model, args: &TeachingArgs) -> anyhow::Result<Texts> {
+        let text = text_input::file(&args.text)?;
+        same_tokenizer(teacher, student, &text)?;
+        let longest = teacher.spec.context_length.min(student.spec.context_length);
+        let context = match args.context {
+            Some(context) if context > longest => {
+                bail!("--context {context} is more than the models can read; {longest} is the most")
+            }
+            Some(context) => context,
+            None => longest.min(256),
+        };
+        let tokenizer = source::tokenizer(student)?;
+        let mut ids = tokenizer.encode(&text, false)?;
+        let mut test = match &args.test {
+            Some(path) => tokenizer.encode(&text_input::file(path)?, false)?,
+            None if args.no_test => Vec::new(),
+            None => ids.split_off(ids.len() - ids.len() / HELD_OUT),
+        };
+        test.truncate(args.test_tokens.max(2));
+        let prefix = source::text_start(student);
+        let size = context + usize::from(prefix.is_none());
+        let mut learned: Vec<Vec<u32>> =
+            ids.chunks(size).map(|ids| prefix.into_iter().chain(ids.iter().copied()).collect()).collect();
+        learned.retain(|ids| ids.len() > 1);
+        let name = args.text.display();
+        if learned.len() < 2 || (!args.no_test && test.len() < 2) {
+            bail!("{name} gives {} tokens, which is too few to learn from; give a longer text", ids.len());
+        }
+        Ok(Texts { learned: learned.into(), test, context })
+    }
+}
+
+/// Refuses models that cut the text differently.
+fn same_tokenizer(teacher: &Model, student: &Model, text: &str) -> anyhow::Result<()> {
+    let end = (0..=COMPARED.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let [of_teacher, of_student] =
+        [teacher, student].map(|model| anyhow::Ok(source::tokenizer(model)?.encode(&text[..end], false)?));
+    if of_teacher? != of_student? {
+        bail!(
+            "the tokenizers of teacher and student cut the text into different tokens, and distillation compares predictions token \
+             by token; choose a student with the teacher's tokenizer, or a run's file for a new one"
+        );
+    }
+    if teacher.spec.vocab_size != student.spec.vocab_size {
+        bail!(
+            "the teacher predicts {} tokens and the student {}; distillation compares token by token, so both need the same \
+             vocabulary",
+            teacher.spec.vocab_size,
+            student.spec.vocab_size
+        );
+    }
+    Ok(())
+}
