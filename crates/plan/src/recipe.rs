@@ -24,7 +24,7 @@ use toml::{Table, Value};
 use crate::{Error, Result};
 
 /// Commands that make a model of a model.
-pub const STEPS: [&str; 2] = ["quantize", "convert"];
+pub const STEPS: [&str; 3] = ["prune", "quantize", "convert"];
 
 /// Flags that belong to the runner.
 const RUNNERS: [&str; 7] = ["output", "force", "dry-run", "explain", "json", "threads", "no-test"];

@@ -3,10 +3,10 @@
 pub mod allocate;
 pub mod awq;
 pub mod axes;
-mod demonstration;
+pub(crate) mod demonstration;
 mod descent;
 pub mod efficient_qat;
-mod factor;
+pub(crate) mod factor;
 pub mod fold;
 pub mod gptq;
 pub mod hqq;

@@ -7,7 +7,7 @@ use clap::Parser;
 use ounce_compress::quantize::Finished;
 use ounce_plan::recipe::{Recipe, Step};
 
-use super::{convert, quantize};
+use super::{convert, prune, quantize};
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::{output, source, units};
@@ -53,6 +53,14 @@ struct QuantizeLine {
 struct ConvertLine {
     #[command(flatten)]
     args: convert::Args,
+}
+
+/// The same of a step that prunes.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct PruneLine {
+    #[command(flatten)]
+    args: prune::Args,
 }
 
 /// Runs the command.
@@ -112,6 +120,7 @@ pub fn execute(
         let done = match lines(index, step)? {
             Line::Quantize(args) => quantize::make(&args, globals)?.map(|it| it.matrices),
             Line::Convert(args) => convert::make(&args, globals).map(|_| None)?,
+            Line::Prune(args) => prune::make(&args, globals).map(|_| None)?,
         };
         matrices.extend(done.into_iter().flatten());
     }
@@ -145,6 +154,7 @@ pub fn size(path: &Path) -> anyhow::Result<u64> {
 enum Line {
     Quantize(Box<quantize::Args>),
     Convert(Box<convert::Args>),
+    Prune(Box<prune::Args>),
 }
 
 /// A step with its flags understood as the command line understands them.
@@ -166,14 +176,17 @@ fn line(step: &Step, model: &str, target: &Path, force: bool) -> anyhow::Result<
             arguments.extend(["--".to_owned(), model.to_owned(), target]);
             Line::Convert(Box::new(ConvertLine::try_parse_from(arguments).map_err(said)?.args))
         }
-        _ => {
+        command => {
             arguments.extend([
                 "--no-test".to_owned(),
                 format!("--output={target}"),
                 "--".to_owned(),
                 model.to_owned(),
             ]);
-            Line::Quantize(Box::new(QuantizeLine::try_parse_from(arguments).map_err(said)?.args))
+            match command {
+                "prune" => Line::Prune(Box::new(PruneLine::try_parse_from(arguments).map_err(said)?.args)),
+                _ => Line::Quantize(Box::new(QuantizeLine::try_parse_from(arguments).map_err(said)?.args)),
+            }
         }
     })
 }

@@ -32,7 +32,7 @@ pub struct TextArgs {
     /// Tokens of it that are used, spread evenly
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     calibration_tokens: usize,
-    /// Text on which the quantized model is compared with the original, encoders line by line [default: generated English tales]
+    /// Text on which the new model is compared with the original, encoders line by line [default: generated English tales]
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
     /// Compare nothing at the end
