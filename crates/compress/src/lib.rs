@@ -23,6 +23,7 @@ use ounce_eval::method::Method;
 pub const METHODS: &[Method] = &[
     prune::compresso::METHOD,
     prune::efficient_llm::METHOD,
+    prune::gradual::METHOD,
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,
     quantize::l4q::METHOD,

@@ -257,3 +257,33 @@ fn what_is_wrong_is_said_in_one_sentence() {
     assert!(usage.code == 2 && usage.stderr.contains("--ratio"), "{}", usage.stderr);
     assert!(!desk.path("a.gguf").exists());
 }
+
+#[test]
+fn training_prunes_too() {
+    let desk = Desk::new();
+    let train = |output: &str, way: &str, more: &[&str]| {
+        prune(&desk, output, &[&["--train", way, "--train-steps", "16", "--no-test"][..], more].concat())
+    };
+    let report = train("small.gguf", "efficient-llm", &["--ratio", "0.4", "--multiple", "8"]);
+    assert!(share(&report) >= 0.35, "{report}");
+    desk.ok(&["run", "small.gguf", "Once upon a time", "-n", "4"]);
+    let report = train("gates", "compresso", &["--params", "280K"]);
+    let left = report["parameters"][1].as_u64().expect("parameters");
+    assert!((270_000..=280_000).contains(&left), "{report}");
+    desk.ok(&["run", "gates", "Once upon a time", "-n", "4"]);
+    let report = train("sparse", "gradual", &["--ratio", "0.7"]);
+    assert!((share(&report) - 0.7).abs() < 0.01, "{report}");
+    // What was trained goes back to the format that it came in.
+    let bytes =
+        |name: &str| std::fs::metadata(desk.path(name).join("model.safetensors")).expect("weights").len();
+    desk.ok(&["convert", "builtin-tiny", "whole"]);
+    assert!(bytes("sparse") < bytes("whole") + 20_000, "{} {}", bytes("sparse"), bytes("whole"));
+    for (args, said) in [
+        (["--train", "gradual", "--params", "9K"], "--ratio"),
+        (["--train", "efficient-llm", "--params", "1K"], "too few"),
+        (["--train", "compresso", "--params", "1B"], "no more than"),
+    ] {
+        let found = desk.fails(&[&["prune", "builtin-tiny", "-o", "x"][..], &LITTLE, &args].concat());
+        assert!(found.contains(said), "{args:?}: {found}");
+    }
+}

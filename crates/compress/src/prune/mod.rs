@@ -10,6 +10,7 @@
 
 pub mod compresso;
 pub mod efficient_llm;
+pub mod gradual;
 pub mod magnitude;
 pub mod sparsegpt;
 pub mod structured;

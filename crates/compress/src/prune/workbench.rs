@@ -36,19 +36,24 @@ impl Texts {
 
     /// Nats a token on held-out text.
     pub fn loss(&self, model: &Model) -> Result<f64> {
-        let mut net = Net::with_frozen(model, NetOptions::default(), &|_| false)?;
-        let mut sum = Loss::default();
-        let (mut own, mut count) = (Vec::new(), 0);
-        for (at, ids) in self.held_out.iter().enumerate() {
-            own.push(ids.as_slice());
-            count += ids.len();
-            if count >= JUDGED || at + 1 == self.held_out.len() {
-                sum += net.loss(&Batch::next_token(own.drain(..)))?;
-                count = 0;
-            }
-        }
-        Ok(sum.mean())
+        held_out_loss(model, &self.held_out)
     }
+}
+
+/// Nats a token on texts.
+pub(crate) fn held_out_loss(model: &Model, held_out: &[Vec<u32>]) -> Result<f64> {
+    let mut net = Net::with_frozen(model, NetOptions::default(), &|_| false)?;
+    let mut sum = Loss::default();
+    let (mut own, mut count) = (Vec::new(), 0);
+    for (at, ids) in held_out.iter().enumerate() {
+        own.push(ids.as_slice());
+        count += ids.len();
+        if count >= JUDGED || at + 1 == held_out.len() {
+            sum += net.loss(&Batch::next_token(own.drain(..)))?;
+            count = 0;
+        }
+    }
+    Ok(sum.mean())
 }
 
 /// A Llama as a person would draw it, of the same vocabulary and depth: the widest that has at most so many parameters, its

@@ -98,7 +98,12 @@ fn a_cut_model_computes_what_the_masked_one_does() {
         ("olmo2", random(json!({"model_type": "olmo2"}))),
         ("smollm3", random(json!({"model_type": "smollm3"}))),
         ("stablelm", random(json!({"model_type": "stablelm", "qk_layernorm": true, "use_qkv_bias": true}))),
-        ("gpt_neox", random(json!({"model_type": "gpt_neox", "num_key_value_heads": 4, "head_dim": 6, "rotary_pct": 1.0}))),
+        (
+            "gpt_neox",
+            random(
+                json!({"model_type": "gpt_neox", "num_key_value_heads": 4, "head_dim": 6, "rotary_pct": 1.0}),
+            ),
+        ),
         (
             "gpt2",
             random(

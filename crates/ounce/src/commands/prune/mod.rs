@@ -214,7 +214,8 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     let calibration = if args.looks() { args.texts.calibration(&model)? } else { Vec::new() };
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let start = Instant::now();
-    let (pruned, removed) = match args.method.is_structured() {
+    let structured = args.method.is_structured() && !args.training.is_sparse();
+    let (pruned, removed) = match structured {
         true => structured::prune(args, &model, calibration)?,
         false => unstructured::prune(args, &model, calibration)?,
     };
@@ -236,11 +237,12 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
         }
         return Ok(None);
     }
-    if pruned.config.get("ounce_layers").is_some() && !is_gguf(&args.output) {
-        output::note(
-            "layers differ in shape, which config.json says under ounce_layers: ounce reads it, transformers does not; \
-             --uniform cuts all layers to one shape",
-        );
+    if pruned.config.get("ounce_layers").is_some() {
+        let how = match is_gguf(&args.output) {
+            true => "which arrays in the file say: ounce reads them, llama.cpp for a few architectures only",
+            false => "which config.json says under ounce_layers: ounce reads it, transformers does not",
+        };
+        output::note(&format!("layers differ in shape, {how}; --uniform cuts all layers to one shape"));
     }
     let bytes = write(&pruned, &args.output, &options)?;
     if bytes != planned.bytes {
@@ -291,6 +293,11 @@ impl Args {
         }
         if self.training.is_asked() {
             self.training.check()?;
+            if self.training.is_sparse() && self.target.ratio.is_none() {
+                bail!(
+                    "--train gradual leaves shapes as they are and sets weights to zero; say which share with --ratio"
+                );
+            }
             if self.method != MethodName::HeadsChannels
                 || self.uniform
                 || self.score != ScoreName::Taylor

@@ -1,7 +1,7 @@
 //! Training while parts leave.
 
 use anyhow::bail;
-use ounce_compress::prune::efficient_llm;
+use ounce_compress::prune::{compresso, efficient_llm, gradual};
 use ounce_model::Model;
 use serde::Serialize;
 
@@ -19,9 +19,9 @@ pub struct TrainingArgs {
     /// Steps of some 2048 tokens
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
     train_steps: u64,
-    /// The highest learning rate; lower it if the loss rises
-    #[arg(long, value_name = "RATE", default_value_t = 2e-3)]
-    train_rate: f64,
+    /// The highest learning rate; lower it if the loss rises [default: 0.002; of compresso's adapters 0.005]
+    #[arg(long, value_name = "RATE")]
+    train_rate: Option<f64>,
 }
 
 /// How a model is trained while it gets smaller.
@@ -30,6 +30,10 @@ pub struct TrainingArgs {
 pub enum Way {
     /// Parts leave every few steps, by gradients and their squares, and what stays answers for them (EfficientLLM)
     EfficientLlm,
+    /// Gates learn which parts leave while adapters heal, all other weights frozen; five steps in eight with gates (Compresso)
+    Compresso,
+    /// Single weights become zero, more and more of them until seven tenths of the steps; all others are trained
+    Gradual,
 }
 
 impl TrainingArgs {
@@ -38,13 +42,36 @@ impl TrainingArgs {
         self.train.is_some()
     }
 
+    /// Whether single weights become zero, and shapes stay.
+    pub fn is_sparse(&self) -> bool {
+        self.train == Some(Way::Gradual)
+    }
+
+    /// Trains with masks until this share of each matrix is zero, with a bar.
+    ///
+    /// # Errors
+    /// If the model can't be trained, or the user stops the work.
+    pub fn sparse(&self, model: &Model, text: &[Vec<u32>], share: f64) -> anyhow::Result<Model> {
+        let every = (self.train_steps / 40).max(1);
+        let (start, times) = (self.train_steps / 10, self.train_steps * 6 / 10 / every);
+        let schedule = Some(gradual::Schedule { last: share, start, every, times });
+        let rate = self.train_rate.unwrap_or(2e-3);
+        let options = gradual::Options { steps: self.train_steps, tokens: 2048, rate, schedule, seed: 0 };
+        let watch = Watch::start();
+        let mut bar = Progress::new("training", Unit::Items);
+        Ok(gradual::train(model, text, &options, &mut |done, total| {
+            bar.set(done, total);
+            Ok(watch.check()?)
+        })?)
+    }
+
     /// Refuses numbers that can't be.
     ///
     /// # Errors
     /// In one sentence.
     pub fn check(&self) -> anyhow::Result<()> {
-        if !(self.train_rate > 0.0 && self.train_rate < 1.0) {
-            bail!("--train-rate should be above 0 and below 1, found {}", self.train_rate);
+        if let Some(rate) = self.train_rate.filter(|rate| !(*rate > 0.0 && *rate < 1.0)) {
+            bail!("--train-rate should be above 0 and below 1, found {rate}");
         }
         Ok(())
     }
@@ -60,18 +87,31 @@ impl TrainingArgs {
         most: u64,
         multiple: usize,
     ) -> anyhow::Result<Model> {
-        let options = efficient_llm::Options {
-            steps: self.train_steps,
-            rate: self.train_rate,
-            multiple,
-            ..efficient_llm::Options::default()
-        };
         let watch = Watch::start();
         let mut bar = Progress::new("training", Unit::Items);
-        let (small, events) = efficient_llm::shrink(model, text, most, &options, &mut |done, total| {
+        let mut progress = |done: u64, total: u64| {
             bar.set(done, total);
             Ok(watch.check()?)
-        })?;
+        };
+        if self.train == Some(Way::Compresso) {
+            let usual = compresso::Options::default();
+            let gate_steps = (self.train_steps * 5).div_ceil(8);
+            let options = compresso::Options {
+                gate_steps,
+                heal_steps: self.train_steps - gate_steps,
+                adapter_rate: self.train_rate.unwrap_or(usual.adapter_rate),
+                ..usual
+            };
+            return Ok(compresso::prune(model, text, most, &options, &mut progress)?.model);
+        }
+        let usual = efficient_llm::Options::default();
+        let options = efficient_llm::Options {
+            steps: self.train_steps,
+            rate: self.train_rate.unwrap_or(usual.rate),
+            multiple,
+            ..usual
+        };
+        let (small, events) = efficient_llm::shrink(model, text, most, &options, &mut progress)?;
         for event in events {
             tracing::info!("step {}: {} parameters", event.step, event.parameters);
         }

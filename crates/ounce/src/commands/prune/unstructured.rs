@@ -13,6 +13,11 @@ use crate::progress::{Progress, Unit};
 /// If a matrix is stored in blocks or can't be read, or the user stops the work.
 pub fn prune(args: &Args, model: &Model, calibration: Vec<Vec<u32>>) -> anyhow::Result<(Model, Removed)> {
     let names = prune::matrices(model)?;
+    if args.training.is_sparse() {
+        let trained = args.training.sparse(model, &calibration, args.target.ratio.unwrap_or(0.0))?;
+        let removed = zeros(&trained, &names)?;
+        return Ok((trained, removed));
+    }
     let sparsity = args.target.pattern.unwrap_or(Sparsity::Share(args.target.ratio.unwrap_or(0.0)));
     let criterion = match args.method {
         MethodName::Wanda => Criterion::Wanda,
@@ -25,17 +30,23 @@ pub fn prune(args: &Args, model: &Model, calibration: Vec<Vec<u32>>) -> anyhow::
         bar.set(done as u64, total as u64);
         Ok(watch.check()?)
     })?;
+    let pruned = Model { weights, ..model.clone() };
+    let removed = zeros(&pruned, &names)?;
+    Ok((pruned, removed))
+}
+
+/// How many of these matrices' weights are zero.
+fn zeros(model: &Model, names: &[String]) -> anyhow::Result<Removed> {
     let (mut zeros, mut all) = (0u64, 0u64);
-    for name in &names {
-        let values = weights.f32(name)?;
+    for name in names {
+        let values = model.weights.f32(name)?;
         zeros += values.iter().filter(|value| **value == 0.0).count() as u64;
         all += values.len() as u64;
     }
-    let removed = Removed {
+    Ok(Removed {
         parameters: [model.spec.parameters(); 2],
         share: zeros as f64 / all.max(1) as f64,
         layers: Vec::new(),
         stream: [model.spec.hidden_size; 2],
-    };
-    Ok((Model { weights, ..model.clone() }, removed))
+    })
 }
