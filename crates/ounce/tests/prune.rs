@@ -98,8 +98,9 @@ fn layers_and_the_stream_can_leave() {
     let report = prune(&desk, "shallow", &["--method", "layers", "--layers", "3"]);
     let gone = report["layers"].as_array().expect("layers").iter().filter(|it| it["stays"] == false).count();
     assert_eq!(gone, 1, "{report}");
-    let show = desk.json(&["show", "shallow"]);
-    assert!(show.to_string().contains("\"layers\":3") || show["layers"] == 3, "{show}");
+    let config = std::fs::read_to_string(desk.path("shallow/config.json")).expect("config.json");
+    let config: Value = serde_json::from_str(&config).expect("JSON");
+    assert!(config["num_hidden_layers"] == 3 && config.get("ounce_layers").is_none(), "{config}");
     let narrow = prune(&desk, "narrow.gguf", &["--method", "stream", "--ratio", "0.2", "--multiple", "4"]);
     assert_eq!(narrow["stream"][1].as_u64(), Some(48), "{narrow}");
     desk.ok(&["run", "narrow.gguf", "Once upon a time", "-n", "4"]);

@@ -1,10 +1,10 @@
 //! What a unit is worth: three scores for heads, channels of feed-forward halves, and channels of the stream.
 //!
-//! - [`taylor`]: how much the loss on calibration text changes without it, to first order (LLM-Pruner, arXiv 2305.11627,
-//!   equation 3). A unit is out when what it adds to the stream is scaled by a `z` of 0; the derivative of the loss by `z` is
-//!   `Σ ∂L/∂w · w` over the columns with which the unit's result enters the output (or down) matrix, so gradients of these
-//!   matrices are all that is needed. Sequences are taken one by one and the changes' magnitudes averaged, for they
-//!   may cancel in sum.
+//! - [`taylor`]: how much the loss on calibration text changes without it (LLM-Pruner, arXiv 2305.11627, equations 3 to 5). A unit is out when
+//!   what it adds to the stream is scaled by a `z` of 0; the derivative of the loss by `z` is `d = Σ ∂L/∂w · w` over the columns with which
+//!   the unit's result enters the output (or down) matrix, so gradients of these matrices are all that is needed. Near a minimum `d` is
+//!   small, however much a large unit is worth, so curvature counts too: `|E[d]| + ½ n E[d²]`, where `E` is over sequences of `n` tokens and
+//!   `n E[d²]` is the Fisher information of `z`, as tokens' derivatives cancel in a sequence's mean.
 //! - [`activation`]: how large its result is, `√(Σ ‖W[:, c]‖² E[x_c²])` over its columns `c`: Wanda's measure, summed over a unit.
 //! - [`magnitude`]: the norm of all its weights, without any text.
 
@@ -56,7 +56,7 @@ pub(crate) fn is_entrance(name: &str, stream: bool) -> bool {
         || (stream && (name == "embed.tokens.weight" || name == "embed.positions.weight"))
 }
 
-/// Scores by the first-order change of the next token's loss on sequences of token ids. `stream` asks for the channels of the stream
+/// Scores by the change of the next token's loss on sequences of token ids, to first order and by curvature. `stream` asks for the channels of the stream
 /// too. `progress` is told the sequences done and in all.
 ///
 /// Holds gradients of the output and down matrices, and the activations of one sequence.
@@ -77,8 +77,11 @@ pub fn taylor(
         ));
     }
     let mut net = Net::with_frozen(model, Options::default(), &|name| is_entrance(name, stream))?;
-    let mut sum = Scores::zeros(spec, true);
-    sum.stream = vec![0.0; if stream { spec.hidden_size } else { 0 }];
+    let zeros = || Scores {
+        stream: vec![0.0; if stream { spec.hidden_size } else { 0 }],
+        ..Scores::zeros(spec, true)
+    };
+    let (mut sum, mut curvature) = (zeros(), zeros());
     for (done, ids) in sequences.iter().enumerate() {
         progress(done, sequences.len())?;
         let batch = Batch::next_token([ids.as_slice()]);
@@ -92,16 +95,21 @@ pub fn taylor(
                 "the loss on the calibration text is no number; the model's weights are damaged".into(),
             ));
         }
-        let mut signed = Scores::zeros(spec, true);
-        signed.stream = vec![0.0; sum.stream.len()];
+        let mut slopes = zeros();
         for param in net.params().iter().filter(|param| param.is_trainable()) {
             let products = param.value.iter().zip(&param.grad).map(|(w, g)| f64::from(*w) * f64::from(*g));
-            add(&mut signed, spec, &param.name, param.shape[1], products);
+            add(&mut slopes, spec, &param.name, param.shape[1], products);
         }
-        let share = 1.0 / sequences.len() as f64;
-        for (sum, one) in parts(&mut sum).zip(parts(&mut signed)) {
-            sum.iter_mut().zip(one).for_each(|(sum, one)| *sum += share * one.abs());
+        let (share, tokens) = (1.0 / sequences.len() as f64, batch.counted() as f64);
+        for ((sum, curvature), slopes) in parts(&mut sum).zip(parts(&mut curvature)).zip(parts(&mut slopes)) {
+            for ((sum, curvature), d) in sum.iter_mut().zip(curvature).zip(slopes) {
+                *sum += share * *d;
+                *curvature += share * tokens * *d * *d;
+            }
         }
+    }
+    for (sum, curvature) in parts(&mut sum).zip(parts(&mut curvature)) {
+        sum.iter_mut().zip(curvature).for_each(|(sum, curvature)| *sum = sum.abs() + 0.5 * *curvature);
     }
     progress(sequences.len(), sequences.len())?;
     Ok(sum)

@@ -35,7 +35,7 @@ Examples:
   ounce prune ./folder -o ./small --ratio 0.5 --train efficient-llm --calibration text.txt --calibration-tokens 2000000
   ounce prune ./folder -o small.gguf --ratio 0.3 --dry-run         what would leave, and the exact size
 Whole parts that leave make a model smaller and faster on any machine. A part's worth is how much the loss on calibration
-text changes without it, to first order. What stays answers for what left, by least squares on the same text; more
+text changes without it, by slope and curvature. What stays answers for what left, by least squares on the same text; more
 than a quarter of the weights wants training afterwards. The table at the end compares with the original on text that
 calibration did not see.")]
 pub struct Args {
@@ -119,7 +119,7 @@ pub enum MethodName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScoreName {
-    /// The change of the loss without it, to first order (LLM-Pruner). Needs gradients: some 8 bytes a weight that enters the stream
+    /// The change of the loss without it, by slope and curvature (LLM-Pruner). Needs gradients: some 8 bytes a weight that enters the stream
     Taylor,
     /// The size of what it adds (Wanda), one layer in memory at a time
     Activation,
