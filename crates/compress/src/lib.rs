@@ -24,6 +24,9 @@ use ounce_eval::method::Method;
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
     lowrank::pela::METHOD,
+    prune::compresso::METHOD,
+    prune::efficient_llm::METHOD,
+    prune::gradual::METHOD,
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,
     quantize::l4q::METHOD,

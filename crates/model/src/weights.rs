@@ -289,15 +289,18 @@ impl Weights {
 
     /// Tensors held in memory under ounce's own names, in the order in which they were inserted.
     pub fn in_memory(source: MemorySource) -> Weights {
-        let place = |name: &String| {
-            let shape = source.tensors[name].shape.clone();
-            (
-                name.clone(),
-                Place { file_name: name.clone(), take: crate::names::Take::Range { start: 0 }, shape },
-            )
+        Weights::of_source(Arc::new(source))
+    }
+
+    /// Tensors of a source that calls them by ounce's own names, taken from it when they are used.
+    pub fn of_source(source: Arc<dyn TensorSource>) -> Weights {
+        let place = |name: &str| {
+            let shape = source.info(name).map(|(_, shape)| shape.to_vec()).unwrap_or_default();
+            let take = crate::names::Take::Range { start: 0 };
+            (name.to_owned(), Place { file_name: name.to_owned(), take, shape })
         };
-        let places = source.order.iter().map(place).collect();
-        Weights::new(Arc::new(source), places, Vec::new())
+        let places = source.names().into_iter().map(place).collect();
+        Weights::new(source, places, Vec::new())
     }
 
     /// Where the tensors lie, for messages.

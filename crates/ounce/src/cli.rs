@@ -8,8 +8,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
     advise, bench, classify, completions, compress, convert, density, distill, embed, eval, factorize, fit,
-    footprint, forecast, heal, logits, man, methods, plan, predict_scores, profile, pull, quantize, run,
-    select, show, sweep, tokenize, tokenizer, train,
+    footprint, forecast, heal, logits, man, methods, plan, predict_scores, profile, prune, pull, quantize,
+    run, select, show, sweep, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -63,6 +63,7 @@ enum Command {
     Show(show::Args),
     Convert(convert::Args),
     Quantize(quantize::Args),
+    Prune(prune::Args),
     Eval(eval::Args),
     Embed(embed::Args),
     Classify(classify::Args),
@@ -106,6 +107,7 @@ impl Cli {
             Command::Show(args) => show::run(args, globals),
             Command::Convert(args) => convert::run(args, globals),
             Command::Quantize(args) => quantize::run(args, globals),
+            Command::Prune(args) => prune::run(args, globals),
             Command::Eval(args) => eval::run(args, globals),
             Command::Embed(args) => embed::run(args, globals),
             Command::Classify(args) => classify::run(args, globals),

@@ -24,7 +24,7 @@ use toml::{Table, Value};
 use crate::{Error, Result};
 
 /// Commands that make a model of a model.
-pub const STEPS: [&str; 4] = ["factorize", "heal", "quantize", "convert"];
+pub const STEPS: [&str; 5] = ["prune", "factorize", "heal", "quantize", "convert"];
 
 /// Flags that belong to the runner.
 const RUNNERS: [&str; 8] = ["output", "force", "fresh", "dry-run", "explain", "json", "threads", "no-test"];

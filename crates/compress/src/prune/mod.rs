@@ -1,4 +1,5 @@
-//! Fewer numbers: weights that are set to zero at once, without training, by three scores.
+//! Fewer numbers. [`structured`] takes whole heads, channels and layers out, which makes a model smaller and faster as it is;
+//! here are weights that are set to zero at once, without training, by three scores.
 //!
 //! - [`magnitude`]: the smallest go.
 //! - [`wanda`]: the smallest go, measured by the inputs they meet.
@@ -7,9 +8,14 @@
 //! Layers are pruned one behind the other, each on the inputs that the pruned ones before it give, as in
 //! [`quantize::layers`](crate::quantize::layers). What is pruned keeps its shape and its number format.
 
+pub mod compresso;
+pub mod efficient_llm;
+pub mod gradual;
 pub mod magnitude;
 pub mod sparsegpt;
+pub mod structured;
 pub mod wanda;
+mod workbench;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

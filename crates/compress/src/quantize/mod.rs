@@ -6,7 +6,7 @@ pub mod axes;
 pub(crate) mod demonstration;
 mod descent;
 pub mod efficient_qat;
-mod factor;
+pub(crate) mod factor;
 pub mod fold;
 pub mod gptq;
 pub mod hqq;

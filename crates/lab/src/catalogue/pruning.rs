@@ -24,15 +24,6 @@ pub(super) const PLANNED: &[Method] = &[
         "1.5 % trainable parameters match full sparse training of BERT-base at 50 % and 90 % sparsity.",
     ),
     Method::planned(
-        15,
-        "Compresso",
-        FAMILY,
-        "Compresso: Structured Pruning with Collaborative Prompting Learns Compact Large Language Models",
-        Some("2310.05015"),
-        "Training itself picks which heads, neurons and channels go, down to a chosen sparsity, and the file that is left is really smaller.",
-        "LLaMA-7B cut to 5.4B keeps its quality and beats one-shot pruning by up to 11.43 % in reading comprehension.",
-    ),
-    Method::planned(
         24,
         "AmoebaLLM",
         FAMILY,
@@ -51,15 +42,6 @@ pub(super) const PLANNED: &[Method] = &[
         "Stable Diffusion 2 stands 38.5 % sparsity (text encoder 47.5 %, generator 35 %), and plain magnitude beats cleverer criteria.",
     ),
     Method::planned(
-        66,
-        "Gradual magnitude pruning",
-        FAMILY,
-        "To prune, or not to prune: exploring the efficacy of pruning for model compression",
-        Some("1710.01878"),
-        "A schedule in any training run raises sparsity step by step, and a dense model of equal bytes is trained beside it for comparison.",
-        "Large sparse models beat small dense ones of equal memory, with up to ten times fewer weights that are not zero.",
-    ),
-    Method::planned(
         122,
         "Dynamic sparse learning",
         FAMILY,
@@ -67,14 +49,5 @@ pub(super) const PLANNED: &[Method] = &[
         Some("2402.02855"),
         "A recommender's embeddings keep within a fixed number of stored weights from the first training step, by pruning and regrowing as it learns.",
         "Ranking quality comparable with distillation, searched sizes and pruning on six data sets at far lower training and inference cost.",
-    ),
-    Method::planned(
-        126,
-        "EfficientLLM",
-        FAMILY,
-        "EfficientLLM: Scalable Pruning-Aware Pretraining for Architecture-Agnostic Edge Language Models",
-        Some("2502.06663"),
-        "Pretraining continues from a larger checkpoint while structure is pruned away, until the model has the wanted size and a shape that was found, not drawn.",
-        "Models of 100M to 1B parameters beat MobileLLM, SmolLM, Qwen2.5-0.5B, OLMo-1B and Llama3.2-1B on common-sense tasks.",
     ),
 ];

@@ -23,6 +23,7 @@ pub mod qwen2;
 pub mod qwen2_moe;
 pub mod qwen3;
 pub mod qwen3_moe;
+mod reshape;
 pub mod roberta;
 mod rope_config;
 pub mod smollm3;
@@ -31,6 +32,8 @@ pub mod stablelm;
 use crate::names::Names;
 use crate::spec::{Layer, Spec};
 use crate::{Config, Error, Result};
+
+pub use reshape::reshaped;
 
 /// A family of models.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use clap::Parser;
 use ounce_compress::quantize::Finished;
 use ounce_plan::recipe::{Recipe, Step};
 
-use super::{convert, factorize, heal, quantize};
+use super::{convert, factorize, heal, prune, quantize};
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::{output, source, units};
@@ -71,6 +71,14 @@ struct HealLine {
     args: heal::Args,
 }
 
+/// The same of a step that prunes.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct PruneLine {
+    #[command(flatten)]
+    args: prune::Args,
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -130,6 +138,7 @@ pub fn execute(
             Line::Convert(args) => convert::make(&args, globals).map(|_| None)?,
             Line::Heal(args) => heal::make(&args).map(|_| None)?,
             Line::Factorize(args) => factorize::make(&args).map(|_| None)?,
+            Line::Prune(args) => prune::make(&args, globals).map(|_| None)?,
         };
         matrices.extend(done.into_iter().flatten());
     }
@@ -165,6 +174,7 @@ enum Line {
     Convert(Box<convert::Args>),
     Heal(Box<heal::Args>),
     Factorize(Box<factorize::Args>),
+    Prune(Box<prune::Args>),
 }
 
 /// A step with its flags understood as the command line understands them; `original` is what the recipe begins with.
@@ -204,14 +214,17 @@ fn line(step: &Step, original: &str, model: &str, target: &Path, force: bool) ->
             arguments.extend(rest);
             Line::Heal(Box::new(HealLine::try_parse_from(arguments).map_err(said)?.args))
         }
-        _ => {
+        command => {
             arguments.extend([
                 "--no-test".to_owned(),
                 format!("--output={target}"),
                 "--".to_owned(),
                 model.to_owned(),
             ]);
-            Line::Quantize(Box::new(QuantizeLine::try_parse_from(arguments).map_err(said)?.args))
+            match command {
+                "prune" => Line::Prune(Box::new(PruneLine::try_parse_from(arguments).map_err(said)?.args)),
+                _ => Line::Quantize(Box::new(QuantizeLine::try_parse_from(arguments).map_err(said)?.args)),
+            }
         }
     })
 }

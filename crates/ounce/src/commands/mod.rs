@@ -21,6 +21,7 @@ pub mod methods;
 pub mod plan;
 pub mod predict_scores;
 pub mod profile;
+pub mod prune;
 pub mod pull;
 pub mod quantize;
 pub mod run;

@@ -44,7 +44,7 @@ pub fn bits_per_weight(forecast: &Forecast) -> f64 {
     bytes * 8.0 / values.max(1.0)
 }
 
-/// Compares a quantized model with its original.
+/// Compares a model with the one that it was made from.
 ///
 /// # Errors
 /// If the test text can't be read, or one of the models can't be run.
@@ -120,12 +120,12 @@ fn vectors(before: &Engine, after: &Engine, sentences: &[Ids]) -> anyhow::Result
 }
 
 impl Closing {
-    /// Prints the table.
+    /// Prints the table; `made` is what the second model is called.
     ///
     /// # Errors
     /// As [`output::print_table`].
-    pub fn print(&self) -> anyhow::Result<()> {
-        let mut table = output::table(&["", "original", "quantized"]);
+    pub fn print(&self, made: &str) -> anyhow::Result<()> {
+        let mut table = output::table(&["", "original", made]);
         table.add_row(["bytes", &units::bytes(self.bytes_before), &units::bytes(self.bytes)]);
         table.add_row([
             "bits a weight",

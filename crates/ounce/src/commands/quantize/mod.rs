@@ -140,7 +140,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         output::json(&report)?;
     } else {
         report.training.print()?;
-        report.closing.print()?;
+        report.closing.print("quantized")?;
         let Report { target, seconds, closing, .. } = &report;
         output::line(format!("{}: {} in {seconds:.0} s", target.display(), sizes::bytes(closing.bytes)))?;
     }

@@ -40,7 +40,7 @@ pub struct CalibrationArgs {
 pub struct TextArgs {
     #[command(flatten)]
     calibration: CalibrationArgs,
-    /// Text on which the quantized model is compared with the original, encoders line by line [default: generated English tales]
+    /// Text on which the new model is compared with the original, encoders line by line [default: generated English tales]
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
     /// Compare nothing at the end

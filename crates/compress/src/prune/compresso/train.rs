@@ -1,0 +1,397 @@
+//! Training of gates and adapters together, down to a size; then of adapters alone on the model that is left.
+
+use ounce_model::{Model, Spec};
+use ounce_train::net::{Net, Options as NetOptions};
+use ounce_train::{Batch, IGNORE, Param, Trainable};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::gates::{self, Draw};
+use super::lora::{Adapter, is_adapted};
+use super::size::{Places, sparsity};
+use crate::prune::structured::groups::{Unit, attention, query_range};
+use crate::prune::structured::{Cut, saliency::is_entrance};
+use crate::quantize::training::adam::{Adam, cosine};
+use crate::stages::not_empty;
+use crate::{Error, Result};
+
+/// How it is trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Steps with gates.
+    pub gate_steps: u64,
+    /// Steps of adapters alone, behind the cut.
+    pub heal_steps: u64,
+    /// Share of the steps with gates over which the wished sparsity rises from 0.
+    pub warmup: f64,
+    /// Tokens of a step, at least; whole sequences.
+    pub tokens: usize,
+    /// Learning rate of gates, and of the two factors that hold them to the size.
+    pub gate_rate: f64,
+    /// Learning rate of adapters; it falls along half a cosine in each of the two parts.
+    pub adapter_rate: f64,
+    /// Rank of adapters.
+    pub rank: usize,
+    /// Whether the stream gets narrower too, where the model allows it.
+    pub stream: bool,
+    /// Tokens before each sequence that tell the model that it is being pruned (the collaborative prompt); they are not learned.
+    pub prompt: Vec<u32>,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            gate_steps: 250,
+            heal_steps: 150,
+            warmup: 0.5,
+            tokens: 2048,
+            gate_rate: 0.1,
+            adapter_rate: 5e-3,
+            rank: 8,
+            stream: true,
+            prompt: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+/// What became of a model.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The model that is left, trained.
+    pub model: Model,
+    /// The masked model and the cut one before adapters went on, for comparison.
+    pub halves: [Model; 2],
+    /// The sparsity that the gates expected when they were read.
+    pub expected: f64,
+}
+
+/// Batches of sequences in a random order.
+struct Text<'s> {
+    sequences: &'s [Vec<u32>],
+    order: Vec<usize>,
+    random: ChaCha8Rng,
+}
+
+impl Text<'_> {
+    fn next(&mut self, options: &Options) -> Batch {
+        let mut own: Vec<Vec<u32>> = Vec::new();
+        let mut count = 0;
+        while count < options.tokens.max(1) {
+            let Some(at) = self.order.pop() else {
+                self.order = (0..self.sequences.len()).collect();
+                self.order.shuffle(&mut self.random);
+                continue;
+            };
+            count += self.sequences[at].len().max(1);
+            own.push(options.prompt.iter().chain(&self.sequences[at]).copied().collect());
+        }
+        let mut batch = Batch::next_token(own.iter().map(Vec::as_slice));
+        let mut start = 0;
+        for length in &batch.lengths {
+            let told = (start + options.prompt.len()).min(start + length);
+            batch.targets[start..told].fill(IGNORE);
+            start += length;
+        }
+        batch
+    }
+}
+
+/// Prunes a model to at most `target` parameters. `progress` is told the steps done and in all.
+///
+/// # Errors
+/// If there is no text, the model can't be trained or cut so small, the loss is no number, or `progress` stops the work.
+pub fn prune(
+    model: &Model,
+    sequences: &[Vec<u32>],
+    target: u64,
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<Outcome> {
+    not_empty(sequences)?;
+    let total = options.gate_steps + options.heal_steps;
+    let mut text = Text { sequences, order: Vec::new(), random: ChaCha8Rng::seed_from_u64(options.seed) };
+    let stream = options.stream
+        && crate::prune::structured::groups::check(&model.spec, Unit::Stream { channel: 0 }).is_ok();
+    let mut gated = Gated::new(model, stream, target, options)?;
+    for step in 0..options.gate_steps {
+        progress(step, total)?;
+        gated.step(&text.next(options), step, options)?;
+    }
+    let (masked, cut, expected) = gated.settle(model, target)?;
+    let small = cut.apply(&masked)?;
+    let masked = Model { weights: cut.masked(&masked)?, ..masked };
+    let healed = heal(&small, &mut text, options, &mut |step| progress(options.gate_steps + step, total))?;
+    progress(total, total)?;
+    Ok(Outcome { model: healed, halves: [masked, small], expected })
+}
+
+/// Trains adapters of a model on its own for the steps of healing: what methods that cut at once are healed with too.
+///
+/// # Errors
+/// As [`prune`].
+pub fn adapt(
+    model: &Model,
+    sequences: &[Vec<u32>],
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<Model> {
+    not_empty(sequences)?;
+    let mut text = Text { sequences, order: Vec::new(), random: ChaCha8Rng::seed_from_u64(options.seed) };
+    heal(model, &mut text, options, &mut |step| progress(step, options.heal_steps))
+}
+
+fn heal(
+    model: &Model,
+    text: &mut Text<'_>,
+    options: &Options,
+    progress: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Model> {
+    let mut net = Net::with_frozen(model, NetOptions::default(), &is_adapted)?;
+    let mut adapters = Adapter::all(net.params(), options.rank, options.seed);
+    for step in 0..options.heal_steps {
+        progress(step)?;
+        accumulate(&mut net, &text.next(options))?;
+        let rate = options.adapter_rate * cosine(step, options.heal_steps);
+        for adapter in &mut adapters {
+            adapter.step(net.params(), rate, 1.0, step + 1);
+            adapter.write(net.params_mut());
+        }
+    }
+    Ok(net.model()?)
+}
+
+fn accumulate(net: &mut Net, batch: &Batch) -> Result<()> {
+    net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
+    let loss = net.accumulate(batch, 1.0 / batch.counted().max(1) as f32)?;
+    match loss.sum.is_finite() {
+        true => Ok(()),
+        false => Err(Error::Option(
+            "the loss of training is no number; the rate is too high, or weights are damaged".into(),
+        )),
+    }
+}
+
+/// A network whose units pass through gates.
+pub(super) struct Gated {
+    spec: Spec,
+    pub(super) net: Net,
+    pub(super) places: Places,
+    log_alpha: Vec<f32>,
+    memory: Adam,
+    /// The weights with which units enter the stream, without gates, by their parameter's place.
+    entrances: Vec<(usize, Vec<f32>)>,
+    adapters: Vec<Adapter>,
+    /// λ₁ and λ₂, which hold the gates to the size.
+    multipliers: [f32; 2],
+    multipliers_memory: Adam,
+    /// The share of gated weights that is to go.
+    wished: f64,
+    random: ChaCha8Rng,
+}
+
+impl Gated {
+    pub(super) fn new(model: &Model, stream: bool, target: u64, options: &Options) -> Result<Gated> {
+        let spec = model.spec.clone();
+        let places = Places::of(&spec, stream);
+        let trains = |name: &str| is_adapted(name) || is_entrance(name, stream);
+        let net = Net::with_frozen(model, NetOptions::default(), &trains)?;
+        let gone = spec.parameters().checked_sub(target).filter(|it| *it > 0).ok_or_else(|| {
+            Error::Option(format!(
+                "the model has {} parameters, which is no more than the {target} that are asked for",
+                spec.parameters()
+            ))
+        })?;
+        let count = places.count();
+        let all_closed = vec![-1e4; count];
+        let gated_weights = super::size::gated_weights(&spec, &places);
+        let wished = gone as f64 / gated_weights;
+        if wished >= sparsity(&spec, &places, &all_closed).share {
+            return Err(Error::Option(format!(
+                "{target} parameters are fewer than what no gate can close; ask for more"
+            )));
+        }
+        let entrances = net.params().iter().enumerate().filter(|(_, param)| is_entrance(&param.name, stream));
+        let entrances = entrances.map(|(at, param)| (at, param.value.clone())).collect();
+        Ok(Gated {
+            adapters: Adapter::all(net.params(), options.rank, options.seed),
+            log_alpha: vec![gates::closed_with(0.01); count],
+            memory: Adam::new(count),
+            multipliers: [0.0; 2],
+            multipliers_memory: Adam::new(2),
+            random: ChaCha8Rng::seed_from_u64(options.seed ^ 0x9e37_79b9),
+            spec,
+            net,
+            places,
+            entrances,
+            wished,
+        })
+    }
+
+    /// The gates of a weight's rows and columns.
+    fn sides(
+        &self,
+        name: &str,
+        z: &[f32],
+        width: usize,
+    ) -> (Option<std::ops::Range<usize>>, Vec<Option<usize>>) {
+        let stream = (!self.places.stream.is_empty()).then(|| self.places.stream.clone());
+        if name.starts_with("embed.") {
+            return (None, self.places.stream.clone().map(Some).collect());
+        }
+        let layer = name.split('.').nth(1).and_then(|it| it.parse::<usize>().ok()).unwrap_or(0);
+        let mut columns = vec![None; width];
+        if name.contains(".attention.") {
+            if let Some(heads) = attention(&self.spec, layer) {
+                for (kv_head, at) in self.places.heads[layer].clone().enumerate() {
+                    columns[query_range(heads, kv_head)].fill(Some(at));
+                }
+            }
+        } else {
+            columns
+                .iter_mut()
+                .zip(self.places.channels[layer].clone())
+                .for_each(|(column, at)| *column = Some(at));
+        }
+        debug_assert!(z.len() == self.places.count(), "a factor for each gate");
+        (stream, columns)
+    }
+
+    /// Writes entrances as the gates let them through.
+    pub(super) fn write(&mut self, z: &[f32]) {
+        for (at, base) in &self.entrances {
+            let param = &self.net.params()[*at];
+            let width = param.shape[1];
+            let (rows, columns) = self.sides(&param.name, z, width);
+            let factors: Vec<f32> = columns.iter().map(|it| it.map_or(1.0, |it| z[it])).collect();
+            let mut value = base.clone();
+            for (row, values) in value.chunks_exact_mut(width).enumerate() {
+                let own = rows.as_ref().map_or(1.0, |rows| z[rows.start + row]);
+                values.iter_mut().zip(&factors).for_each(|(value, factor)| *value *= own * factor);
+            }
+            self.net.params_mut()[*at].value = value;
+        }
+    }
+
+    /// The derivative of the loss by each gate's factor, from the gradients of entrances.
+    pub(super) fn slopes(&self, z: &[f32]) -> Vec<f32> {
+        let mut slopes = vec![0.0; z.len()];
+        for (at, base) in &self.entrances {
+            let param: &Param = &self.net.params()[*at];
+            let width = param.shape[1];
+            let (rows, columns) = self.sides(&param.name, z, width);
+            for (row, (grads, weights)) in
+                param.grad.chunks_exact(width).zip(base.chunks_exact(width)).enumerate()
+            {
+                let own = rows.as_ref().map_or(1.0, |rows| z[rows.start + row]);
+                let mut along = 0.0;
+                for ((g, w), column) in grads.iter().zip(weights).zip(&columns) {
+                    let product = g * w;
+                    along += product * column.map_or(1.0, |it| z[it]);
+                    if let Some(column) = column {
+                        slopes[*column] += product * own;
+                    }
+                }
+                if let Some(rows) = &rows {
+                    slopes[rows.start + row] += along;
+                }
+            }
+        }
+        slopes
+    }
+
+    /// One step: gates are drawn, the loss and the distance from the size pull at them, the multipliers rise against both.
+    fn step(&mut self, batch: &Batch, step: u64, options: &Options) -> Result<()> {
+        let draws: Vec<Draw> = self.log_alpha.iter().map(|&it| gates::draw(it, &mut self.random)).collect();
+        let z: Vec<f32> = draws.iter().map(|draw| draw.z).collect();
+        self.write(&z);
+        self.adapters.iter().for_each(|adapter| adapter.write(self.net.params_mut()));
+        accumulate(&mut self.net, batch)?;
+        let now = sparsity(&self.spec, &self.places, &self.log_alpha);
+        let rising = (step + 1) as f64 / (options.warmup * options.gate_steps as f64).max(1.0);
+        let off = (now.share - self.wished * rising.min(1.0)) as f32;
+        let pull = self.multipliers[0] + 2.0 * self.multipliers[1] * off;
+        let slopes = self.slopes(&z).into_iter().zip(&draws).zip(&now.slopes);
+        let gradient: Vec<f32> = slopes.map(|((d, draw), size)| d * draw.slope + pull * size).collect();
+        self.memory.step(&mut self.log_alpha, &gradient, options.gate_rate, step + 1);
+        // Up, not down: a size that is missed costs more and more.
+        let up = [-off, -off * off];
+        self.multipliers_memory.step(&mut self.multipliers, &up, options.gate_rate, step + 1);
+        let rate = options.adapter_rate * cosine(step, options.gate_steps);
+        let params = self.net.params();
+        self.adapters.iter_mut().for_each(|adapter| adapter.step(params, rate, 1.0, step + 1));
+        Ok(())
+    }
+
+    /// Reads the gates: the model with the factors of open ones folded in, and the cut that takes closed ones out.
+    fn settle(mut self, model: &Model, target: u64) -> Result<(Model, Cut, f64)> {
+        let expected = sparsity(&self.spec, &self.places, &self.log_alpha).share;
+        let cut = self.cut(target)?;
+        let z: Vec<f32> = self.log_alpha.iter().map(|&it| gates::settled(it)).collect();
+        // What stays must not be lost to a factor of zero.
+        let z: Vec<f32> = z.into_iter().map(|z| if z > 0.0 { z } else { 1.0 }).collect();
+        self.write(&z);
+        self.adapters.iter().for_each(|adapter| adapter.write(self.net.params_mut()));
+        let weights = self.net.model()?.weights;
+        Ok((Model { weights, ..model.clone() }, cut, expected))
+    }
+
+    /// Of heads, channels and the stream each as many as are expected to be closed, the least open ones; channels make up for what
+    /// is missing to the size or beyond it.
+    fn cut(&self, target: u64) -> Result<Cut> {
+        let (spec, places) = (&self.spec, &self.places);
+        let mut order: Vec<(usize, Unit)> = Vec::new();
+        let mut closed: Vec<Unit> = Vec::new();
+        let mut take = |own: Vec<(usize, Unit)>, least: usize, spare: bool| {
+            let mut own = own;
+            own.sort_by(|a, b| self.log_alpha[a.0].total_cmp(&self.log_alpha[b.0]).then(a.0.cmp(&b.0)));
+            let expected: f32 = own.iter().map(|(at, _)| 1.0 - gates::open(self.log_alpha[*at]).0).sum();
+            own.truncate(own.len().saturating_sub(least));
+            let count = (expected.round() as usize).min(own.len());
+            closed.extend(own[..count].iter().map(|it| it.1));
+            if spare {
+                order.extend(own);
+            }
+        };
+        for layer in 0..spec.layers.len() {
+            let heads = places.heads[layer].clone().enumerate();
+            take(heads.map(|(kv_head, at)| (at, Unit::Heads { layer, kv_head })).collect(), 1, false);
+            let channels = places.channels[layer].clone().enumerate();
+            take(channels.map(|(channel, at)| (at, Unit::Channel { layer, channel })).collect(), 1, true);
+        }
+        let stream = places.stream.clone().enumerate();
+        take(stream.map(|(channel, at)| (at, Unit::Stream { channel })).collect(), 8, false);
+        order.sort_by(|a, b| self.log_alpha[a.0].total_cmp(&self.log_alpha[b.0]).then(a.0.cmp(&b.0)));
+        let parameters = |closed: &[Unit]| -> Result<u64> {
+            Ok(Cut::without(spec, closed)?.spec(spec, false)?.parameters())
+        };
+        // The most open of the closed come back while there is room.
+        for (_, unit) in order.iter().rev() {
+            if let Some(at) = closed.iter().position(|it| it == unit) {
+                let back = closed.swap_remove(at);
+                if parameters(&closed)? > target {
+                    closed.push(back);
+                    break;
+                }
+            }
+        }
+        for (_, unit) in &order {
+            if parameters(&closed)? <= target {
+                break;
+            }
+            if !closed.contains(unit) {
+                closed.push(*unit);
+            }
+        }
+        let left = parameters(&closed)?;
+        if left > target {
+            return Err(Error::Option(format!(
+                "the gates left {left} parameters where {target} are asked for; give more steps, or a higher rate for gates"
+            )));
+        }
+        Cut::without(spec, &closed)
+    }
+}

@@ -1,0 +1,110 @@
+//! What demonstrations of pruning share: texts in parts, held-out loss, shapes drawn by hand, speeds side by side.
+
+use ounce_engine::{Engine, Mode};
+use ounce_eval::method::Lab;
+use ounce_eval::speed::{Work, run_once};
+use ounce_model::{Config, Model, families};
+use ounce_train::net::{Init, Net, Options as NetOptions};
+use ounce_train::{Batch, Loss, Trainable};
+use serde_json::json;
+
+use crate::Result;
+use crate::quantize::demonstration::stories;
+use ounce_eval::method::Text;
+
+/// Tokens of a batch that judges.
+const JUDGED: usize = 4096;
+
+/// Tokens that are generated to compare speeds, and how often.
+const SPEED_TOKENS: usize = 96;
+const SPEED_RUNS: usize = 7;
+
+/// Training text in equal parts, one a seed, and held-out text.
+pub(crate) struct Texts {
+    pub parts: Vec<Vec<Vec<u32>>>,
+    held_out: Vec<Vec<u32>>,
+}
+
+impl Texts {
+    /// At least `bytes` of text a part.
+    pub fn new(lab: &dyn Lab, model: &Model, parts: usize, bytes: usize, held_out: usize) -> Result<Texts> {
+        let all = stories(model, &lab.text(Text::Train, parts * bytes))?;
+        let each = all.len() / parts.max(1);
+        let parts = (0..parts).map(|part| all[part * each..(part + 1) * each].to_vec()).collect();
+        Ok(Texts { parts, held_out: stories(model, &lab.text(Text::HeldOut, held_out))? })
+    }
+
+    /// Nats a token on held-out text.
+    pub fn loss(&self, model: &Model) -> Result<f64> {
+        held_out_loss(model, &self.held_out)
+    }
+}
+
+/// Nats a token on texts.
+pub(crate) fn held_out_loss(model: &Model, held_out: &[Vec<u32>]) -> Result<f64> {
+    let mut net = Net::with_frozen(model, NetOptions::default(), &|_| false)?;
+    let mut sum = Loss::default();
+    let (mut own, mut count) = (Vec::new(), 0);
+    for (at, ids) in held_out.iter().enumerate() {
+        own.push(ids.as_slice());
+        count += ids.len();
+        if count >= JUDGED || at + 1 == held_out.len() {
+            sum += net.loss(&Batch::next_token(own.drain(..)))?;
+            count = 0;
+        }
+    }
+    Ok(sum.mean())
+}
+
+/// A Llama as a person would draw it, of the same vocabulary and depth: the widest that has at most so many parameters, its
+/// width a multiple of 8, with four heads in two groups and feed-forward halves of two and a half times the width. Random weights.
+pub(crate) fn drawn(model: &Model, most: u64, seed: u64) -> Result<Model> {
+    let sized = |hidden: usize| -> Result<Model> {
+        let mut config: Config = model.config.clone();
+        let keys = config.map_mut();
+        keys.insert("hidden_size".into(), json!(hidden));
+        keys.insert("num_attention_heads".into(), json!(4));
+        keys.insert("num_key_value_heads".into(), json!(2));
+        keys.insert("head_dim".into(), json!(hidden / 4));
+        keys.insert("intermediate_size".into(), json!(hidden * 5 / 2));
+        keys.remove("ounce_layers");
+        let (_, spec) = families::spec_of(&config)?;
+        Ok(Model { spec, config, ..model.clone() })
+    };
+    let mut fitting = sized(8)?;
+    for hidden in (16..=model.spec.hidden_size).step_by(8) {
+        let wider = sized(hidden)?;
+        if wider.spec.parameters() > most {
+            break;
+        }
+        fitting = wider;
+    }
+    Ok(Net::random(&fitting, NetOptions::default(), Init::default(), seed)?.model()?)
+}
+
+/// Tokens a second of models that generate in turn, the best of several runs each.
+pub(crate) fn speeds(models: &[&Model]) -> Result<Vec<f64>> {
+    let engines: Vec<Engine> =
+        models.iter().map(|model| Engine::load(model, Mode::fast())).collect::<Result<_, _>>()?;
+    let mut speeds = vec![0.0f64; engines.len()];
+    for _ in 0..SPEED_RUNS {
+        for (engine, speed) in engines.iter().zip(&mut speeds) {
+            let run = run_once(engine, Work::Generation(SPEED_TOKENS), 0, false)?;
+            *speed = speed.max(run.tokens_per_second);
+        }
+    }
+    Ok(speeds)
+}
+
+/// Mean and standard error.
+pub(crate) fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0).max(1.0) / count).sqrt())
+}
+
+/// Several numbers for people.
+pub(crate) fn listed(values: &[f64]) -> String {
+    values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,120 @@
+//! Training while parts leave.
+
+use anyhow::bail;
+use ounce_compress::prune::{compresso, efficient_llm, gradual};
+use ounce_model::Model;
+use serde::Serialize;
+
+use crate::interrupt::Watch;
+use crate::progress::{Progress, Unit};
+
+/// Flags of training.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Training while pruning")]
+pub struct TrainingArgs {
+    /// Train on the calibration text while heads, channels and the stream's width leave. Wants more text than a look does: raise
+    /// --calibration-tokens
+    #[arg(long, value_enum, value_name = "WAY")]
+    train: Option<Way>,
+    /// Steps of some 2048 tokens
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
+    train_steps: u64,
+    /// The highest learning rate; lower it if the loss rises [default: 0.002; of compresso's adapters 0.005]
+    #[arg(long, value_name = "RATE")]
+    train_rate: Option<f64>,
+}
+
+/// How a model is trained while it gets smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// Parts leave every few steps, by gradients and their squares, and what stays answers for them (EfficientLLM)
+    EfficientLlm,
+    /// Gates learn which parts leave while adapters heal, all other weights frozen; five steps in eight with gates (Compresso)
+    Compresso,
+    /// Single weights become zero, more and more of them until seven tenths of the steps; all others are trained
+    Gradual,
+}
+
+impl TrainingArgs {
+    /// Whether training was asked for.
+    pub fn is_asked(&self) -> bool {
+        self.train.is_some()
+    }
+
+    /// Whether single weights become zero, and shapes stay.
+    pub fn is_sparse(&self) -> bool {
+        self.train == Some(Way::Gradual)
+    }
+
+    /// Trains with masks until this share of each matrix is zero, with a bar.
+    ///
+    /// # Errors
+    /// If the model can't be trained, or the user stops the work.
+    pub fn sparse(&self, model: &Model, text: &[Vec<u32>], share: f64) -> anyhow::Result<Model> {
+        let every = (self.train_steps / 40).max(1);
+        let (start, times) = (self.train_steps / 10, self.train_steps * 6 / 10 / every);
+        let schedule = Some(gradual::Schedule { last: share, start, every, times });
+        let rate = self.train_rate.unwrap_or(2e-3);
+        let options = gradual::Options { steps: self.train_steps, tokens: 2048, rate, schedule, seed: 0 };
+        let watch = Watch::start();
+        let mut bar = Progress::new("training", Unit::Items);
+        Ok(gradual::train(model, text, &options, &mut |done, total| {
+            bar.set(done, total);
+            Ok(watch.check()?)
+        })?)
+    }
+
+    /// Refuses numbers that can't be.
+    ///
+    /// # Errors
+    /// In one sentence.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if let Some(rate) = self.train_rate.filter(|rate| !(*rate > 0.0 && *rate < 1.0)) {
+            bail!("--train-rate should be above 0 and below 1, found {rate}");
+        }
+        Ok(())
+    }
+
+    /// Trains until at most so many parameters are left, with a bar.
+    ///
+    /// # Errors
+    /// If there are no such few, the model can't be trained, or the user stops the work.
+    pub fn shrink(
+        &self,
+        model: &Model,
+        text: &[Vec<u32>],
+        most: u64,
+        multiple: usize,
+    ) -> anyhow::Result<Model> {
+        let watch = Watch::start();
+        let mut bar = Progress::new("training", Unit::Items);
+        let mut progress = |done: u64, total: u64| {
+            bar.set(done, total);
+            Ok(watch.check()?)
+        };
+        if self.train == Some(Way::Compresso) {
+            let usual = compresso::Options::default();
+            let gate_steps = (self.train_steps * 5).div_ceil(8);
+            let options = compresso::Options {
+                gate_steps,
+                heal_steps: self.train_steps - gate_steps,
+                adapter_rate: self.train_rate.unwrap_or(usual.adapter_rate),
+                ..usual
+            };
+            return Ok(compresso::prune(model, text, most, &options, &mut progress)?.model);
+        }
+        let usual = efficient_llm::Options::default();
+        let options = efficient_llm::Options {
+            steps: self.train_steps,
+            rate: self.train_rate.unwrap_or(usual.rate),
+            multiple,
+            ..usual
+        };
+        let (small, events) = efficient_llm::shrink(model, text, most, &options, &mut progress)?;
+        for event in events {
+            tracing::info!("step {}: {} parameters", event.step, event.parameters);
+        }
+        Ok(small)
+    }
+}
