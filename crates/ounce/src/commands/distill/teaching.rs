@@ -48,12 +48,13 @@ pub struct TeachingArgs {
     /// Weight of the distance between the streams behind layers, where teacher and student are equally wide; 1 is a good start
     #[arg(long, value_name = "WEIGHT", default_value_t = 0.0, help_heading = "Learning")]
     pub features: f32,
-    /// Where TAID's target begins: 0 the student's own prediction, 1 the teacher's; 0.2 for a very large teacher
-    #[arg(long, value_name = "T", default_value_t = 0.4, help_heading = "Learning")]
-    pub taid_start: f64,
-    /// How fast TAID's target follows the loss; 0 for an even pace
-    #[arg(long, value_name = "ALPHA", default_value_t = 5e-4, help_heading = "Learning")]
-    pub taid_alpha: f64,
+    /// Where the target of --loss taid begins: 0 the student's own prediction, 1 the teacher's; 0.2 for a very large teacher
+    /// [default: 0.4]
+    #[arg(long, value_name = "T", help_heading = "Learning")]
+    pub taid_start: Option<f64>,
+    /// How fast the target of --loss taid follows the loss; 0 for an even pace [default: 5e-4]
+    #[arg(long, value_name = "ALPHA", help_heading = "Learning")]
+    pub taid_alpha: Option<f64>,
     /// The highest learning rate [default: 5e-4 for a student with weights, by Step Law for a new one]
     #[arg(long, value_name = "RATE", help_heading = "Learning")]
     pub lr: Option<f64>,
@@ -98,6 +99,10 @@ impl TeachingArgs {
         if let Some(rate) = self.lr.filter(|rate| !(*rate > 0.0 && *rate <= 1.0)) {
             bail!("--lr should be above 0 and at most 1, found {rate}");
         }
+        if self.loss != Some(DivergenceKind::Taid) && (self.taid_start.is_some() || self.taid_alpha.is_some())
+        {
+            bail!("--taid-start and --taid-alpha belong to --loss taid; add it, or leave them out");
+        }
         if self.features > 0.0 && self.cache.is_some() {
             bail!(
                 "--features needs the teacher's layers, which --cache does not keep; leave one of them out"
@@ -114,7 +119,12 @@ impl TeachingArgs {
 
     /// TAID's numbers.
     pub fn taid(&self) -> TaidOptions {
-        TaidOptions { start: self.taid_start, alpha: self.taid_alpha, ..TaidOptions::default() }
+        let usual = TaidOptions::default();
+        TaidOptions {
+            start: self.taid_start.unwrap_or(usual.start),
+            alpha: self.taid_alpha.unwrap_or(usual.alpha),
+            ..usual
+        }
     }
 }
 
