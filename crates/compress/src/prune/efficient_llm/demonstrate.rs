@@ -17,6 +17,9 @@ const GRADUAL: &str = "gradual, by magnitude";
 const UNMENDED: &str = "pruning-aware, no correction";
 const AWARE: &str = "pruning-aware";
 
+/// Channels that leave together: fewer than usual, for a narrow model.
+const MULTIPLE: usize = 4;
+
 /// How much is done.
 pub(super) struct Plan {
     pub seeds: usize,
@@ -45,7 +48,8 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
     let arms = [SCRATCH, ONE_SHOT, GRADUAL, UNMENDED, AWARE];
     let mut losses: Vec<Vec<f64>> = vec![Vec::new(); arms.len()];
     let mut parameters = vec![0; arms.len()];
-    let mut at_once: [Vec<f64>; 2] = Default::default();
+    // Right after a cut to three quarters and to a quarter of the parameters: as it is, and mended.
+    let mut at_once: [[Vec<f64>; 2]; 2] = Default::default();
     let mut found: Vec<Model> = Vec::new();
     for (seed, text) in texts.parts.iter().enumerate() {
         for (at, arm) in arms.into_iter().enumerate() {
@@ -55,6 +59,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
                 steps: plan.steps,
                 rate: plan.rates[0],
                 seed: lab.seed() + seed as u64,
+                multiple: MULTIPLE,
                 ..Options::default()
             };
             let small = match arm {
@@ -63,11 +68,14 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
                     train(&drawn(&model, target, options.seed)?, text, &options, &mut |_, _| Ok(()))?
                 }
                 ONE_SHOT => {
-                    let [plain, mended] = [false, true]
-                        .map(|correct| leave_at_once(&model, text, target, &Options { correct, ..options }));
-                    let (plain, mended) = (plain?, mended?);
-                    at_once[0].push(texts.loss(&plain)?);
-                    at_once[1].push(texts.loss(&mended)?);
+                    let cut =
+                        |most, correct| leave_at_once(&model, text, most, &Options { correct, ..options });
+                    for (most, losses) in [(3 * target, 0), (target, 1)] {
+                        for correct in [false, true] {
+                            at_once[losses][usize::from(correct)].push(texts.loss(&cut(most, correct)?)?);
+                        }
+                    }
+                    let mended = cut(target, true)?;
                     train(&mended, text, &options, &mut |_, _| Ok(()))?
                 }
                 _ => {
@@ -100,11 +108,13 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
             ),
         );
     }
-    for (label, losses) in
-        ["at once, before training", "at once, mended, before training"].into_iter().zip(&at_once)
-    {
-        let (mean, error) = mean_and_error(losses);
-        evidence.rows.push(Row::new(label).with(LOSS, mean, "nats").with("standard error", error, "nats"));
+    let labels = ["to three quarters at once", "to a quarter at once"];
+    for (label, losses) in labels.iter().zip(&at_once) {
+        for (what, losses) in ["as it is", "mended"].iter().zip(losses) {
+            let (mean, error) = mean_and_error(losses);
+            let row = Row::new(format!("{label}, {what}, before training"));
+            evidence.rows.push(row.with(LOSS, mean, "nats").with("standard error", error, "nats"));
+        }
     }
     expect(&mut evidence, &losses, &at_once);
     shapes(&mut evidence, &found);
@@ -137,8 +147,8 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
     Ok(evidence)
 }
 
-fn expect(evidence: &mut Evidence, losses: &[Vec<f64>], at_once: &[Vec<f64>; 2]) {
-    let [scratch, one_shot, gradual, _, aware] = losses else { return };
+fn expect(evidence: &mut Evidence, losses: &[Vec<f64>], at_once: &[[Vec<f64>; 2]; 2]) {
+    let [scratch, one_shot, gradual, unmended, aware] = losses else { return };
     let mean = |values: &[f64]| mean_and_error(values).0;
     let order = [aware, one_shot, scratch].map(|it| mean(it));
     evidence.expect(
@@ -157,11 +167,20 @@ fn expect(evidence: &mut Evidence, losses: &[Vec<f64>], at_once: &[Vec<f64>; 2])
         format!("{:.4} against {gradual:.4}", order[0]),
         order[0] < gradual,
     );
-    let [plain, mended] = at_once;
+    for (size, [plain, mended]) in ["three quarters", "a quarter"].iter().zip(at_once) {
+        evidence.expect(
+            format!(
+                "right after a cut to {size} of the parameters, the correction lowers the loss for each seed"
+            ),
+            format!("{} from {}", listed(mended), listed(plain)),
+            mended.iter().zip(plain).all(|(mended, plain)| mended < plain),
+        );
+    }
+    let unmended = mean(unmended);
     evidence.expect(
-        "right after a cut, the correction lowers the loss for each seed",
-        format!("{} from {}", listed(mended), listed(plain)),
-        mended.iter().zip(plain).all(|(mended, plain)| mended < plain),
+        "with the correction, training ends lower than without",
+        format!("{:.4} against {unmended:.4}", order[0]),
+        order[0] < unmended,
     );
 }
 

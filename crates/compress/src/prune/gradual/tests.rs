@@ -53,21 +53,22 @@ fn matrices_end_exactly_as_sparse_as_asked_and_the_model_learns() {
 
 #[test]
 fn masked_weights_keep_their_value_until_they_come_back() {
-    let values = vec![0.5, -0.1, 0.2, 0.9, -0.3, 0.05];
+    // Sums of powers of two, so that nothing is rounded.
+    let values = vec![0.5, -0.125, 0.25, 0.875, -0.3125, 0.0625];
     let mut param = Param::new("w.weight", &[2, 3], ParamKind::Matrix, values.clone());
     let mut mask = Mask::new(0, 6);
     mask.rank(&mut param, 0.5);
-    assert_eq!(param.value, [0.5, 0.0, 0.0, 0.9, -0.3, 0.0]);
+    assert_eq!(param.value, [0.5, 0.0, 0.0, 0.875, -0.3125, 0.0]);
     // An optimizer's momentum moves everything; what is out stays out.
-    param.value.iter_mut().for_each(|value| *value += 0.01);
+    param.value.iter_mut().for_each(|value| *value += 0.03125);
     mask.hold(&mut param);
-    assert_eq!(param.value, [0.51, 0.0, 0.0, 0.91, -0.29, 0.0]);
+    assert_eq!(param.value, [0.53125, 0.0, 0.0, 0.90625, -0.28125, 0.0]);
     // One that stayed falls below one that left: they change places, and the one that left is as it was.
-    param.value[4] = -0.15;
+    param.value[4] = -0.15625;
     mask.rank(&mut param, 0.5);
-    assert_eq!(param.value, [0.51, 0.0, 0.2, 0.91, 0.0, 0.0]);
+    assert_eq!(param.value, [0.53125, 0.0, 0.25, 0.90625, 0.0, 0.0]);
     mask.rank(&mut param, 0.0);
-    assert_eq!(param.value, [0.51, -0.1, 0.2, 0.91, -0.15, 0.05]);
+    assert_eq!(param.value, [0.53125, -0.125, 0.25, 0.90625, -0.15625, 0.0625]);
     assert!(mask.out.iter().all(|out| !out));
 }
 
