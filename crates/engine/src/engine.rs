@@ -275,9 +275,8 @@ impl Engine {
                 format!("token type {kind} is not below the {} this model has", embedding.token_types.max(1));
             return Err(Error::Option(what));
         }
-        let mut stored = Vec::new();
         for (index, (x, &id)) in x.chunks_exact_mut(width).zip(ids).enumerate() {
-            self.tokens.read_row(id as usize, &mut stored, x).map_err(Error::TokenVector)?;
+            self.tokens.read_row(id as usize, x).map_err(Error::TokenVector)?;
             x.iter_mut().for_each(|x| *x *= embedding.scale);
             let mut add = |table: &Option<Vec<f32>>, row: usize| {
                 if let Some(table) = table {

@@ -2,6 +2,7 @@
 //! in when it is used. [`Weights`] speaks ounce's names; [`TensorSource`] is a file or set of files with its
 //! own names; the rules of [`crate::names`] connect the two.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,11 @@ use ounce_kernels::{DType, quant};
 
 use crate::storage::Bytes;
 use crate::{Error, Result};
+
+thread_local! {
+    /// The stored form of the row that this thread reads.
+    static ROW: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A stored tensor: format, row-major shape and bytes. Rows (the last dimension) are whole blocks.
 #[derive(Debug, Clone)]
@@ -97,22 +103,22 @@ impl Tensor {
     }
 
     /// As [`Tensor::decode_row`], for rows that are looked at here and there: of a mapped file this row alone is read
-    /// ([`Bytes::read_at`]), by way of `bytes`.
+    /// ([`Bytes::read_at`]), by way of a buffer that each thread keeps.
     ///
     /// # Errors
     /// If the file can't be read any more, or the format holds no weights.
     ///
     /// # Panics
     /// If there is no such row.
-    pub fn read_row(&self, index: usize, bytes: &mut Vec<u8>, out: &mut [f32]) -> std::io::Result<()> {
-        let decoded = if self.data.is_mapped() {
+    pub fn read_row(&self, index: usize, out: &mut [f32]) -> std::io::Result<()> {
+        if !self.data.is_mapped() {
+            return self.decode_row(index, out).map_err(std::io::Error::other);
+        }
+        ROW.with_borrow_mut(|bytes| {
             bytes.resize(self.row_bytes(), 0);
             self.data.read_at(index * bytes.len(), bytes)?;
-            quant::decode(self.dtype, bytes, out)
-        } else {
-            self.decode_row(index, out)
-        };
-        decoded.map_err(std::io::Error::other)
+            quant::decode(self.dtype, bytes, out).map_err(std::io::Error::other)
+        })
     }
 
     /// All values as f32.
