@@ -131,13 +131,16 @@ fn expanded(panel: &[u8], value: usize, panel_bytes: usize, then: impl FnOnce(&[
     });
 }
 
+/// A kernel for two panels and one token.
+pub(super) type PairKernel = fn([&[u8]; 2], &Activations, &mut [[f32; PANEL]]);
+
 /// Kernels that put values back in registers.
 #[derive(Clone, Copy)]
 pub(super) struct Fused {
     /// Sums of a panel with up to [`super::TILE`] tokens from `first` on.
     pub one: Kernel,
     /// Sums of two panels with the only token.
-    pub pair: fn(panels: [&[u8]; 2], x: &Activations, sums: &mut [[f32; PANEL]]),
+    pub pair: PairKernel,
 }
 
 /// A cache line.

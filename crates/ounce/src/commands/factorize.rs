@@ -112,10 +112,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 /// # Errors
 /// As [`run`].
 pub fn make(args: &Args) -> anyhow::Result<Report> {
-    if let Some(target) = args.output.as_ref().filter(|it| it.symlink_metadata().is_ok()) {
-        if !args.force && !args.dry_run {
-            bail!("{}: exists already; choose another name or add --force", target.display());
-        }
+    let there = args.output.as_ref().filter(|it| it.symlink_metadata().is_ok());
+    if let Some(target) = there.filter(|_| !args.force && !args.dry_run) {
+        bail!("{}: exists already; choose another name or add --force", target.display());
     }
     let model = source::open(&args.model)?;
     let amount = match (args.ratio, args.rank) {

@@ -65,7 +65,8 @@ impl<'t> Distilled<'t> {
         if !(temperature > 0.0 && temperature.is_finite()) {
             return Err(Error::Settings(format!("the temperature should be above 0, found {temperature}")));
         }
-        if !(0.0..=1.0).contains(&hard) || !(options.features >= 0.0 && options.features.is_finite()) {
+        let features = options.features >= 0.0 && options.features.is_finite();
+        if !(features && (0.0..=1.0).contains(&hard)) {
             return Err(Error::Settings(
                 "the part of the text's own tokens should be from 0 to 1, the weight of streams 0 or more"
                     .into(),

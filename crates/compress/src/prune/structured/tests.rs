@@ -82,6 +82,9 @@ fn stream(those: &[usize]) -> Vec<Unit> {
     those.iter().map(|&channel| Unit::Stream { channel }).collect()
 }
 
+/// Which places of a tensor's group are meant, and how.
+type Chosen<'c> = dyn Fn(&str) -> Option<Vec<(usize, bool)>> + 'c;
+
 #[test]
 fn a_cut_model_computes_what_the_masked_one_does() {
     let models = [
@@ -252,8 +255,8 @@ fn numbers_are_taken_with_their_rows_and_columns() {
 fn the_change_of_the_loss_is_its_slope_and_the_fisher_information() {
     let model = llama();
     let ids = ids();
-    let scores = saliency::taylor(&model, &[ids.clone()], true, &mut |_, _| Ok(())).unwrap();
-    let loss = |name: &dyn Fn(&str) -> Option<Vec<(usize, bool)>>, step: f32| -> f64 {
+    let scores = saliency::taylor(&model, std::slice::from_ref(&ids), true, &mut |_, _| Ok(())).unwrap();
+    let loss = |name: &Chosen<'_>, step: f32| -> f64 {
         // Entrances with the named rows (true) or columns scaled by 1 + step.
         let scaled = model.spec.tensors().into_iter().filter_map(|tensor| {
             let places = name(&tensor.name)?;
@@ -270,7 +273,7 @@ fn the_change_of_the_loss_is_its_slope_and_the_fisher_information() {
         let mut net = Net::from_model(&Model { weights, ..model.clone() }, Options::default()).unwrap();
         net.loss(&Batch::next_token([ids.as_slice()])).unwrap().mean()
     };
-    let slope = |name: &dyn Fn(&str) -> Option<Vec<(usize, bool)>>| {
+    let slope = |name: &Chosen<'_>| {
         let step = 1e-2;
         ((loss(name, step) - loss(name, -step)) / (2.0 * f64::from(step))).abs()
     };
