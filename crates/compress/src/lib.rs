@@ -26,7 +26,6 @@ pub const METHODS: &[Method] = &[
     lowrank::pela::METHOD,
     prune::compresso::METHOD,
     prune::efficient_llm::METHOD,
-    prune::gradual::METHOD,
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,
     quantize::l4q::METHOD,

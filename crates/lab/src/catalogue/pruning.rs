@@ -42,6 +42,15 @@ pub(super) const PLANNED: &[Method] = &[
         "Stable Diffusion 2 stands 38.5 % sparsity (text encoder 47.5 %, generator 35 %), and plain magnitude beats cleverer criteria.",
     ),
     Method::planned(
+        66,
+        "Gradual magnitude pruning",
+        FAMILY,
+        "To prune, or not to prune: exploring the efficacy of pruning for model compression",
+        Some("1710.01878"),
+        "A schedule in any training run raises sparsity step by step, and a dense model of equal bytes is trained beside it for comparison.",
+        "Large sparse models beat small dense ones of equal memory, with up to ten times fewer weights that are not zero.",
+    ),
+    Method::planned(
         122,
         "Dynamic sparse learning",
         FAMILY,
