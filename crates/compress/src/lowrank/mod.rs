@@ -4,9 +4,9 @@
 //! `out · in / (out + in)`, the break-even rank. How much is kept is given as the share of a matrix's weights that the pair has
 //! (PELA's `1/k`, Greenformers' `ρ`), `r = ⌊share · out · in / (out + in)⌋`, or as a rank.
 //!
-//! - [`svd`]: which pair: the best for the weights, or for what the layer gives on calibration text.
-//! - [`eigen`]: the eigenvectors of symmetric matrices that this stands on.
-//! - [`pela`]: a method that stands on it, with its demonstration.
+//! - `svd`: which pair: the best for the weights, or for what the layer gives on calibration text.
+//! - `eigen`: the eigenvectors of symmetric matrices that this stands on.
+//! - `pela`: a method that stands on it, with its demonstration.
 //!
 //! A factorised layer is part of a model like any other: [`Spec::ranks`](ounce_model::spec::Spec::ranks) names it, `config.json`
 //! has it as `ounce_ranks`, the engine and the trainer multiply with both matrices in turn.
@@ -130,7 +130,7 @@ pub fn plan(model: &Model, amount: Amount, only: &dyn Fn(&str) -> bool) -> Resul
     }
 }
 
-/// The ranks of a [`plan`] beside the shapes of its matrices; nothing is lost yet.
+/// The ranks of a `plan` beside the shapes of its matrices; nothing is lost yet.
 pub fn forecast(model: &Model, plan: &[(String, usize)]) -> Vec<Factorised> {
     let tensors = model.spec.tensors();
     let found = plan.iter().filter_map(|(name, rank)| {
@@ -149,7 +149,7 @@ pub fn forecast(model: &Model, plan: &[(String, usize)]) -> Vec<Factorised> {
     found.collect()
 }
 
-/// Factorises the matrices of a [`plan`]. With `calibration`, token ids of one sequence a list, each pair is the best for what its
+/// Factorises the matrices of a `plan`. With `calibration`, token ids of one sequence a list, each pair is the best for what its
 /// layer is given, behind layers that are factorised already; without, the best for the weights. `progress` is told the layers
 /// done and in all, and may stop the work.
 ///

@@ -1,4 +1,4 @@
-//! The configuration of a model some of whose numbers were changed: [`spec_of`] read backwards, for what cutting a
+//! The configuration of a model some of whose numbers were changed: `spec_of` read backwards, for what cutting a
 //! model changes.
 //!
 //! Where all layers are alike the family's own keys say it, so that other tools read the folder; where they differ

@@ -110,7 +110,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 /// Factorises, or only plans.
 ///
 /// # Errors
-/// As [`run`].
+/// As `run`.
 pub fn make(args: &Args) -> anyhow::Result<Report> {
     let there = args.output.as_ref().filter(|it| it.symlink_metadata().is_ok());
     if let Some(target) = there.filter(|_| !args.force && !args.dry_run) {

@@ -37,7 +37,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 /// Heals.
 ///
 /// # Errors
-/// As [`run`].
+/// As `run`.
 pub fn make(args: &Args) -> anyhow::Result<Report> {
     args.teaching.check()?;
     let teacher = source::open(&args.teacher)?;

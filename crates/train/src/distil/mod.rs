@@ -1,11 +1,11 @@
 //! Distillation: a network learns from another one's predictions, and from the streams between its layers if asked.
 //!
-//! - [`teacher`]: who is asked, a network that runs along or what was kept of one.
-//! - [`kept`]: a teacher's predictions in a file, the likeliest tokens of each target in 8 bits.
-//! - [`streams`]: the loss on the streams between layers.
-//! - [`Distilled`]: a student and its teacher as the training loop knows networks.
+//! - `teacher`: who is asked, a network that runs along or what was kept of one.
+//! - `kept`: a teacher's predictions in a file, the likeliest tokens of each target in 8 bits.
+//! - `streams`: the loss on the streams between layers.
+//! - `Distilled`: a student and its teacher as the training loop knows networks.
 //!
-//! How predictions are compared stands in [`Divergence`] and its implementations.
+//! How predictions are compared stands in `Divergence` and its implementations.
 
 pub mod kept;
 mod streams;
@@ -35,7 +35,7 @@ pub struct Options {
 /// A loss on the weights themselves: its value, with its gradient, times the scale, added to the weights' own.
 pub type WeightLoss<'t> = Box<dyn FnMut(&mut [Param], f32) -> f64 + 't>;
 
-/// A student with its teacher. As a loss it has what it learns by; judged ([`Trainable::loss`]) it is by the KL from the
+/// A student with its teacher. As a loss it has what it learns by; judged (`Trainable::loss`) it is by the KL from the
 /// teacher's predictions at temperature 1, whatever it learns by.
 pub struct Distilled<'t> {
     student: Net,

@@ -6,9 +6,9 @@
 //! - **Factors** (section 3.1): `W ≈ B A`, `B = U_r S_r^½`, `A = S_r^½ V_rᵀ`, of a rank at which both have `1/k` of the weights:
 //!   [`factorise`](super::factorise) without calibration.
 //! - **Feature distillation** (section 3.2): the streams behind the layers are held to the original's:
-//!   [`ounce_train::distil`], `ounce heal --features`.
+//!   `ounce_train::distil`, `ounce heal --features`.
 //! - **Weight perturbation** (section 3.3): `(‖B A − W‖_∞ − ε)²`, as a mean over pairs, so that no entry of a product wanders far:
-//!   [`deviation`]. The norm is the greatest entry's, as in the public code.
+//!   `deviation`. The norm is the greatest entry's, as in the public code.
 //!
 //! Losses add up: `L = L_task + a L_features + c L_weights`.
 

@@ -2,13 +2,13 @@
 //!
 //! "Compresso: Structured Pruning with Collaborative Prompting Learns Compact Large Language Models", arXiv 2310.05015.
 //!
-//! - **Gates** (section 3.2, [`gates`]): a hard concrete factor for each head, each channel of a feed-forward half, each channel of the stream.
+//! - **Gates** (section 3.2, `gates`): a hard concrete factor for each head, each channel of a feed-forward half, each channel of the stream.
 //!   They are drawn anew each step.
-//! - **Size** (equation 4, [`size`]): the expected share of weights that is gone, from the chances that gates are open.
-//! - **Loss** (equation 5, [`train`]): `L + λ₁ (ŝ − t) + λ₂ (ŝ − t)²`, minimised over gates and adapters, maximised over both λ, so that the size is
+//! - **Size** (equation 4, `size`): the expected share of weights that is gone, from the chances that gates are open.
+//! - **Loss** (equation 5, `train`): `L + λ₁ (ŝ − t) + λ₂ (ŝ − t)²`, minimised over gates and adapters, maximised over both λ, so that the size is
 //!   met exactly in the end; the wished sparsity `t` rises from 0.
-//! - **Adapters** (section 3.2, [`lora`]): the model's own weights are frozen; query and value matrices get `B A` of rank 8.
-//! - **Collaborative prompt** (section 3.3): tokens before each sequence, [`Options::prompt`].
+//! - **Adapters** (section 3.2, `lora`): the model's own weights are frozen; query and value matrices get `B A` of rank 8.
+//! - **Collaborative prompt** (section 3.3): tokens before each sequence, `Options::prompt`.
 //!
 //! A factor on a head, a channel or a channel of the stream is a factor on columns or rows of the matrices with which they enter
 //! the stream, so an ordinary network is all that is trained: its weights are written anew each step.

@@ -132,7 +132,7 @@ pub fn prune(
 /// Trains adapters of a model on its own for the steps of healing: what methods that cut at once are healed with too.
 ///
 /// # Errors
-/// As [`prune`].
+/// As `prune`.
 pub fn adapt(
     model: &Model,
     sequences: &[Vec<u32>],

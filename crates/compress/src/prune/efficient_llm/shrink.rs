@@ -23,7 +23,7 @@ use crate::{Error, Result};
 /// How units are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// By [`Fisher::worth`].
+    /// By `Fisher::worth`.
     Fisher,
     /// By the norm of a unit's weights, for comparison.
     Magnitude,
@@ -185,7 +185,7 @@ impl<'s> Run<'s> {
 /// The model without all units that are to leave at once: chosen by the gradients of so many steps' text without a change of weights.
 ///
 /// # Errors
-/// As [`shrink`].
+/// As `shrink`.
 pub fn leave_at_once(model: &Model, sequences: &[Vec<u32>], target: u64, options: &Options) -> Result<Model> {
     not_empty(sequences)?;
     let mut net = Net::from_model(model, NetOptions::default())?;
@@ -207,7 +207,7 @@ pub fn leave_at_once(model: &Model, sequences: &[Vec<u32>], target: u64, options
 /// Trains without a cut, on the same sequences in the same order.
 ///
 /// # Errors
-/// As [`shrink`].
+/// As `shrink`.
 pub fn train(
     model: &Model,
     sequences: &[Vec<u32>],

@@ -6,7 +6,7 @@
 //! - **Schedule** (equation 1): `s_t = s_f + (s_i − s_f) (1 − (t − t₀) / (n Δ))³` for the sparsity of every matrix, at every Δ-th step from `t₀` on,
 //!   `n` times. Then the masks stay, and training goes on.
 //! - **Ranking**: each matrix by itself, by the magnitude of the values that it keeps; a masked weight comes back if others fell below it.
-//! - **Bytes** ([`packed`]): values that are not zero, and one bit a weight for where they are; compared is with a dense model of as many
+//! - **Bytes** (`packed`): values that are not zero, and one bit a weight for where they are; compared is with a dense model of as many
 //!   bytes.
 
 mod demonstrate;

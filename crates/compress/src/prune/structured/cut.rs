@@ -1,6 +1,6 @@
 //! What stays of a model, and the model that is left.
 //!
-//! A cut model computes what the whole one computes with the same weights set to zero ([`Cut::masked`]); a test holds every
+//! A cut model computes what the whole one computes with the same weights set to zero (`Cut::masked`); a test holds every
 //! kind of cut to that. RMSNorm over a narrower stream divides by a smaller width `d'`: with weights times `√(d/d')` and
 //! epsilon times `d/d'` it computes the same.
 
@@ -254,10 +254,10 @@ impl Cut {
         Some(keep)
     }
 
-    /// The tensors of the cut model, in the order in which its spec lists them. With `holes` as [`Cut::spec`].
+    /// The tensors of the cut model, in the order in which its spec lists them. With `holes` as `Cut::spec`.
     ///
     /// # Errors
-    /// As [`Cut::spec`].
+    /// As `Cut::spec`.
     pub fn moved(&self, spec: &Spec, holes: bool) -> Result<Vec<Moved>> {
         self.check(spec)?;
         let mut numbers = vec![None; self.layers.len()];
@@ -389,7 +389,7 @@ impl Keep {
     /// What stays of the values of a tensor of this shape: weights, gradients, an optimizer's moments.
     ///
     /// # Panics
-    /// As [`Keep::mask`].
+    /// As `Keep::mask`.
     pub fn take<T: Copy>(&self, values: &[T], shape: &[usize]) -> Vec<T> {
         let (rows, columns) = extent(shape);
         assert_eq!(values.len(), rows * columns, "as many values as the shape says");

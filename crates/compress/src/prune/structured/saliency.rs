@@ -1,12 +1,12 @@
 //! What a unit is worth: three scores for heads, channels of feed-forward halves, and channels of the stream.
 //!
-//! - [`taylor`]: how much the loss on calibration text changes without it (LLM-Pruner, arXiv 2305.11627, equations 3 to 5). A unit is out when
+//! - `taylor`: how much the loss on calibration text changes without it (LLM-Pruner, arXiv 2305.11627, equations 3 to 5). A unit is out when
 //!   what it adds to the stream is scaled by a `z` of 0; the derivative of the loss by `z` is `d = Σ ∂L/∂w · w` over the columns with which
 //!   the unit's result enters the output (or down) matrix, so gradients of these matrices are all that is needed. Near a minimum `d` is
 //!   small, however much a large unit is worth, so curvature counts too: `|E[d]| + ½ n E[d²]`, where `E` is over sequences of `n` tokens and
 //!   `n E[d²]` is the Fisher information of `z`, as tokens' derivatives cancel in a sequence's mean.
-//! - [`activation`]: how large its result is, `√(Σ ‖W[:, c]‖² E[x_c²])` over its columns `c`: Wanda's measure, summed over a unit.
-//! - [`magnitude`]: the norm of all its weights, without any text.
+//! - `activation`: how large its result is, `√(Σ ‖W[:, c]‖² E[x_c²])` over its columns `c`: Wanda's measure, summed over a unit.
+//! - `magnitude`: the norm of all its weights, without any text.
 
 use std::sync::PoisonError;
 
@@ -255,7 +255,7 @@ fn squares(values: &[f32], width: usize) -> (Vec<f64>, Vec<f64>) {
 /// The sum of `number` over all weights of a unit, slice by slice: what other sums are tested against.
 ///
 /// # Errors
-/// As [`slices`], and if a weight can't be read.
+/// As `slices`, and if a weight can't be read.
 pub fn sum_over(model: &Model, unit: Unit, number: &dyn Fn(&str, usize, f32) -> f64) -> Result<f64> {
     let mut sum = 0.0;
     for slice in slices(&model.spec, unit)? {

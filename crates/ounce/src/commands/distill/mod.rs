@@ -34,7 +34,7 @@ pub struct Args {
     /// The model to learn from
     #[arg(value_name = "TEACHER")]
     teacher: String,
-    /// The model that learns, or a run's file ending in .toml, whose [model] says the shape of a new one
+    /// The model that learns, or a run's file ending in .toml, whose `model` says the shape of a new one
     #[arg(value_name = "STUDENT")]
     student: String,
     #[command(flatten)]
@@ -54,7 +54,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 /// Distils.
 ///
 /// # Errors
-/// As [`run`].
+/// As `run`.
 pub fn make(args: &Args) -> anyhow::Result<Report> {
     args.teaching.check()?;
     let teacher = source::open(&args.teacher)?;

@@ -204,7 +204,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 /// Prunes, or prints what would be done and gives nothing.
 ///
 /// # Errors
-/// As [`run`].
+/// As `run`.
 pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     args.check()?;
     let model = source::open(&args.model)?;
@@ -339,7 +339,7 @@ impl Removed {
     /// Prints a table, layers that are cut alike on one line.
     ///
     /// # Errors
-    /// As [`output::print_table`].
+    /// As `output::print_table`.
     fn print(&self) -> anyhow::Result<()> {
         let change = |[before, after]: [usize; 2]| match before == after {
             true => before.to_string(),

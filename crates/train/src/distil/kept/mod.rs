@@ -8,7 +8,7 @@
 //!      hash of its tokens and targets (16), rows (4), the rows, the first 8 bytes of the hash of the record
 //! ```
 //!
-//! All numbers are little-endian; [`rows`] says what a row is. Records are found by what their sequence is, so any order and
+//! All numbers are little-endian; `rows` says what a row is. Records are found by what their sequence is, so any order and
 //! any batch will do, and data may grow. A file that was cut off in the middle of a record, by a crash or Ctrl-C, goes on
 //! behind the last whole one.
 

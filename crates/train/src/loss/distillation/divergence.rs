@@ -23,7 +23,7 @@ pub trait Divergence: std::fmt::Debug + Send + Sync {
         Value::Null
     }
 
-    /// Takes up what [`Divergence::memory`] gave.
+    /// Takes up what `Divergence::memory` gave.
     ///
     /// # Errors
     /// If that is of another loss.

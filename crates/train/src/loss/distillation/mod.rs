@@ -1,4 +1,4 @@
-//! Distillation on logits: a student's predictions are brought near to a teacher's, by any [`Divergence`].
+//! Distillation on logits: a student's predictions are brought near to a teacher's, by any `Divergence`.
 //!
 //! The loss of a target is `(1 − h) T² D(p_T, q_T) + h (−ln q[target])`, with `p_T` and `q_T` the predictions of teacher and
 //! student with logits divided by the temperature `T`, and `h` the part of the text's own next token.
@@ -94,7 +94,7 @@ pub struct Distillation<'t> {
 }
 
 impl<'t> Distillation<'t> {
-    /// KL from [`Predictions`] of a batch, which comes next.
+    /// KL from `Predictions` of a batch, which comes next.
     pub fn new(teacher: &'t Predictions) -> Distillation<'t> {
         Distillation::by(teacher, &ForwardKl, Softness::default())
     }
