@@ -276,7 +276,7 @@ impl Engine {
             return Err(Error::Option(what));
         }
         for (index, (x, &id)) in x.chunks_exact_mut(width).zip(ids).enumerate() {
-            self.tokens.read_row(id as usize, x).map_err(Error::TokenVector)?;
+            self.tokens.read_rows(id as usize, x).map_err(Error::TokenVector)?;
             x.iter_mut().for_each(|x| *x *= embedding.scale);
             let mut add = |table: &Option<Vec<f32>>, row: usize| {
                 if let Some(table) = table {

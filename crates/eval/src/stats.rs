@@ -1,4 +1,4 @@
-//! Quantiles, and how near two lists of numbers are to each other.
+//! Quantiles, means with their errors, and how near two lists of numbers are to each other.
 
 /// The value below which a `share` of ascending values lies, by a line between neighbours. NaN without values.
 pub fn quantile_of_sorted(sorted: &[f64], share: f64) -> f64 {
@@ -13,6 +13,14 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     quantile_of_sorted(&sorted, share)
+}
+
+/// Mean and standard error of a few runs.
+pub fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0).max(1.0) / count).sqrt())
 }
 
 /// How far a forecast is from what was measured, relative to that.

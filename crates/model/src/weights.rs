@@ -12,9 +12,12 @@ use ounce_kernels::{DType, quant};
 use crate::storage::Bytes;
 use crate::{Error, Result};
 
+/// Bytes of a tensor that are read together, about.
+const READ_BYTES: usize = 64 << 10;
+
 thread_local! {
-    /// The stored form of the row that this thread reads.
-    static ROW: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The stored form of the rows that this thread reads.
+    static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A stored tensor: format, row-major shape and bytes. Rows (the last dimension) are whole blocks.
@@ -102,23 +105,26 @@ impl Tensor {
         quant::decode(self.dtype, self.row(index), out)
     }
 
-    /// As [`Tensor::decode_row`], for rows that are looked at here and there: of a mapped file this row alone is read
+    /// Decodes the rows from `first` on that fill `out`, without a look at a mapping: of a mapped file these rows alone are read
     /// ([`Bytes::read_at`]), by way of a buffer that each thread keeps.
     ///
     /// # Errors
     /// If the file can't be read any more, or the format holds no weights.
     ///
     /// # Panics
-    /// If there is no such row.
-    pub fn read_row(&self, index: usize, out: &mut [f32]) -> std::io::Result<()> {
-        if !self.data.is_mapped() {
-            return self.decode_row(index, out).map_err(std::io::Error::other);
-        }
-        ROW.with_borrow_mut(|bytes| {
-            bytes.resize(self.row_bytes(), 0);
-            self.data.read_at(index * bytes.len(), bytes)?;
-            quant::decode(self.dtype, bytes, out).map_err(std::io::Error::other)
-        })
+    /// If there are no such rows.
+    pub fn read_rows(&self, first: usize, out: &mut [f32]) -> std::io::Result<()> {
+        let (start, length) = (first * self.row_bytes(), out.len() / self.row_len() * self.row_bytes());
+        let decoded = if self.data.is_mapped() {
+            STORED.with_borrow_mut(|bytes| {
+                bytes.resize(length, 0);
+                self.data.read_at(start, bytes)?;
+                Ok::<_, std::io::Error>(quant::decode(self.dtype, bytes, out))
+            })?
+        } else {
+            quant::decode(self.dtype, &self.data[start..start + length], out)
+        };
+        decoded.map_err(std::io::Error::other)
     }
 
     /// All values as f32.
@@ -372,13 +378,17 @@ impl Weights {
     /// # Errors
     /// As [`Weights::get`], and if the values can't be decoded.
     pub fn f32(&self, name: &str) -> Result<Vec<f32>> {
-        let mut tensor = self.get(name)?;
-        if tensor.data.is_mapped() {
-            // A look at the mapping would bring what lies around these values into memory too.
-            let mut bytes = vec![0; tensor.data.len()];
-            tensor.data.read_at(0, &mut bytes).map_err(Error::io(self.path()))?;
-            tensor.data = Bytes::from(bytes);
+        let tensor = self.get(name)?;
+        let wrong = |error: String| Error::tensor(self.path(), name, error);
+        if !tensor.data.is_mapped() {
+            return tensor.to_f32().map_err(|error| wrong(error.to_string()));
         }
-        tensor.to_f32().map_err(|error| Error::tensor(self.path(), name, error.to_string()))
+        // A look at the mapping would bring what lies around these values into memory too.
+        let mut values = vec![0.0; tensor.values()];
+        let rows = (READ_BYTES / tensor.row_bytes().max(1)).max(1);
+        for (part, values) in values.chunks_mut((rows * tensor.row_len()).max(1)).enumerate() {
+            tensor.read_rows(part * rows, values).map_err(|error| wrong(error.to_string()))?;
+        }
+        Ok(values)
     }
 }

@@ -11,6 +11,7 @@
 pub mod compresso;
 pub mod efficient_llm;
 pub mod gradual;
+mod learning;
 pub mod magnitude;
 pub mod sparsegpt;
 pub mod structured;

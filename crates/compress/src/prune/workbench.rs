@@ -96,14 +96,6 @@ pub(crate) fn speeds(models: &[&Model]) -> Result<Vec<f64>> {
     Ok(speeds)
 }
 
-/// Mean and standard error.
-pub(crate) fn mean_and_error(values: &[f64]) -> (f64, f64) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (mean, (squares / (count - 1.0).max(1.0) / count).sqrt())
-}
-
 /// Several numbers for people.
 pub(crate) fn listed(values: &[f64]) -> String {
     values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ")

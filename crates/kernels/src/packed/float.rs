@@ -128,7 +128,7 @@ pub(super) fn fused(isa: Isa) -> Option<Fused> {
 mod native {
     use std::arch::x86_64::*;
 
-    use super::super::sparse::x86::{halves, halves_of_two};
+    use super::super::sparse::x86::halves;
     use super::super::{Activations, PANEL, TILE};
 
     pub(super) fn fused(
@@ -182,7 +182,7 @@ mod native {
         let mut total = [_mm512_setzero_ps(); T];
         // SAFETY: a panel has a line for each pair of the token's columns.
         unsafe {
-            halves(panel.as_ptr(), x.columns() / 2, |pair, weights| {
+            halves([panel.as_ptr()], x.columns() / 2, |pair, [weights]| {
                 for t in 0..T {
                     total[t] = add(total[t], weights, values[t].add(pair));
                 }
@@ -199,7 +199,7 @@ mod native {
         let mut total = [_mm512_setzero_ps(); 2];
         // SAFETY: as in `fused_sums_of`, for each panel.
         unsafe {
-            halves_of_two(panels.map(<[u8]>::as_ptr), x.columns() / 2, |pair, weights| {
+            halves(panels.map(<[u8]>::as_ptr), x.columns() / 2, |pair, weights| {
                 for (total, weights) in total.iter_mut().zip(weights) {
                     *total = add(*total, weights, values.add(pair));
                 }
@@ -248,11 +248,9 @@ mod native {
             for pair in 0..x.columns() / 2 {
                 let at = panel.as_ptr().add(pair * PANEL * 4);
                 _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(2048).cast());
-                let weights = std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(at.cast()));
+                let weights = _mm512_loadu_si512(at.cast());
                 for t in 0..T {
-                    let two = _mm512_set1_epi32(values[t].add(pair).read_unaligned());
-                    let two = std::mem::transmute::<__m512i, __m512bh>(two);
-                    total[t] = _mm512_dpbf16_ps(total[t], weights, two);
+                    total[t] = add(total[t], weights, values[t].add(pair));
                 }
             }
             for t in 0..T {

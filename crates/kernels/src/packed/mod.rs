@@ -23,8 +23,8 @@
 //! | Gb_g: groups of g values, b bits | int8, a scale for g values | 32 b + 768 / g (the same) |
 //!
 //! A format is its bits and what its codes stand for: `scaled`, `super_blocks` and `groups` hold the three kinds,
-//! `sparse` leaves zeros out of dense formats; `product` has the kernel of the first two, `planes` and `panel` how codes and scales lie in a panel, `int8` how activations
-//! do, `simd` the instruction sets.
+//! `product` the kernel of the first two, `planes` and `panel` how codes and scales lie in a panel, `int8` how activations
+//! do, `simd` the instruction sets; `float` holds F32, F16 and BF16, `sparse` leaves their zeros out.
 //!
 //! The products of one block are summed exactly in 32-bit integers, blocks in f32 in the order of columns. What a
 //! kernel gives depends on the instruction set only by the rounding of fused multiply-adds, and not at all on the
@@ -162,10 +162,7 @@ impl PackedMatrix {
         };
         let panel_bytes = layout.bytes * (columns / layout.block);
         let sparse = value_bytes(dtype).and_then(|value| Sparse::plan(bytes, row_bytes, value, panel_bytes));
-        let mut matrix = match sparse {
-            None => PackedMatrix::new(layout, rows, columns, pack)?,
-            Some(sparse) => PackedMatrix::new_sparse(layout, rows, columns, sparse, pack)?,
-        };
+        let mut matrix = PackedMatrix::new(layout, rows, columns, sparse, pack)?;
         matrix.tiles = matrix.tiles.filter(|_| for_tiles.into_inner());
         match damaged.into_inner() {
             usize::MAX => Ok(matrix),
@@ -193,8 +190,9 @@ impl PackedMatrix {
         if matrix.scales.iter().any(|scale| !scale.is_finite()) {
             return Err(QuantError::Groups("a scale is not finite"));
         }
-        let mut packed =
-            PackedMatrix::new(layout, rows, columns, |panel, out| groups::pack(matrix, panel * PANEL, out))?;
+        let mut packed = PackedMatrix::new(layout, rows, columns, None, |panel, out| {
+            groups::pack(matrix, panel * PANEL, out)
+        })?;
         packed.tiles = packed.tiles.filter(|_| groups::differences_fit(matrix.zeros.iter().copied()));
         Ok(packed)
     }
@@ -204,29 +202,22 @@ impl PackedMatrix {
         layout: &'static Layout,
         rows: usize,
         columns: usize,
+        sparse: Option<Sparse>,
         pack: impl Fn(usize, &mut [u8]) + Sync,
     ) -> Result<PackedMatrix, QuantError> {
         let panel_bytes = layout.bytes * (columns / layout.block);
-        let bytes = panel_bytes.saturating_mul(rows.div_ceil(PANEL));
+        let bytes = match &sparse {
+            None => panel_bytes.saturating_mul(rows.div_ceil(PANEL)),
+            Some(sparse) => sparse.bytes(),
+        };
         let mut data =
             Buffer::zeroed(bytes).map_err(|error| QuantError::Memory { bytes, reason: error.to_string() })?;
-        Pool::global().split_chunks(data.as_mut_slice(), panel_bytes, pack);
+        match &sparse {
+            None => Pool::global().split_chunks(data.as_mut_slice(), panel_bytes, pack),
+            Some(sparse) => sparse.pack(data.as_mut_slice(), panel_bytes, pack),
+        }
         let tiles = layout.tiles.filter(|_| columns.is_multiple_of(TILE_COLUMNS));
-        Ok(PackedMatrix { layout, tiles, rows, columns, panel_bytes, sparse: None, data })
-    }
-
-    /// As [`PackedMatrix::new`], without the zeros.
-    fn new_sparse(
-        layout: &'static Layout,
-        rows: usize,
-        columns: usize,
-        sparse: Sparse,
-        pack: impl Fn(usize, &mut [u8]) + Sync,
-    ) -> Result<PackedMatrix, QuantError> {
-        let panel_bytes = layout.bytes * (columns / layout.block);
-        let data = sparse.pack(panel_bytes, pack)?;
-        let tiles = layout.tiles.filter(|_| columns.is_multiple_of(TILE_COLUMNS));
-        Ok(PackedMatrix { layout, tiles, rows, columns, panel_bytes, sparse: Some(sparse), data })
+        Ok(PackedMatrix { layout, tiles, rows, columns, panel_bytes, sparse, data })
     }
 
     /// Rows: the length of a product.
@@ -314,7 +305,8 @@ impl PackedMatrix {
         let mut sums = [[0.0; PANEL]; TOKEN_BLOCK];
         let tiles = self.tiles.filter(|tiles| isa == Isa::Amx && x.tokens() >= tiles.from);
         let kernel = tiles.map_or_else(|| (self.layout.kernel)(isa), |tiles| tiles.kernel);
-        let fused = float::fused(isa).filter(|_| self.form() == Form::Bf16 && tiles.is_none());
+        let fusable = self.sparse.is_some() && self.form() == Form::Bf16 && tiles.is_none();
+        let fused = if fusable { float::fused(isa) } else { None };
         let mut part = part;
         if let (Some(sparse), Some(fused), 1) = (&self.sparse, fused, x.tokens()) {
             // Two panels at a time: one sum waits for its last product longer than putting values back takes.

@@ -9,9 +9,8 @@
 
 use std::cell::RefCell;
 
-use super::buffer::Buffer;
 use super::dispatch::Kernel;
-use super::{Activations, PANEL, QuantError};
+use super::{Activations, PANEL};
 use crate::pool::Pool;
 
 /// Bytes of a line.
@@ -79,21 +78,14 @@ impl Sparse {
     }
 
     /// Bytes of all panels.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.starts.last().map_or(0, |end| end + SLACK)
     }
 
-    /// Packs every panel: `pack` writes the dense one.
-    pub(super) fn pack(
-        &self,
-        panel_bytes: usize,
-        pack: impl Fn(usize, &mut [u8]) + Sync,
-    ) -> Result<Buffer, QuantError> {
-        let bytes = self.bytes();
-        let mut data =
-            Buffer::zeroed(bytes).map_err(|error| QuantError::Memory { bytes, reason: error.to_string() })?;
+    /// Packs every panel into bytes that are zero: `pack` writes the dense one.
+    pub(super) fn pack(&self, data: &mut [u8], panel_bytes: usize, pack: impl Fn(usize, &mut [u8]) + Sync) {
         let mut parts = Vec::with_capacity(self.starts.len());
-        let mut rest = data.as_mut_slice();
+        let mut rest = data;
         for pair in self.starts.windows(2) {
             let (part, after) = rest.split_at_mut(pair[1] - pair[0]);
             parts.push(part);
@@ -104,7 +96,6 @@ impl Sparse {
             pack(panel, &mut dense);
             compress(&dense, self.value, part[0]);
         });
-        Ok(data)
     }
 
     /// A panel with all that follows it: a line can be read at each value.
@@ -116,19 +107,15 @@ impl Sparse {
 
     /// Gives the dense form of a panel to `then`.
     pub(super) fn expanded(&self, panel: &[u8], panel_bytes: usize, then: impl FnOnce(&[u8])) {
-        expanded(panel, self.value, panel_bytes, then);
+        EXPANDED.with_borrow_mut(|lines| {
+            lines.resize(lines.len().max(panel_bytes / LINE), Line([0; LINE]));
+            let lines = &mut lines[..panel_bytes / LINE];
+            expand(panel, self.value, lines);
+            // SAFETY: lines are bytes.
+            let dense = unsafe { std::slice::from_raw_parts(lines.as_ptr().cast::<u8>(), panel_bytes) };
+            then(dense);
+        });
     }
-}
-
-fn expanded(panel: &[u8], value: usize, panel_bytes: usize, then: impl FnOnce(&[u8])) {
-    EXPANDED.with_borrow_mut(|lines| {
-        lines.resize(lines.len().max(panel_bytes / LINE), Line([0; LINE]));
-        let lines = &mut lines[..panel_bytes / LINE];
-        expand(panel, value, lines);
-        // SAFETY: lines are bytes.
-        let dense = unsafe { std::slice::from_raw_parts(lines.as_ptr().cast::<u8>(), panel_bytes) };
-        then(dense);
-    });
 }
 
 /// A kernel for two panels and one token.
@@ -251,8 +238,8 @@ pub(super) mod x86 {
 
     use super::{LINE, Line, lines_a_mask};
 
-    /// Loads a line into a register. The compiler would make the load a part of the expansion, and an expansion from memory takes
-    /// four times as long as a load and an expansion between registers (Zen 5).
+    /// Loads a line into a register. The compiler would make the load a part of the expansion, and with expansions from memory the
+    /// product takes 1.9 (one token) to 2.5 times (eight) as long as with a load and an expansion between registers (Zen 5).
     ///
     /// # Safety
     /// The processor has AVX-512; the line can be read.
@@ -272,42 +259,14 @@ pub(super) mod x86 {
         line
     }
 
-    /// Puts the values of a panel back, a line at a time, for `then`, which is told the line's number.
+    /// Puts the values of one or more panels back, a line of each at a time, for `then`, which is told the line's number.
     ///
     /// # Safety
-    /// The processor has the instructions; a panel of `lines` lines as [`super::compress`] writes it begins at `from`, and a line can
-    /// be read at each of its values.
+    /// The processor has the instructions; panels of `lines` lines as [`super::compress`] writes them begin at `from`, and a line can
+    /// be read at each of their values.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
-    pub(in super::super) unsafe fn halves(
-        from: *const u8,
-        lines: usize,
-        mut then: impl FnMut(usize, __m512i),
-    ) {
-        // SAFETY: the same contract.
-        unsafe { halves_of([from], lines, |index, [line]| then(index, line)) }
-    }
-
-    /// As [`halves`], of two panels at the same time.
-    ///
-    /// # Safety
-    /// As [`halves`], for each.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
-    pub(in super::super) unsafe fn halves_of_two(
-        from: [*const u8; 2],
-        lines: usize,
-        then: impl FnMut(usize, [__m512i; 2]),
-    ) {
-        // SAFETY: the same contract.
-        unsafe { halves_of(from, lines, then) }
-    }
-
-    /// # Safety
-    /// As [`halves`], for each.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
-    unsafe fn halves_of<const N: usize>(
+    pub(in super::super) unsafe fn halves<const N: usize>(
         mut from: [*const u8; N],
         lines: usize,
         mut then: impl FnMut(usize, [__m512i; N]),
@@ -337,7 +296,9 @@ pub(super) mod x86 {
     pub(super) unsafe fn expand_halves(from: *const u8, out: &mut [Line]) {
         // SAFETY: the same contract; lines are aligned.
         unsafe {
-            halves(from, out.len(), |index, line| _mm512_store_si512(out[index].0.as_mut_ptr().cast(), line));
+            halves([from], out.len(), |index, [line]| {
+                _mm512_store_si512(out[index].0.as_mut_ptr().cast(), line);
+            });
         }
     }
 

@@ -377,9 +377,9 @@ fn matrices_with_zeros_left_out_multiply_as_they_do_dense() {
             let rows = PANEL * row_bytes;
             (layout.pack)(&bytes[panel * rows..bytes.len().min((panel + 1) * rows)], row_bytes, out);
         };
-        let dense = PackedMatrix::new(layout, rows, columns, pack).unwrap();
+        let dense = PackedMatrix::new(layout, rows, columns, None, pack).unwrap();
         let sparse = Sparse::always(&bytes, row_bytes, value, panel_bytes).unwrap();
-        let sparse = PackedMatrix::new_sparse(layout, rows, columns, sparse, pack).unwrap();
+        let sparse = PackedMatrix::new(layout, rows, columns, Some(sparse), pack).unwrap();
         assert!(sparse.is_sparse() && sparse.bytes() < dense.bytes());
         for tokens in [1, 3, 70] {
             let x: Vec<f32> = (0..tokens * columns).map(|i| (i as f32 * 0.11).cos()).collect();

@@ -39,44 +39,12 @@ pub struct Args {
     force: bool,
 }
 
-/// A command line of a step that quantizes.
+/// The command line of a step, as its command understands it.
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true)]
-struct QuantizeLine {
+struct StepLine<A: clap::Args> {
     #[command(flatten)]
-    args: quantize::Args,
-}
-
-/// The same of a step that converts.
-#[derive(Debug, Parser)]
-#[command(no_binary_name = true)]
-struct ConvertLine {
-    #[command(flatten)]
-    args: convert::Args,
-}
-
-/// The same of a step that factorises.
-#[derive(Debug, Parser)]
-#[command(no_binary_name = true)]
-struct FactorizeLine {
-    #[command(flatten)]
-    args: factorize::Args,
-}
-
-/// The same of a step that heals.
-#[derive(Debug, Parser)]
-#[command(no_binary_name = true)]
-struct HealLine {
-    #[command(flatten)]
-    args: heal::Args,
-}
-
-/// The same of a step that prunes.
-#[derive(Debug, Parser)]
-#[command(no_binary_name = true)]
-struct PruneLine {
-    #[command(flatten)]
-    args: prune::Args,
+    args: A,
 }
 
 /// Runs the command.
@@ -184,47 +152,43 @@ fn line(step: &Step, original: &str, model: &str, target: &Path, force: bool) ->
     if force {
         arguments.push("--force".to_owned());
     }
-    let said = |error: clap::Error| {
-        // The first line says what is wrong; usage and hints are for terminals.
-        let text = error.to_string();
-        let mut lines = text.lines();
-        let mut first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        // What is missing stands in the line behind.
-        if first.ends_with(':') {
-            first = format!("{first} {}", lines.next().unwrap_or_default().trim());
-        }
-        let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(|it| format!("; {it}"));
-        anyhow::anyhow!("{first}{}", tip.unwrap_or_default())
-    };
-    Ok(match step.command.as_str() {
-        "convert" => {
-            arguments.extend(["--".to_owned(), model.to_owned(), target]);
-            Line::Convert(Box::new(ConvertLine::try_parse_from(arguments).map_err(said)?.args))
-        }
-        "factorize" => {
-            arguments.extend([format!("--output={target}"), "--".to_owned(), model.to_owned()]);
-            Line::Factorize(Box::new(FactorizeLine::try_parse_from(arguments).map_err(said)?.args))
-        }
-        "heal" => {
-            if !step.flags.contains_key("teacher") {
-                arguments.push(format!("--teacher={original}"));
-            }
-            let rest =
-                ["--no-test".to_owned(), format!("--output={target}"), "--".to_owned(), model.to_owned()];
-            arguments.extend(rest);
-            Line::Heal(Box::new(HealLine::try_parse_from(arguments).map_err(said)?.args))
-        }
-        command => {
-            arguments.extend([
-                "--no-test".to_owned(),
-                format!("--output={target}"),
-                "--".to_owned(),
-                model.to_owned(),
-            ]);
-            match command {
-                "prune" => Line::Prune(Box::new(PruneLine::try_parse_from(arguments).map_err(said)?.args)),
-                _ => Line::Quantize(Box::new(QuantizeLine::try_parse_from(arguments).map_err(said)?.args)),
-            }
-        }
+    let command = step.command.as_str();
+    if command == "heal" && !step.flags.contains_key("teacher") {
+        arguments.push(format!("--teacher={original}"));
+    }
+    if matches!(command, "heal" | "prune" | "quantize") {
+        // Compared is at the end, if at all.
+        arguments.push("--no-test".to_owned());
+    }
+    match command {
+        "convert" => arguments.extend(["--".to_owned(), model.to_owned(), target]),
+        _ => arguments.extend([format!("--output={target}"), "--".to_owned(), model.to_owned()]),
+    }
+    Ok(match command {
+        "convert" => Line::Convert(parsed(arguments)?),
+        "factorize" => Line::Factorize(parsed(arguments)?),
+        "heal" => Line::Heal(parsed(arguments)?),
+        "prune" => Line::Prune(parsed(arguments)?),
+        _ => Line::Quantize(parsed(arguments)?),
     })
+}
+
+/// Flags as a command understands them; else what is wrong, in a line.
+fn parsed<A: clap::Args>(arguments: Vec<String>) -> anyhow::Result<Box<A>> {
+    match StepLine::<A>::try_parse_from(arguments) {
+        Ok(line) => Ok(Box::new(line.args)),
+        Err(error) => {
+            // The first line says what is wrong; usage and hints are for terminals.
+            let text = error.to_string();
+            let mut lines = text.lines();
+            let mut first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            // What is missing stands in the line behind.
+            if first.ends_with(':') {
+                first = format!("{first} {}", lines.next().unwrap_or_default().trim());
+            }
+            let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+            let tip = tip.map(|it| format!("; {it}"));
+            Err(anyhow::anyhow!("{first}{}", tip.unwrap_or_default()))
+        }
+    }
 }

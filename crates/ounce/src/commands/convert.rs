@@ -120,6 +120,27 @@ pub fn write(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Re
     })
 }
 
+/// As [`write`], and checks that it takes the bytes that were forecast.
+///
+/// # Errors
+/// As [`write`], and if there are more or fewer.
+pub fn write_as_forecast(
+    model: &Model,
+    target: &Path,
+    options: &WriteOptions,
+    forecast: &Forecast,
+) -> anyhow::Result<u64> {
+    let bytes = write(model, target, options)?;
+    if bytes != forecast.bytes {
+        bail!(
+            "{} has {bytes} bytes where {} were forecast; please report this",
+            target.display(),
+            forecast.bytes
+        );
+    }
+    Ok(bytes)
+}
+
 /// Runs the command.
 ///
 /// # Errors

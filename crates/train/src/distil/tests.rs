@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::checkpoint::Keep;
 use crate::config::{self, Preset};
 use crate::data::Pieces;
 use crate::loss::{DivergenceKind, TaidOptions};
@@ -108,20 +107,9 @@ fn train(folder: &Path, start: Start<'_>, stop: Option<u64>) -> (Vec<Vec<f32>>, 
     let mut net = distilled(DivergenceKind::Taid, Options::default(), 12);
     let mut data = Pieces::new(sequences(10), 3, 1, None).expect("data");
     let optimizer = Optimizer::new(optim::Options::default(), net.params()).expect("an optimizer");
-    let options = trainer::Options {
-        schedule: Schedule { peak: 0.01, warmup: 2, total: 12, shape: Shape::Constant },
-        accumulation: 2,
-        clip: Some(1.0),
-        guard: None,
-        validate_every: 0,
-        validation_batches: 0,
-        sample_every: 0,
-        log_every: 1,
-        checkpoint_every: 5,
-        permanent_every: 0,
-        keep: Keep { last: 1, best: false },
-        identity: "test".into(),
-    };
+    let schedule = Schedule { peak: 0.01, warmup: 2, total: 12, shape: Shape::Constant };
+    let plain = trainer::Options::plain(schedule, "test".into());
+    let options = trainer::Options { accumulation: 2, checkpoint_every: 5, ..plain };
     let mut trainer =
         Trainer::new(&mut net, &mut data, None, optimizer, options, folder, start).expect("a run");
     trainer.run(&mut Until(stop, 0)).expect("it runs");

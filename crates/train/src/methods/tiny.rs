@@ -7,7 +7,6 @@ use ounce_eval::method::{Lab, Text};
 use ounce_kernels::pool::Pool;
 use ounce_model::Model;
 
-use crate::checkpoint::Keep;
 use crate::config::{self, Preset};
 use crate::data::{BatchSource, Cache, Documents, LanguageStream, Layout, StreamSettings};
 use crate::net::{Net, Options};
@@ -94,20 +93,7 @@ impl Letters {
             data: Box::new(self.train(batch / CONTEXT)?),
             validation: Some(Box::new(self.held_out()?)),
             optimizer,
-            options: trainer::Options {
-                schedule,
-                accumulation: 1,
-                clip: Some(1.0),
-                guard: None,
-                validate_every: 0,
-                validation_batches: 0,
-                sample_every: 0,
-                log_every: 1,
-                checkpoint_every: 0,
-                permanent_every: 0,
-                keep: Keep { last: 1, best: false },
-                identity: format!("{shape:?} {batch}"),
-            },
+            options: trainer::Options::plain(schedule, format!("{shape:?} {batch}")),
         })
     }
 }

@@ -90,11 +90,3 @@ pub(super) fn likeliest(logits: &[f32]) -> u32 {
 pub(super) fn one_of<T: Copy>(random: &mut ChaCha8Rng, of: &[T]) -> T {
     of[random.random_range(0..of.len())]
 }
-
-/// Mean and standard error of a few runs.
-pub(super) fn mean_and_error(values: &[f64]) -> (f64, f64) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (mean, (squares / (count - 1.0).max(1.0) / count).sqrt())
-}

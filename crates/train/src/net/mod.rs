@@ -209,7 +209,7 @@ impl Net {
     /// # Errors
     /// If the batch does not fit the network, or it has no head.
     pub fn run(&mut self, batch: &Batch, scale: Option<f32>, loss: &mut dyn LogitLoss) -> Result<Loss> {
-        self.pass(batch, scale, loss, &mut NoStreams)
+        self.run_with_streams(batch, scale, loss, &mut NoStreams)
     }
 
     /// [`Net::run`] with another loss on the stream behind layers; the sum of both is given.
@@ -217,16 +217,6 @@ impl Net {
     /// # Errors
     /// As [`Net::run`].
     pub fn run_with_streams(
-        &mut self,
-        batch: &Batch,
-        scale: Option<f32>,
-        loss: &mut dyn LogitLoss,
-        streams: &mut dyn StreamLoss,
-    ) -> Result<Loss> {
-        self.pass(batch, scale, loss, streams)
-    }
-
-    fn pass(
         &mut self,
         batch: &Batch,
         scale: Option<f32>,
@@ -341,7 +331,7 @@ impl Net {
                 start += length;
             }
         };
-        self.pass(batch, None, &mut found, &mut Watched(&mut see))?;
+        self.run_with_streams(batch, None, &mut found, &mut Watched(&mut see))?;
         Ok((found.values().to_vec(), means))
     }
 

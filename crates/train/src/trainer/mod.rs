@@ -50,6 +50,26 @@ pub struct Options {
     pub identity: String,
 }
 
+impl Options {
+    /// A plain run: every step is logged, nothing is validated, sampled or guarded, the last checkpoint is written at the end.
+    pub fn plain(schedule: Schedule, identity: String) -> Options {
+        Options {
+            schedule,
+            accumulation: 1,
+            clip: Some(1.0),
+            guard: None,
+            validate_every: 0,
+            validation_batches: 0,
+            sample_every: 0,
+            log_every: 1,
+            checkpoint_every: 0,
+            permanent_every: 0,
+            keep: Keep { last: 1, best: false },
+            identity,
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {

@@ -160,18 +160,11 @@ impl BatchSource for Counter {
 
 /// A run of so many steps with a checkpoint every five and a validation every ten.
 pub fn options(total: u64) -> Options {
+    let schedule = Schedule { peak: 0.05, warmup: 3.min(total), total, shape: Shape::Constant };
     Options {
-        schedule: Schedule { peak: 0.05, warmup: 3.min(total), total, shape: Shape::Constant },
-        accumulation: 1,
-        clip: Some(1.0),
-        guard: None,
         validate_every: 10,
-        validation_batches: 0,
-        sample_every: 0,
-        log_every: 1,
         checkpoint_every: 5,
-        permanent_every: 0,
         keep: Keep { last: 2, best: false },
-        identity: "bigram".to_string(),
+        ..Options::plain(schedule, "bigram".to_string())
     }
 }

@@ -3,13 +3,14 @@
 
 use ounce_engine::Engine;
 use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row};
+use ounce_eval::stats::mean_and_error;
 use ounce_model::Model;
 
 use super::NUMBER;
 use super::train::{Options, adapt, prune};
 use crate::Result;
 use crate::prune::structured::{Limits, Target, choose, saliency};
-use crate::prune::workbench::{Texts, listed, mean_and_error, speeds};
+use crate::prune::workbench::{Texts, listed, speeds};
 
 const LOSS: &str = "held-out loss";
 const ACTIVATION: &str = "one-shot by activation, adapters";

@@ -4,12 +4,12 @@ use ounce_model::{Model, Spec};
 use ounce_train::net::{Net, Options as NetOptions};
 use ounce_train::{Batch, IGNORE, Param, Trainable};
 use rand::SeedableRng;
-use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::gates::{self, Draw};
 use super::lora::{Adapter, is_adapted};
 use super::size::{Places, sparsity};
+use crate::prune::learning::{Shuffled, accumulate};
 use crate::prune::structured::groups::{Unit, attention, query_range};
 use crate::prune::structured::{Cut, saliency::is_entrance};
 use crate::quantize::training::adam::{Adam, cosine};
@@ -69,35 +69,18 @@ pub struct Outcome {
     pub expected: f64,
 }
 
-/// Batches of sequences in a random order.
-struct Text<'s> {
-    sequences: &'s [Vec<u32>],
-    order: Vec<usize>,
-    random: ChaCha8Rng,
-}
-
-impl Text<'_> {
-    fn next(&mut self, options: &Options) -> Batch {
-        let mut own: Vec<Vec<u32>> = Vec::new();
-        let mut count = 0;
-        while count < options.tokens.max(1) {
-            let Some(at) = self.order.pop() else {
-                self.order = (0..self.sequences.len()).collect();
-                self.order.shuffle(&mut self.random);
-                continue;
-            };
-            count += self.sequences[at].len().max(1);
-            own.push(options.prompt.iter().chain(&self.sequences[at]).copied().collect());
-        }
-        let mut batch = Batch::next_token(own.iter().map(Vec::as_slice));
-        let mut start = 0;
-        for length in &batch.lengths {
-            let told = (start + options.prompt.len()).min(start + length);
-            batch.targets[start..told].fill(IGNORE);
-            start += length;
-        }
-        batch
+/// A batch of so many tokens at least, each sequence behind the prompt, which is not learned itself.
+fn prompted(text: &mut Shuffled<'_>, options: &Options) -> Batch {
+    let own = text.next(options.tokens).into_iter();
+    let own: Vec<Vec<u32>> = own.map(|ids| [options.prompt.as_slice(), ids].concat()).collect();
+    let mut batch = Batch::next_token(own.iter().map(Vec::as_slice));
+    let mut start = 0;
+    for length in &batch.lengths {
+        let told = (start + options.prompt.len()).min(start + length);
+        batch.targets[start..told].fill(IGNORE);
+        start += length;
     }
+    batch
 }
 
 /// Prunes a model to at most `target` parameters. `progress` is told the steps done and in all.
@@ -113,13 +96,13 @@ pub fn prune(
 ) -> Result<Outcome> {
     not_empty(sequences)?;
     let total = options.gate_steps + options.heal_steps;
-    let mut text = Text { sequences, order: Vec::new(), random: ChaCha8Rng::seed_from_u64(options.seed) };
+    let mut text = Shuffled::new(sequences, options.seed);
     let stream = options.stream
         && crate::prune::structured::groups::check(&model.spec, Unit::Stream { channel: 0 }).is_ok();
     let mut gated = Gated::new(model, stream, target, options)?;
     for step in 0..options.gate_steps {
         progress(step, total)?;
-        gated.step(&text.next(options), step, options)?;
+        gated.step(&prompted(&mut text, options), step, options)?;
     }
     let (masked, cut, expected) = gated.settle(model, target)?;
     let small = cut.apply(&masked)?;
@@ -140,13 +123,13 @@ pub fn adapt(
     progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<Model> {
     not_empty(sequences)?;
-    let mut text = Text { sequences, order: Vec::new(), random: ChaCha8Rng::seed_from_u64(options.seed) };
+    let mut text = Shuffled::new(sequences, options.seed);
     heal(model, &mut text, options, &mut |step| progress(step, options.heal_steps))
 }
 
 fn heal(
     model: &Model,
-    text: &mut Text<'_>,
+    text: &mut Shuffled<'_>,
     options: &Options,
     progress: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Model> {
@@ -154,7 +137,7 @@ fn heal(
     let mut adapters = Adapter::all(net.params(), options.rank, options.seed);
     for step in 0..options.heal_steps {
         progress(step)?;
-        accumulate(&mut net, &text.next(options))?;
+        accumulate(&mut net, &prompted(text, options))?;
         let rate = options.adapter_rate * cosine(step, options.heal_steps);
         for adapter in &mut adapters {
             adapter.step(net.params(), rate, 1.0, step + 1);
@@ -162,17 +145,6 @@ fn heal(
         }
     }
     Ok(net.model()?)
-}
-
-fn accumulate(net: &mut Net, batch: &Batch) -> Result<()> {
-    net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
-    let loss = net.accumulate(batch, 1.0 / batch.counted().max(1) as f32)?;
-    match loss.sum.is_finite() {
-        true => Ok(()),
-        false => Err(Error::Option(
-            "the loss of training is no number; the rate is too high, or weights are damaged".into(),
-        )),
-    }
 }
 
 /// A network whose units pass through gates.

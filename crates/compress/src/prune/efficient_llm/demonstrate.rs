@@ -2,13 +2,14 @@
 //! nothing, one-shot pruning that is trained on, and gradual pruning by magnitude, all on the same tokens.
 
 use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row};
+use ounce_eval::stats::mean_and_error;
 use ounce_model::Model;
 use ounce_model::spec::FeedForwardKind;
 
 use super::NUMBER;
 use super::shrink::{Choice, Options, leave_at_once, shrink, train};
 use crate::Result;
-use crate::prune::workbench::{Texts, drawn, listed, mean_and_error, speeds};
+use crate::prune::workbench::{Texts, drawn, listed, speeds};
 
 const LOSS: &str = "held-out loss";
 const SCRATCH: &str = "small model, from nothing";

@@ -9,11 +9,9 @@ use ounce_train::net::{Net, Options as NetOptions};
 use ounce_train::optim::norm::{clip_factor, global_norm};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::{Batch, Param, Trainable};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 
 use super::fisher::Fisher;
+use crate::prune::learning::{Shuffled, accumulate};
 use crate::prune::structured::compensate::compensate;
 use crate::prune::structured::cut::Moved;
 use crate::prune::structured::{Cut, Limits, Scores, choose, saliency};
@@ -121,7 +119,8 @@ struct Run<'s> {
     net: Net,
     optimizer: Optimizer,
     fisher: Fisher,
-    order: Order<'s>,
+    order: Shuffled<'s>,
+    tokens: usize,
 }
 
 impl<'s> Run<'s> {
@@ -129,21 +128,16 @@ impl<'s> Run<'s> {
         let net = Net::from_model(model, NetOptions::default())?;
         let optimizer = Optimizer::new(optim::Options::default(), net.params())?;
         let fisher = Fisher::new(net.params(), options.decay);
-        Ok(Run { net, optimizer, fisher, order: Order::new(sequences, options) })
+        let order = Shuffled::new(sequences, options.seed);
+        Ok(Run { net, optimizer, fisher, order, tokens: options.tokens })
     }
 
     /// One step; gives its sequences.
-    fn step(&mut self, rate: f64) -> Result<Vec<Vec<u32>>> {
-        let Run { net, optimizer, fisher, order } = self;
-        let own = order.next();
-        let batch = Batch::next_token(own.iter().map(Vec::as_slice));
-        net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
-        let loss = net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
-        if !loss.sum.is_finite() {
-            return Err(Error::Option(
-                "the loss of training is no number; the rate is too high, or weights are damaged".into(),
-            ));
-        }
+    fn step(&mut self, rate: f64) -> Result<Vec<&'s [u32]>> {
+        let Run { net, optimizer, fisher, order, tokens } = self;
+        let own = order.next(*tokens);
+        let batch = Batch::next_token(own.iter().copied());
+        accumulate(net, &batch)?;
         fisher.see(net.params(), batch.counted());
         let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
         optimizer.step(net.params_mut(), rate, clip);
@@ -191,13 +185,12 @@ pub fn leave_at_once(model: &Model, sequences: &[Vec<u32>], target: u64, options
     let mut net = Net::from_model(model, NetOptions::default())?;
     let optimizer = Optimizer::new(optim::Options::default(), net.params())?;
     let mut fisher = Fisher::new(net.params(), options.decay);
-    let mut order = Order::new(sequences, options);
+    let mut order = Shuffled::new(sequences, options.seed);
     let mut recent = Vec::new();
     for _ in 0..options.every {
-        let own = order.next();
-        let batch = Batch::next_token(own.iter().map(Vec::as_slice));
-        net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
-        net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
+        let own = order.next(options.tokens);
+        let batch = Batch::next_token(own.iter().copied());
+        accumulate(&mut net, &batch)?;
         fisher.see(net.params(), batch.counted());
         recent.extend(own);
     }
@@ -218,41 +211,12 @@ pub fn train(
     Ok(Run::new(model, sequences, options)?.go(None, options, progress)?.0)
 }
 
-/// Sequences in a new order each time they were all seen.
-struct Order<'s> {
-    sequences: &'s [Vec<u32>],
-    order: Vec<usize>,
-    random: ChaCha8Rng,
-    tokens: usize,
-}
-
-impl<'s> Order<'s> {
-    fn new(sequences: &'s [Vec<u32>], options: &Options) -> Order<'s> {
-        let random = ChaCha8Rng::seed_from_u64(options.seed);
-        Order { sequences, order: Vec::new(), random, tokens: options.tokens }
-    }
-
-    fn next(&mut self) -> Vec<Vec<u32>> {
-        let (mut own, mut count) = (Vec::new(), 0);
-        while count < self.tokens.max(1) {
-            let Some(at) = self.order.pop() else {
-                self.order = (0..self.sequences.len()).collect();
-                self.order.shuffle(&mut self.random);
-                continue;
-            };
-            count += self.sequences[at].len().max(1);
-            own.push(self.sequences[at].clone());
-        }
-        own
-    }
-}
-
 /// The network without the units that are worth least, of at most so many parameters, with what training remembers of the rest.
 pub(super) fn leave(
     net: &Net,
     optimizer: &Optimizer,
     fisher: &Fisher,
-    recent: &[Vec<u32>],
+    recent: &[impl AsRef<[u32]>],
     most: u64,
     options: &Options,
 ) -> Result<(Net, Optimizer, Fisher)> {
@@ -265,7 +229,12 @@ pub(super) fn leave(
     let cut = cheapest(spec, &scores, most, options)?;
     let inner = Cut { stream: None, ..cut.clone() };
     let mended = match options.correct && inner != Cut::nothing(spec) {
-        true => compensate(&model, &inner, recent.to_vec(), &mut |_, _| Ok(()))?,
+        true => compensate(
+            &model,
+            &inner,
+            recent.iter().map(|ids| ids.as_ref().to_vec()).collect(),
+            &mut |_, _| Ok(()),
+        )?,
         false => model.weights.clone(),
     };
     let small = cut.apply(&Model { weights: mended, ..model.clone() })?;

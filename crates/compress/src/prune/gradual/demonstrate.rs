@@ -2,6 +2,7 @@
 //! bytes, and the gradual schedule against pruning at once with the same steps left.
 
 use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row, Text};
+use ounce_eval::stats::mean_and_error;
 use ounce_model::{Model, families};
 use ounce_train::net::{Init, Net, Options as NetOptions};
 use serde_json::json;
@@ -9,7 +10,7 @@ use serde_json::json;
 use super::NUMBER;
 use super::packed::{pack, unpack};
 use super::train::{Options, Schedule, is_pruned, train};
-use crate::prune::workbench::{drawn, held_out_loss, mean_and_error};
+use crate::prune::workbench::{drawn, held_out_loss};
 use crate::{Error, Result};
 
 const LOSS: &str = "held-out loss";

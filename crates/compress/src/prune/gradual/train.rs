@@ -7,10 +7,8 @@ use ounce_train::net::{Net, Options as NetOptions};
 use ounce_train::optim::norm::{clip_factor, global_norm};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::{Batch, Param, Trainable};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 
+use crate::prune::learning::{Shuffled, accumulate};
 use crate::prune::lowest;
 use crate::stages::not_empty;
 use crate::{Error, Result};
@@ -135,31 +133,13 @@ pub fn train(
     let pruned = net.params().iter().enumerate().filter(|(_, param)| is_pruned(&param.shape));
     let mut masks: Vec<Mask> = pruned.map(|(at, param)| Mask::new(at, param.value.len())).collect();
     let rates = workbench::cosine(options.rate, options.steps);
-    let mut random = ChaCha8Rng::seed_from_u64(options.seed);
-    let mut order: Vec<usize> = Vec::new();
+    let mut order = Shuffled::new(sequences, options.seed);
     for step in 0..options.steps {
         progress(step, options.steps)?;
         if let Some(sparsity) = options.schedule.and_then(|it| it.at(step)) {
             masks.iter_mut().for_each(|mask| mask.rank(&mut net.params_mut()[mask.param], sparsity));
         }
-        let (mut own, mut count) = (Vec::new(), 0);
-        while count < options.tokens.max(1) {
-            let Some(at) = order.pop() else {
-                order = (0..sequences.len()).collect();
-                order.shuffle(&mut random);
-                continue;
-            };
-            count += sequences[at].len().max(1);
-            own.push(sequences[at].as_slice());
-        }
-        let batch = Batch::next_token(own);
-        net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
-        let loss = net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
-        if !loss.sum.is_finite() {
-            return Err(Error::Option(
-                "the loss of training is no number; the rate is too high, or weights are damaged".into(),
-            ));
-        }
+        accumulate(&mut net, &Batch::next_token(order.next(options.tokens)))?;
         masks.iter().for_each(|mask| mask.silence(&mut net.params_mut()[mask.param]));
         let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
         optimizer.step(net.params_mut(), rates.rate(step), clip);

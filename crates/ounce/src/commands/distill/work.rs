@@ -8,7 +8,6 @@ use ounce_kernels::DType;
 use ounce_model::Model;
 use ounce_model::formats::WriteOptions;
 use ounce_train::Trainable;
-use ounce_train::checkpoint::Keep;
 use ounce_train::data::{BatchSource, Pieces};
 use ounce_train::distil::{Distilled, KeptTeacher, LiveTeacher, Teacher};
 use ounce_train::loss::{DivergenceKind, Predictions};
@@ -111,19 +110,10 @@ pub fn teach(teacher: &Model, pupil: Pupil, args: &TeachingArgs, usual: &str) ->
     }
     let optimizer = Optimizer::new(settings, distilled.params())?;
     let warmup = (steps / 20).max(1).min(steps.saturating_sub(1));
+    let schedule = Schedule { peak, warmup, total: steps, shape: Shape::Cosine { floor: 0.05 * peak } };
     let options = trainer::Options {
-        schedule: Schedule { peak, warmup, total: steps, shape: Shape::Cosine { floor: 0.05 * peak } },
-        accumulation: 1,
-        clip: Some(1.0),
-        guard: None,
-        validate_every: 0,
-        validation_batches: 0,
-        sample_every: 0,
-        log_every: 1,
         checkpoint_every: args.checkpoint_every.unwrap_or((steps / 20).max(50)),
-        permanent_every: 0,
-        keep: Keep { last: 1, best: false },
-        identity,
+        ..trainer::Options::plain(schedule, identity)
     };
     let folder = work_folder(&args.output)?;
     if args.fresh && folder.exists() {

@@ -15,7 +15,7 @@ use ounce_model::Model;
 use ounce_model::formats::WriteOptions;
 use serde::Serialize;
 
-use super::convert::{forecast, is_gguf, write};
+use super::convert::{forecast, is_gguf, write_as_forecast};
 use super::quantize::{closing, texts};
 use crate::cli::Globals;
 use crate::failure::Outcome;
@@ -244,11 +244,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
         };
         output::note(&format!("layers differ in shape, {how}; --uniform cuts all layers to one shape"));
     }
-    let bytes = write(&pruned, &args.output, &options)?;
-    if bytes != planned.bytes {
-        let target = args.output.display();
-        bail!("{target} has {bytes} bytes where {} were forecast; please report this", planned.bytes);
-    }
+    let bytes = write_as_forecast(&pruned, &args.output, &options, &planned)?;
     let seconds = start.elapsed().as_secs_f64();
     // Compared is what was written, for what is in memory is cut out anew whenever it is read.
     let written = Model::open(&args.output)?;

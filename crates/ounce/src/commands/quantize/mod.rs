@@ -25,7 +25,7 @@ use ounce_model::formats::imatrix::Imatrix;
 use serde::Serialize;
 use serde_json::json;
 
-use super::convert::{forecast, is_gguf, write};
+use super::convert::{forecast, is_gguf, write_as_forecast};
 use allocation::Table;
 use work::Work;
 
@@ -232,14 +232,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
         (quantized.weights, training.adapters) = (weights, Some(adapted));
     }
     drop(prepared);
-    let bytes = write(&quantized, target, &options)?;
-    if bytes != planned.bytes {
-        bail!(
-            "{} has {bytes} bytes where {} were forecast; please report this",
-            target.display(),
-            planned.bytes
-        );
-    }
+    let bytes = write_as_forecast(&quantized, target, &options, &planned)?;
     let seconds = start.elapsed().as_secs_f64();
     let closing = closing::compare(&model, &quantized, &args.texts, bytes)?;
     drop(quantized);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ounce_eval::method::{Evidence, Lab, Row};
+use ounce_eval::stats::mean_and_error;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, seq::index};
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +14,7 @@ use crate::config::{Model, Preset};
 use crate::data::encode::Sequence;
 use crate::data::select::{Judgement, SelectSettings, centre, judge, select};
 use crate::data::{BatchSize, Cache, Documents, Packing, SampleSettings, SampleStream};
-use crate::methods::workbench::{Logits, batches, cosine, fit, likeliest, mean_and_error};
+use crate::methods::workbench::{Logits, batches, cosine, fit, likeliest};
 use crate::net::{Net, Options};
 use crate::{Error, IGNORE, Result};
 

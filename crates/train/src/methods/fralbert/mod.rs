@@ -20,12 +20,12 @@ mod language;
 mod study;
 
 use ounce_eval::method::{DemonstrationError, Evidence, Family, Lab, Method, Row};
+use ounce_eval::stats::mean_and_error;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use self::language::{Language, translated};
 use self::study::{Encoder, Questions, Score, Shape, guessing};
-use super::workbench::mean_and_error;
 use crate::Result;
 use crate::data::labelled::Example;
 

@@ -3,6 +3,7 @@
 
 use ounce_engine::{Engine, Mode};
 use ounce_eval::method::{Evidence, Lab, Row};
+use ounce_eval::stats::mean_and_error;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -10,7 +11,7 @@ use super::Scale;
 use super::corpus::{VOCABULARY, texts};
 use crate::checkpoint::Keep;
 use crate::data::{BatchSource, Documents, LanguageStream, Layout, Position, StreamSettings};
-use crate::methods::workbench::{cosine, fit, fit_watched, loss, mean_and_error};
+use crate::methods::workbench::{cosine, fit, fit_watched, loss};
 use crate::net::{Net, Options};
 use crate::optim::{self, Optimizer};
 use crate::trainer::guard::{self, Verdict};

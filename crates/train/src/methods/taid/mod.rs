@@ -18,12 +18,12 @@ mod language;
 mod study;
 
 use ounce_eval::method::{DemonstrationError, Evidence, Family, Lab, Method, Row};
+use ounce_eval::stats::mean_and_error;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use self::language::Language;
 use self::study::{Asked, Course, Score, score, student, teacher};
-use super::workbench::mean_and_error;
 use crate::Result;
 use crate::loss::{Divergence, DivergenceKind as Kind, TaidOptions};
 
