@@ -64,8 +64,10 @@ fn search(
     budget: u64,
     known: f64,
 ) -> Option<Vec<usize>> {
-    // A hair above the known answer is kept, for the rounding of sums.
-    let known = known + 1e-12 * known.abs();
+    // A hair above the known answer is kept, for the rounding of sums: of costs as large as there are, since what is left of them in
+    // the bounds may be nothing.
+    let all: f64 = units.iter().map(|ways| ways.iter().map(|way| way.cost.abs()).fold(0.0, f64::max)).sum();
+    let known = known + 1e-12 * all;
     let mut largest = vec![0; units.len() + 1];
     for (index, choices) in units.iter().enumerate().rev() {
         largest[index] = largest[index + 1] + choices.iter().map(|way| way.bytes).max().unwrap_or(0);
@@ -239,6 +241,23 @@ mod tests {
             state ^= state >> 7;
             state ^= state << 17;
             (state >> 20) % below
+        }
+    }
+
+    #[test]
+    fn where_everything_fits_nothing_is_lost() {
+        for seed in 0..300 {
+            let mut next = random(seed + 1);
+            let unit = |_| {
+                let mut ways: Vec<Choice> =
+                    (1..5).map(|bytes| Choice { bytes, cost: next(1000) as f64 / 7e5 }).collect();
+                ways.push(Choice { bytes: 8, cost: 0.0 });
+                ways
+            };
+            let units: Vec<Vec<Choice>> = (0..12).map(unit).collect();
+            let chosen = allocate(&units, 8 * 12).unwrap();
+            let cost: f64 = chosen.iter().zip(&units).map(|(&choice, ways)| ways[choice].cost).sum();
+            assert_eq!(cost, 0.0, "seed {seed}");
         }
     }
 
