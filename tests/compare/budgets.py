@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Twelve budgets: does what `ounce fit` chooses meet them as measured, and was there a better one among what it tried?
 
-Usage: budgets.py [--ounce target/release/ounce] [--time 30s] [--only 1,2]
+Usage: budgets.py [--ounce target/release/ounce] [--time 30s] [--only 1,2] [--beside quantize]
 
-Each budget is a run of `ounce fit --no-heal`. Then the chosen one and up to two others that the plan tried and expected to meet the
-budget, those with the least loss, are made by `ounce quantize`, which tells their loss on text that neither planning nor
-calibration saw, and measured by `ounce bench costs`. Another candidate counts as better if it
-meets the budget as measured and its KL divergence is less than the chosen one's by more than twice the standard error of the two.
+Each budget is a run of `ounce fit --no-heal`. Then another candidate that the plan tried and expected to meet the budget, the one with
+the least loss, is made by `ounce compress`, which tells its loss on text that neither planning nor calibration saw, and measured by
+`ounce bench costs`. It counts as better if it meets the budget as measured and its KL divergence is less than the chosen one's by
+more than twice the standard error of the two.
+
+With `--beside TECHNIQUES` each budget is given to a second run that may do only that, and the losses are set side by side: which of
+the two is better by more than twice the standard error.
 """
 
 import argparse
@@ -40,16 +43,30 @@ def run(command, codes=(0,)):
     return ran
 
 
+def toml(recipe):
+    value = lambda it: json.dumps(it)
+    lines = []
+    for step in recipe["step"]:
+        lines += ["[[step]]"] + [f"{name} = {value(it)}" for name, it in step.items()]
+    return "\n".join(lines) + "\n"
+
+
 def make(ounce, model, candidate, asked, target):
-    """Makes a candidate of one quantize step, and measures it: KL divergence with its standard error, and costs."""
+    """Makes a candidate, and measures it: KL divergence with its standard error, and costs."""
     run_as = candidate["recipe"].get("run", {})
-    flags = [f"--{name}={value}" for name, value in candidate["recipe"]["step"][0].items() if name != "do"]
-    made = json.loads(run([ounce, "quantize", model, *flags, "-o", target, "--force", "--json"]).stdout)
+    with open(target + ".toml", "w") as file:
+        file.write(toml(candidate["recipe"]))
+    made = json.loads(run([ounce, "compress", model, "--recipe", target + ".toml", "-o", target, "--force", "--json"]).stdout)
     command = [ounce, "bench", "costs", target, "--prompt", str(asked["prompt"]), "--context", str(asked["context"]), "--json"]
     costs = json.loads(run(command + (["--kv", run_as["kv"]] if run_as.get("kv") else [])).stdout)
     costs["disk"] = os.path.getsize(target)
     loss = made["divergence"]["mean_kl"]
     return loss["value"], loss["stderr"], costs
+
+
+def fit(args, model, flags, target, more=()):
+    command = [args.ounce, "fit", model, *flags, *more, "--no-heal", "--time", args.time, "-o", target, "--json"]
+    return json.loads(run(command, (0, 1)).stdout)
 
 
 def meets(asked, costs):
@@ -61,19 +78,20 @@ def main():
     parser.add_argument("--ounce", default="target/release/ounce")
     parser.add_argument("--time", default="30s")
     parser.add_argument("--only", default="")
+    parser.add_argument("--beside", metavar="TECHNIQUES")
     args = parser.parse_args()
     only = {int(it) for it in args.only.split(",") if it}
     met = better = 0
+    ahead = behind = 0
     folder = tempfile.mkdtemp()
     for number, (model, flags) in enumerate(BUDGETS, 1):
         if only and number not in only:
             continue
         target = os.path.join(folder, f"{number}.gguf")
-        ran = run([args.ounce, "fit", model, *flags, "--no-heal", "--time", args.time, "-o", target, "--json"], (0, 1))
-        report = json.loads(ran.stdout)
+        report = fit(args, model, flags, target)
         line = f"{number:>2} {model} {' '.join(flags)}: "
         if not os.path.exists(target):
-            print(line + "nothing was chosen")
+            print(line + "nothing was chosen", flush=True)
             continue
         met += report["met"]
         print(line + ("met" if report["met"] else "MISSED"), flush=True)
@@ -81,8 +99,19 @@ def main():
         chosen = plan["candidates"][plan["chosen"]]
         told = ", ".join(f"{row['limit']} {row['measured']:.4g} ({100 * row['error']:+.1f} %)" for row in report["rows"] if row["budget"])
         print(f"     {chosen['name']}: {told}")
-        if chosen["recipe"]["step"][0]["do"] != "quantize":
-            print("     nothing can be better")
+        own, own_error = report["quality"]["mean_kl"]["value"], report["quality"]["mean_kl"]["stderr"]
+        print(f"     chosen: KL {own:.6f} ± {own_error:.6f}, in its trial {chosen['expected']['kl']:.6f}", flush=True)
+        if args.beside:
+            other = fit(args, model, flags, target + ".beside.gguf", ["--techniques", args.beside])
+            if "quality" not in other:
+                print(f"     {args.beside} alone: nothing meets it")
+                ahead += report["met"]
+                continue
+            kl, error = other["quality"]["mean_kl"]["value"], other["quality"]["mean_kl"]["stderr"]
+            noise = 2 * (own_error**2 + error**2) ** 0.5
+            ahead += report["met"] and (own < kl - noise or not other["met"])
+            behind += other["met"] and (kl < own - noise or not report["met"])
+            print(f"     {args.beside} alone: {other['chosen']}, KL {kl:.6f} ± {error:.6f}{'' if other['met'] else ', MISSED'}", flush=True)
             continue
         tried = [
             it
@@ -92,20 +121,21 @@ def main():
             and it["expected"]
             and it["expected"]["basis"] in ("trial", "rounded_trial")
             and it["recipe"]["step"] != chosen["recipe"]["step"]
-            and it["recipe"]["step"][0]["do"] == "quantize"
         ]
         tried.sort(key=lambda it: it["expected"]["kl"])
-        own, own_error, _ = make(args.ounce, model, chosen, report["asked"], target)
-        print(f"     chosen: KL {own:.6f} ± {own_error:.6f}, in its trial {chosen['expected']['kl']:.6f}")
         beaten = False
         for other in tried[:OTHERS]:
             kl, error, costs = make(args.ounce, model, other, report["asked"], target + ".other.gguf")
             wins = meets(report["asked"], costs) and kl < own - 2 * (own_error**2 + error**2) ** 0.5
             beaten |= wins
-            print(f"     {other['name']}: KL {kl:.6f} ± {error:.6f}{', BETTER' if wins else ''}")
+            print(f"     {other['name']}: KL {kl:.6f} ± {error:.6f}{', BETTER' if wins else ''}", flush=True)
         better += beaten
     total = len(only) or len(BUDGETS)
-    print(f"{met} of {total} budgets met as measured, a better candidate among those tried in {better}")
+    print(f"{met} of {total} budgets met as measured")
+    if args.beside:
+        print(f"better than with {args.beside} alone in {ahead}, worse in {behind}")
+    else:
+        print(f"a better candidate among those tried in {better}")
 
 
 if __name__ == "__main__":

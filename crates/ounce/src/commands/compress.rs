@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Parser;
 use ounce_compress::quantize::Finished;
+use ounce_model::Model;
 use ounce_plan::recipe::{Recipe, Step};
+use serde::Serialize;
 
+use super::quantize::{closing, texts};
 use super::{convert, factorize, heal, prune, quantize};
 use crate::cli::Globals;
 use crate::failure::Outcome;
@@ -23,8 +26,8 @@ A recipe is a list of steps, each a command of ounce and its flags:
   do = \"quantize\"
   type = \"q4_k\"
   keep = [\"output.weight=q8_0\"]
-What a step gives the next one begins with. A run that is stopped goes on where it stopped when the same command is
-given again.")]
+What a step gives the next one begins with. The table at the end compares with the original. A run that is stopped goes on
+where it stopped when the same command is given again.")]
 pub struct Args {
     #[arg(help = source::MODEL_HELP)]
     model: String,
@@ -34,9 +37,20 @@ pub struct Args {
     /// The file ending in .gguf, or the folder, to be made
     #[arg(short, long, value_name = "TARGET")]
     output: PathBuf,
+    #[command(flatten)]
+    test: texts::TestArgs,
     /// Replace what is at the target
     #[arg(long)]
     force: bool,
+}
+
+/// What is printed with `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    target: PathBuf,
+    matrices: Vec<Finished>,
+    #[serde(flatten)]
+    closing: closing::Closing,
 }
 
 /// The command line of a step, as its command understands it.
@@ -54,11 +68,13 @@ struct StepLine<A: clap::Args> {
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let recipe = Recipe::open(&args.recipe)?;
     let matrices = execute(&args.model, &recipe, &args.output, args.force, globals)?;
-    let bytes = size(&args.output)?;
+    let (original, made) = (source::open(&args.model)?, Model::open(&args.output)?);
+    let closing = closing::compare(&original, &made, &args.test, size(&args.output)?)?;
     if globals.json {
-        output::json(&serde_json::json!({ "target": args.output, "bytes": bytes, "matrices": matrices }))?;
+        output::json(&Report { target: args.output, matrices, closing })?;
     } else {
-        output::line(format!("{}: {}", args.output.display(), units::bytes(bytes)))?;
+        closing.print("compressed")?;
+        output::line(format!("{}: {}", args.output.display(), units::bytes(closing.bytes)))?;
     }
     Ok(Outcome::Done)
 }

@@ -134,7 +134,7 @@ pub fn make(args: &Args) -> anyhow::Result<Report> {
         let saved: u64 = matrices.iter().map(Factorised::saved).sum();
         return Ok(report(&model, None, before - saved, None, matrices));
     };
-    let calibration = (!args.plain).then(|| args.texts.calibration(&model)).transpose()?;
+    let calibration = (!args.plain).then(|| args.texts.sequences(&model)).transpose()?;
     let (thin, matrices) = {
         let watch = Watch::start();
         let mut bar = Progress::new("factorising", Unit::Items);

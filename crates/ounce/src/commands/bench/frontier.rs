@@ -190,11 +190,11 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(model: &'a Model, args: &Args, folder: &'a Path) -> anyhow::Result<Bench<'a>> {
-        let calibration = args.texts.calibration(model)?;
-        if !args.texts.compares() {
+        let calibration = args.texts.calibration.sequences(model)?;
+        if !args.texts.test.compares() {
             bail!("the frontier needs a test text");
         }
-        let documents = args.texts.test(model)?;
+        let documents = args.texts.test.documents(model)?;
         let watch = Watch::start();
         let importance = look(model, &calibration)?;
         let context = sequence_length(model);

@@ -21,9 +21,10 @@ pub struct TeachingArgs {
     /// Begin anew where an interrupted run of the same target could go on
     #[arg(long)]
     pub fresh: bool,
-    /// Text to learn on, like what the model will read; `-` is stdin
+    /// Text to learn on, like what the model will read; `-` is stdin [default: generated English tales, which suit the built-in
+    /// models; a real model deserves a text of its own]
     #[arg(long, value_name = "FILE", help_heading = "Texts")]
-    pub text: PathBuf,
+    pub text: Option<PathBuf>,
     /// Tokens to learn on, over again if the text has fewer [default: those of the text, once]
     #[arg(long, value_name = "N", help_heading = "Texts")]
     pub tokens: Option<u64>,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
+use ounce_lab::stories;
 use ounce_model::Model;
 
 use super::teaching::TeachingArgs;
@@ -10,6 +11,10 @@ use crate::{source, text_input};
 
 /// The part of the text that is held out where no other text is named.
 const HELD_OUT: usize = 20;
+
+/// The seed and the bytes of the built-in text; calibration and tests have other seeds.
+const SEED: u64 = 503;
+const BYTES: usize = 2_000_000;
 
 /// The most bytes on which two tokenizers are compared.
 const COMPARED: usize = 200_000;
@@ -30,7 +35,10 @@ impl Texts {
     /// # Errors
     /// If a text can't be read or is too short, or the tokenizers differ.
     pub fn read(teacher: &Model, student: &Model, args: &TeachingArgs) -> anyhow::Result<Texts> {
-        let text = text_input::file(&args.text)?;
+        let (text, name) = match &args.text {
+            Some(path) => (text_input::file(path)?, path.display().to_string()),
+            None => (stories::corpus(SEED, BYTES), "the generated text".to_owned()),
+        };
         same_tokenizer(teacher, student, &text)?;
         let longest = teacher.spec.context_length.min(student.spec.context_length);
         let context = match args.context {
@@ -53,7 +61,6 @@ impl Texts {
         let mut learned: Vec<Vec<u32>> =
             ids.chunks(size).map(|ids| prefix.into_iter().chain(ids.iter().copied()).collect()).collect();
         learned.retain(|ids| ids.len() > 1);
-        let name = args.text.display();
         if learned.len() < 2 || (!args.no_test && test.len() < 2) {
             bail!("{name} gives {} tokens, which is too few to learn from; give a longer text", ids.len());
         }

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use ounce_compress::quantize::Finished;
 use ounce_model::Model;
 use ounce_plan::budget::{Costs, Limit};
-use ounce_plan::recipe::Recipe;
+use ounce_plan::recipe::{Recipe, Step};
 use ounce_plan::search::Candidate;
 use toml::Value;
 
@@ -35,8 +35,8 @@ Examples:
   ounce fit ./folder --memory 300M --per-token 20ms --quality 'kl<0.05' -o small.gguf --calibration wiki.txt
   ounce fit ./folder --disk 90M -o ./small                      a folder that transformers reads
 Plans as `ounce plan`, compresses as `ounce compress`, and measures the result: memory and times in a process of its
-own, quality on text that calibration did not see. Where quality is missed, what was quantized to few bits is trained
-a little and measured again, unless --no-heal. TARGET.report/ gets report.html, report.json and recipe.toml. Exit code
+own, quality on text that calibration did not see. Where quality is missed, the result is trained a little and
+measured again, unless --no-heal. TARGET.report/ gets report.html, report.json and recipe.toml. Exit code
 0: the budget is met as measured. 1: it is not, and the nearest is told. A run that is stopped goes on where it stopped
 when the same command is given again.")]
 pub struct Args {
@@ -80,12 +80,13 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if target.symlink_metadata().is_ok() && !args.force {
         bail!("{}: exists already; choose another name or add --force", target.display());
     }
-    if !args.texts.compares() {
+    if !args.texts.test.compares() {
         bail!("a fit is measured on a test text; leave out --no-test");
     }
     let model = source::open(&args.model)?;
     let asked = args.budget.asked(&model, globals)?;
-    let found = plan::search(&args.model, &model, &asked, target.clone(), &args.search, &args.texts)?;
+    let found =
+        plan::search(&args.model, &model, &asked, target.clone(), &args.search, &args.texts.calibration)?;
     if !globals.json {
         table::print(&found, &asked)?;
     }
@@ -152,15 +153,17 @@ fn make(
             energy_per_token: found.energy_per_token,
         };
         let small = source::open(target)?;
-        let divergence = quality::compare(model, &small, kv, asked, &args.texts)?;
+        let divergence = quality::compare(model, &small, kv, asked, &args.texts.test)?;
         Ok(Made { recipe, matrices, costs, divergence })
     };
     let made = attempt(choice.recipe.clone(), args.force)?;
     let missed = asked.budget.misses_quality(&measures(&made.divergence));
-    let Some(healed) = missed.filter(|_| !args.no_heal).and_then(|_| heal(&made.recipe)) else {
+    let Some(healed) =
+        missed.filter(|_| !args.no_heal).and_then(|_| heal(&made.recipe, args.texts.calibration.path()))
+    else {
         return Ok(made);
     };
-    output::note("the quality is missed; what was quantized is trained a little");
+    output::note("the quality is missed; the result is trained a little");
     let again = attempt(healed, true)?;
     let better = measures(&again.divergence).kl < measures(&made.divergence).kl;
     if better {
@@ -170,9 +173,18 @@ fn make(
     attempt(made.recipe, true)
 }
 
-/// The same recipe with training behind its last quantization; none if it has that already, or quantizes nothing.
-fn heal(recipe: &Recipe) -> Option<Recipe> {
+/// The same recipe with training: what was cut learns what the original predicts on this text, else what was quantized last does. None if
+/// it has that already, or neither cuts nor quantizes.
+fn heal(recipe: &Recipe, text: Option<&Path>) -> Option<Recipe> {
     let mut healed = recipe.clone();
+    if let Some(cut) = healed.steps.iter().rposition(|it| it.command == "prune") {
+        if healed.steps.iter().any(|it| it.command == "heal") {
+            return None;
+        }
+        let text = text.map(|it| ("text", Value::String(it.display().to_string())));
+        healed.steps.insert(cut + 1, Step::new("heal", text));
+        return Some(healed);
+    }
     let step = healed.steps.iter_mut().rev().find(|it| it.command == "quantize")?;
     if step.flags.contains_key("train") {
         return None;
@@ -188,16 +200,21 @@ const LIMITS: [Limit; 5] =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ounce_plan::recipe::Step;
 
     #[test]
     fn healing_trains_behind_the_last_quantization_once() {
         let step = |name: &'static str| Step::new(name, []);
         let recipe = Recipe { steps: vec![step("quantize"), step("convert")], ..Recipe::default() };
-        let healed = heal(&recipe).unwrap();
+        let healed = heal(&recipe, None).unwrap();
         assert_eq!(healed.steps[0].flags["train"].as_str(), Some("both"));
-        assert!(heal(&healed).is_none());
-        assert!(heal(&Recipe { steps: vec![step("convert")], ..Recipe::default() }).is_none());
+        assert!(heal(&healed, None).is_none());
+        assert!(heal(&Recipe { steps: vec![step("convert")], ..Recipe::default() }, None).is_none());
+        let recipe = Recipe { steps: vec![step("prune"), step("quantize")], ..Recipe::default() };
+        let healed = heal(&recipe, Some(Path::new("text.txt"))).unwrap();
+        let commands = healed.steps.iter().map(|it| it.command.as_str());
+        assert_eq!(commands.collect::<Vec<_>>(), ["prune", "heal", "quantize"]);
+        assert_eq!(healed.steps[1].flags["text"].as_str(), Some("text.txt"));
+        assert!(heal(&healed, None).is_none());
         assert_eq!(folder(Path::new("a/b.gguf")), Path::new("a/b.report"));
     }
 }

@@ -8,7 +8,7 @@ use ounce_model::account::Formats;
 
 use super::super::plan::budget::Asked;
 use super::super::quantize::closing::diverge;
-use super::super::quantize::texts::TextArgs;
+use super::super::quantize::texts::TestArgs;
 
 /// Compares on the test text.
 ///
@@ -19,12 +19,12 @@ pub fn compare(
     small: &Model,
     kv: Option<KvType>,
     asked: &Asked,
-    texts: &TextArgs,
+    test: &TestArgs,
 ) -> anyhow::Result<Report> {
     let load = |model: &Model, kv: Option<KvType>| -> anyhow::Result<Engine> {
         let mut engine = Engine::load(model, Mode::fast())?;
         engine.set_kv_type(kv.unwrap_or_else(|| asked.kv_for(&Formats::of(&model.weights))));
         Ok(engine)
     };
-    diverge(original, &load(original, None)?, &load(small, kv)?, texts)
+    diverge(original, &load(original, None)?, &load(small, kv)?, test)
 }

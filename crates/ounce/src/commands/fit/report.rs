@@ -127,7 +127,7 @@ impl Report {
         let (machine, kernels) = calibration::known_or_measured(asked.threads)?;
         let kv = choice.recipe.run.kv.as_deref().and_then(|it| compute::kv_type(it).ok());
         let kv: KvType = kv.unwrap_or_else(|| compute::usual_kv_type(&formats, Mode::fast()));
-        let told = forecast(&model.spec, &formats, &machine, &kernels, &asked.workload(kv))?;
+        let told = forecast(&small.spec, &formats, &machine, &kernels, &asked.workload(kv))?;
         let quality = measures(&made.divergence);
         let misses = asked.budget.misses(&made.costs);
         let quality_met = asked.budget.quality.map(|_| asked.budget.misses_quality(&quality).is_none());
@@ -161,9 +161,9 @@ impl Report {
             },
             recipe: made.recipe,
             groups_before: groups(&model.spec, &Formats::of(&model.weights)),
-            groups: groups(&model.spec, &formats),
+            groups: groups(&small.spec, &formats),
             matrices: made.matrices,
-            samples: samples::write(model, &small, &args.texts)?,
+            samples: samples::write(model, &small, &args.texts.test)?,
             machine: said(&machine, asked.threads, kernels.measured),
             forecast: told,
             target,

@@ -4,7 +4,7 @@ use ounce_engine::{Engine, Mode, Sampling};
 use ounce_model::Model;
 use serde::Serialize;
 
-use super::super::quantize::texts::TextArgs;
+use super::super::quantize::texts::TestArgs;
 use crate::generation::{Request, answer};
 use crate::source;
 
@@ -25,9 +25,9 @@ pub struct Sample {
 ///
 /// # Errors
 /// If the text can't be read, or one of the models can't be run.
-pub fn write(original: &Model, small: &Model, texts: &TextArgs) -> anyhow::Result<Vec<Sample>> {
+pub fn write(original: &Model, small: &Model, test: &TestArgs) -> anyhow::Result<Vec<Sample>> {
     let tokenizer = source::tokenizer(original)?;
-    let ids: Vec<u32> = texts.test(original)?.concat();
+    let ids: Vec<u32> = test.documents(original)?.concat();
     let longest = original.spec.context_length.saturating_sub(2);
     let length = PROMPT.min(longest / 2).min(ids.len());
     if length == 0 {

@@ -21,7 +21,7 @@ use super::super::bench::costs::{self, Measured};
 use super::super::convert::{self, is_gguf};
 use super::super::quantize::closing::bits_per_weight;
 use super::super::quantize::formats::FormatArgs;
-use super::super::quantize::texts::TextArgs;
+use super::super::quantize::texts::CalibrationArgs;
 use super::budget::Asked;
 use crate::{calibration, source};
 
@@ -37,10 +37,29 @@ const FOLDER: [DType; 6] =
 /// Bytes of weights below which a megabyte of memory matters.
 const SMALL: u64 = 256 << 20;
 
+/// What formats are chosen for: the model as it came, or what a cut leaves of it.
+#[derive(Debug)]
+pub struct Base {
+    pub model: Model,
+    pub units: Vec<Unit>,
+    /// What makes it of the model as it came, and how people call that; none for that itself.
+    pub cut: Option<(Step, String)>,
+    /// What the cut alone loses: mean KL in nats a token.
+    pub kl: f64,
+}
+
+impl Base {
+    fn named(&self, name: &str) -> String {
+        self.cut.as_ref().map_or(name.to_owned(), |(_, cut)| format!("{cut}, {name}"))
+    }
+}
+
 /// A candidate, and what its weights become; none keeps all as it is.
 #[derive(Debug)]
 pub struct Way {
     pub candidate: Candidate,
+    /// The place of what the formats are for, among the subject's.
+    pub base: usize,
     pub plan: Option<Plan>,
     pub kv: KvType,
 }
@@ -67,7 +86,8 @@ impl Default for OriginalRun {
 /// A model that is planned for.
 pub struct Subject<'m> {
     pub model: &'m Model,
-    pub units: Vec<Unit>,
+    /// The model, and what cuts leave of it.
+    pub bases: Vec<Base>,
     pub target: PathBuf,
     asked: &'m Asked,
     machine: Machine,
@@ -88,13 +108,14 @@ impl<'m> Subject<'m> {
         model: &'m Model,
         asked: &'m Asked,
         target: PathBuf,
-        texts: &TextArgs,
+        texts: &CalibrationArgs,
     ) -> anyhow::Result<Subject<'m>> {
         let (machine, calibration) = calibration::known_or_measured(asked.threads)?;
+        let whole = Base { model: model.clone(), units: units(model)?, cut: None, kl: 0.0 };
         let mut subject = Subject {
-            units: units(model)?,
+            bases: vec![whole],
             run: OriginalRun::default(),
-            text: texts.calibration_path().map(|it| it.display().to_string()),
+            text: texts.path().map(|it| it.display().to_string()),
             model,
             target,
             asked,
@@ -110,7 +131,7 @@ impl<'m> Subject<'m> {
     fn run_original(&self, reference: &str) -> anyhow::Result<OriginalRun> {
         let formats = Formats::of(&self.model.weights);
         let kv = self.asked.kv_for(&formats);
-        let told = self.told(&formats, kv)?;
+        let told = self.told(self.model, &formats, kv)?;
         let base = self.calibration.base_bytes;
         if told.resident_bytes > self.machine.memory.total_bytes / 2 {
             let opened = costs::opened(reference)?;
@@ -142,14 +163,14 @@ impl<'m> Subject<'m> {
             let formats = Formats::of(&Model::open(&path)?.weights);
             let kv = self.asked.kv_for(&formats);
             let found = costs::apart(&path, (prompt, context), Some(kv), threads)?;
-            run.more_bytes = more(found.memory, &self.told(&formats, kv)?);
+            run.more_bytes = more(found.memory, &self.told(self.model, &formats, kv)?);
         }
         Ok(run)
     }
 
-    fn told(&self, formats: &Formats, kv: KvType) -> anyhow::Result<Forecast> {
+    fn told(&self, model: &Model, formats: &Formats, kv: KvType) -> anyhow::Result<Forecast> {
         let workload = self.asked.workload(kv);
-        Ok(forecast(&self.model.spec, formats, &self.machine, &self.calibration, &workload)?)
+        Ok(forecast(&model.spec, formats, &self.machine, &self.calibration, &workload)?)
     }
 
     /// Whether a GGUF file is planned.
@@ -157,16 +178,17 @@ impl<'m> Subject<'m> {
         is_gguf(&self.target)
     }
 
-    /// The model as it is, and in every format for all matrices, with the usual cache and a smaller one.
+    /// A base as it is, and in every format for all matrices, with the usual cache and a smaller one; the smallest that exists of it is
+    /// among them.
     ///
     /// # Errors
     /// If a forecast fails.
-    pub fn uniform(&self) -> anyhow::Result<Vec<Way>> {
+    pub fn uniform(&self, base: usize) -> anyhow::Result<Vec<Way>> {
         let mut ways = Vec::new();
-        let convert = Step::new("convert", []);
-        self.push(&mut ways, "as it is".to_owned(), None, convert)?;
+        let of = &self.bases[base];
+        self.push(&mut ways, base, "as it is".to_owned(), None, Some(Step::new("convert", [])))?;
         let wide =
-            self.units.iter().filter(|unit| !unit.is_outer()).all(|unit| unit.columns.is_multiple_of(256));
+            of.units.iter().filter(|unit| !unit.is_outer()).all(|unit| unit.columns.is_multiple_of(256));
         let types: &[DType] = match (self.is_gguf(), wide) {
             (true, true) => &GGUF,
             (true, false) => &NARROW,
@@ -175,35 +197,46 @@ impl<'m> Subject<'m> {
         let mut seen: Vec<Plan> = Vec::new();
         for &dtype in types {
             // Formats that don't fit this model's rows, or are what it has, are no candidates.
-            let Ok(plan) = FormatArgs::of(dtype).plan(self.model, &self.units, &self.target) else {
+            let Ok(plan) = FormatArgs::of(dtype).plan(&of.model, &of.units, &self.target) else {
                 continue;
             };
             if plan.formats.is_empty() || seen.contains(&plan) {
                 continue;
             }
             let step = self.quantize("type", Value::String(dtype.name().to_lowercase()));
-            self.push(&mut ways, dtype.name().to_lowercase(), Some(plan.clone()), step)?;
+            self.push(&mut ways, base, dtype.name().to_lowercase(), Some(plan.clone()), Some(step))?;
             seen.push(plan);
         }
-        // Nothing smaller exists.
-        let smallest = DType::Q2K;
-        if self.is_gguf()
-            && let Ok(plan) = FormatArgs::everywhere(smallest).plan(self.model, &self.units, &self.target)
-            && !plan.formats.is_empty()
+        if let Some((name, plan, step)) = self.smallest(of)
             && !seen.contains(&plan)
         {
-            let name = smallest.name().to_lowercase();
-            let mut step = self.quantize("type", Value::String(name.clone()));
-            step.flags.insert("keep".to_owned(), Value::Array(vec![Value::String(format!("*={name}"))]));
-            self.push(&mut ways, format!("{name} everywhere"), Some(plan), step)?;
+            self.push(&mut ways, base, name, Some(plan), Some(step))?;
         }
         Ok(ways)
     }
 
+    /// A base in the smallest format that there is, the outer matrices too: its name, and how it is made.
+    pub fn smallest(&self, of: &Base) -> Option<(String, Plan, Step)> {
+        let smallest = DType::Q2K;
+        if !self.is_gguf() {
+            return None;
+        }
+        let plan = FormatArgs::everywhere(smallest).plan(&of.model, &of.units, &self.target).ok()?;
+        let name = smallest.name().to_lowercase();
+        let mut step = self.quantize("type", Value::String(name.clone()));
+        step.flags.insert("keep".to_owned(), Value::Array(vec![Value::String(format!("*={name}"))]));
+        (!plan.formats.is_empty()).then(|| (format!("{name} everywhere"), plan, step))
+    }
+
     /// The step that quantizes, with one flag about formats.
     pub fn quantize(&self, flag: &'static str, value: Value) -> Step {
+        self.step("quantize", [(flag, value)])
+    }
+
+    /// A step that looks at the calibration text.
+    pub fn step(&self, command: &str, flags: impl IntoIterator<Item = (&'static str, Value)>) -> Step {
         let text = self.text.clone().map(|it| ("calibration", Value::String(it)));
-        Step::new("quantize", [(flag, value)].into_iter().chain(text))
+        Step::new(command, flags.into_iter().chain(text))
     }
 
     /// Adds a candidate with the usual cache, and where none was asked for, with q8_0.
@@ -213,29 +246,44 @@ impl<'m> Subject<'m> {
     pub fn push(
         &self,
         ways: &mut Vec<Way>,
+        base: usize,
         name: String,
         plan: Option<Plan>,
-        step: Step,
+        step: Option<Step>,
     ) -> anyhow::Result<()> {
-        let usual = self.way(name.clone(), plan.clone(), None, step.clone())?;
-        let smaller = self.asked.kv.is_none() && usual.kv != KvType::Q8_0;
-        ways.push(usual);
-        if smaller {
-            let name = format!("{name}, cache q8_0");
-            ways.push(self.way(name, plan, Some(KvType::Q8_0), step)?);
+        let of = &self.bases[base];
+        let name = of.named(&name);
+        let mut add = |name: String, kv: Option<KvType>| -> anyhow::Result<KvType> {
+            let (candidate, kv) = self.candidate(of, name, plan.as_ref(), kv, step.clone())?;
+            ways.push(Way { candidate, base, plan: plan.clone(), kv });
+            Ok(kv)
+        };
+        let usual = add(name.clone(), None)?;
+        if self.asked.kv.is_none() && usual != KvType::Q8_0 {
+            add(format!("{name}, cache q8_0"), Some(KvType::Q8_0))?;
         }
         Ok(())
     }
 
-    /// Forecasts a candidate.
-    fn way(&self, name: String, plan: Option<Plan>, kv: Option<KvType>, step: Step) -> anyhow::Result<Way> {
+    /// Forecasts a candidate; gives the type of its cache too.
+    ///
+    /// # Errors
+    /// If the forecast fails.
+    pub fn candidate(
+        &self,
+        of: &Base,
+        name: String,
+        plan: Option<&Plan>,
+        kv: Option<KvType>,
+        step: Option<Step>,
+    ) -> anyhow::Result<(Candidate, KvType)> {
         let none = Plan::default();
-        let shaped = plan.as_ref().unwrap_or(&none).placeholder(self.model)?;
+        let shaped = plan.unwrap_or(&none).placeholder(&of.model)?;
         let formats = Formats::of(&shaped.weights);
         let usual = self.asked.kv_for(&formats);
         let kv_type = kv.unwrap_or(usual);
         let file = self.file(&shaped, &self.target)?;
-        let told = self.told(&formats, kv_type)?;
+        let told = self.told(&of.model, &formats, kv_type)?;
         let run = &self.run;
         let costs = Costs {
             memory: told.resident_bytes.saturating_add_signed(run.more_bytes),
@@ -246,7 +294,7 @@ impl<'m> Subject<'m> {
         };
         let said = kv.or(self.asked.kv).map(|it| kv_name(it).to_owned());
         let run = Run { context: Some(self.asked.context), kv: said, threads: None };
-        let unchanged = plan.is_none() && kv.is_none();
+        let unchanged = of.cut.is_none() && plan.is_none() && kv.is_none();
         let expected = unchanged.then_some(Expected {
             kl: 0.0,
             quality: Some(Quality::ORIGINAL),
@@ -254,14 +302,14 @@ impl<'m> Subject<'m> {
         });
         let candidate = Candidate {
             name,
-            recipe: Recipe { run, steps: vec![step] },
+            recipe: Recipe { run, steps: of.cut.iter().map(|it| it.0.clone()).chain(step).collect() },
             bits_per_weight: bits_per_weight(&file),
             costs,
             expected,
             misses: Vec::new(),
             on_front: false,
         };
-        Ok(Way { candidate, plan, kv: kv_type })
+        Ok((candidate, kv_type))
     }
 
     fn file(&self, model: &Model, target: &Path) -> anyhow::Result<ounce_model::formats::Forecast> {

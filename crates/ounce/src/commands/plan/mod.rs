@@ -2,6 +2,7 @@
 
 pub(super) mod budget;
 pub(super) mod candidates;
+mod pruning;
 mod sizes;
 pub(super) mod table;
 mod trial;
@@ -14,7 +15,7 @@ use ounce_model::Model;
 use ounce_plan::search::{self, Candidate};
 use serde::Serialize;
 
-use super::quantize::texts::TextArgs;
+use super::quantize::texts::CalibrationArgs;
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::{output, source};
@@ -40,7 +41,7 @@ pub struct Args {
     #[command(flatten)]
     search: SearchArgs,
     #[command(flatten)]
-    texts: TextArgs,
+    texts: CalibrationArgs,
     /// Write the recipe to this file; without it the recipe is printed
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -59,6 +60,20 @@ pub struct SearchArgs {
     /// Try candidates for so long
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = budget::parse_time)]
     time: Duration,
+    /// What may be done to the model, several with commas between
+    #[arg(long, value_enum, value_name = "TECHNIQUE", value_delimiter = ',', default_values_t = [Technique::Quantize, Technique::Prune])]
+    techniques: Vec<Technique>,
+}
+
+/// What a plan may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Technique {
+    /// Fewer bits for each weight
+    Quantize,
+    /// Heads and channels leave, wherever they matter least, before what stays is quantized. Layers then differ in shape: llama.cpp
+    /// reads such files for a few architectures only, transformers none
+    Prune,
 }
 
 /// What a plan found.
@@ -74,6 +89,8 @@ pub struct Found {
     pub original: OriginalRun,
     /// Tokens on which candidates were tried.
     pub trial_tokens: usize,
+    /// Why techniques that were allowed gave no candidates.
+    pub left_out: Option<String>,
     /// Seconds that planning took.
     pub seconds: f64,
 }
@@ -145,23 +162,36 @@ pub fn search(
     asked: &Asked,
     target: PathBuf,
     options: &SearchArgs,
-    texts: &TextArgs,
+    texts: &CalibrationArgs,
 ) -> anyhow::Result<Found> {
     let start = Instant::now();
-    let subject = Subject::new(reference, model, asked, target, texts)?;
-    let mut all = subject.uniform()?;
+    let mut subject = Subject::new(reference, model, asked, target, texts)?;
+    let mut all = subject.uniform(0)?;
+    let allowed =
+        |it: &candidates::Way| options.techniques.contains(&Technique::Quantize) || it.plan.is_none();
+    all.retain(allowed);
     all.iter_mut().for_each(|it| it.candidate.judge(&asked.budget));
+    let prunes = options.techniques.contains(&Technique::Prune);
     // The smallest of these is the smallest that exists, so that hopeless budgets end here.
-    let hopeless = all.iter().all(|it| !it.candidate.fits());
-    let mut trial_tokens = 0;
+    let mut hopeless = all.iter().all(|it| !it.candidate.fits());
+    let smallest = if hopeless && prunes { pruning::smallest(&subject, asked)? } else { None };
+    hopeless &= smallest.as_ref().is_none_or(|it| !it.fits());
+    let (mut trial_tokens, mut left_out) = (0, None);
     if !hopeless {
-        let calibration = texts.calibration(model)?;
-        let trials = trial::Trials::new(&subject, &calibration)?;
+        let calibration = texts.sequences(model)?;
+        let mut trials = trial::Trials::new(&subject, &calibration)?;
         trial_tokens = trials.tokens();
-        sizes::add(&subject, &trials, asked, &mut all)?;
-        trials.run(&subject, &mut all, asked, Instant::now() + options.time)?;
+        let deadline = Instant::now() + options.time;
+        sizes::add(&subject, &trials, asked, 0, &mut all)?;
+        if prunes {
+            left_out = pruning::add(&mut subject, &mut trials, asked, &mut all, options.time)?;
+        }
+        all.retain(allowed);
+        trials.run(&subject, &mut all, asked, deadline)?;
     }
     let mut candidates: Vec<Candidate> = all.into_iter().map(|it| it.candidate).collect();
+    // What is forecast of the smallest says how far a budget is from being possible.
+    candidates.extend(smallest.filter(|_| hopeless));
     candidates.sort_by(|a, b| {
         b.costs.disk.cmp(&a.costs.disk).then(b.costs.memory.cmp(&a.costs.memory)).then(a.name.cmp(&b.name))
     });
@@ -169,5 +199,6 @@ pub fn search(
     let chosen = search::choose(&candidates);
     let nearest = if chosen.is_none() { search::nearest(&candidates) } else { None };
     let original = subject.run;
-    Ok(Found { candidates, chosen, nearest, original, trial_tokens, seconds: start.elapsed().as_secs_f64() })
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Found { candidates, chosen, nearest, original, trial_tokens, left_out, seconds })
 }

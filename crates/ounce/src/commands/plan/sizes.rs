@@ -1,5 +1,6 @@
 //! Candidates in which each matrix has its own format, by sensitivity.
 
+use ounce_compress::quantize::Plan;
 use ounce_plan::search::{Basis, Expected};
 use toml::Value;
 
@@ -16,8 +17,8 @@ const BITS: [f64; 14] = [2.4, 2.7, 3.0, 3.25, 3.5, 3.75, 4.0, 4.25, 4.5, 5.0, 5.
 /// How many of those that meet the budget are candidates, the largest.
 const LARGEST: usize = 3;
 
-/// Adds what each uniform candidate is expected to lose, and the candidates by sensitivity: of those that meet the budget the
-/// largest, and one that fills it.
+/// Adds to the uniform candidates of a base what each is expected to lose, and the candidates by sensitivity: of those that meet the
+/// budget the largest, and one that fills it.
 ///
 /// # Errors
 /// If a forecast fails.
@@ -25,20 +26,24 @@ pub fn add(
     subject: &Subject<'_>,
     trials: &Trials<'_>,
     asked: &Asked,
+    base: usize,
     ways: &mut Vec<Way>,
 ) -> anyhow::Result<()> {
     let table = trials.table();
+    let of = &subject.bases[base];
+    // Errors of cutting and of rounding add up, as those of matrices do.
+    let reckoned = |plan: &Plan| {
+        let kl = of.kl + table.expected(plan)?;
+        Some(Expected { kl, quality: None, basis: Basis::Sensitivities })
+    };
     for way in ways.iter_mut() {
         let Some(plan) = &way.plan else { continue };
-        way.candidate.expected =
-            table.expected(plan).map(|kl| Expected { kl, quality: None, basis: Basis::Sensitivities });
+        way.candidate.expected = reckoned(plan);
     }
     let options = WriteOptions { overwrite: true, ..WriteOptions::default() };
     let planned = |budget: Budget| {
         // Sizes that this model's formats don't reach are no candidates.
-        table
-            .plan(subject.model, &subject.units, &FormatArgs::default(), &subject.target, &options, budget)
-            .ok()
+        table.plan(&of.model, &of.units, &FormatArgs::default(), &subject.target, &options, budget).ok()
     };
     let mut made: Vec<Way> = Vec::new();
     let mut fitting = 0;
@@ -46,7 +51,7 @@ pub fn add(
         let Some(plan) = planned(Budget::BitsPerWeight(bits)) else { continue };
         let step = subject.quantize("bits-per-weight", Value::Float(bits));
         let before = made.len();
-        subject.push(&mut made, format!("{bits} bits by sensitivity"), Some(plan), step)?;
+        subject.push(&mut made, base, format!("{bits} bits by sensitivity"), Some(plan), Some(step))?;
         made[before..].iter_mut().for_each(|it| it.candidate.judge(&asked.budget));
         if made[before..].iter().any(|it| it.candidate.fits()) {
             fitting += 1;
@@ -62,12 +67,12 @@ pub fn add(
         && let Some(plan) = planned(Budget::Bytes(most))
     {
         let step = subject.quantize("bytes", Value::Integer(i64::try_from(most).unwrap_or(i64::MAX)));
-        subject.push(&mut made, "fills the budget, by sensitivity".to_owned(), Some(plan), step)?;
+        let name = "fills the budget, by sensitivity".to_owned();
+        subject.push(&mut made, base, name, Some(plan), Some(step))?;
     }
     for mut way in made {
         way.candidate.judge(&asked.budget);
-        let kl = way.plan.as_ref().and_then(|plan| table.expected(plan));
-        way.candidate.expected = kl.map(|kl| Expected { kl, quality: None, basis: Basis::Sensitivities });
+        way.candidate.expected = way.plan.as_ref().and_then(reckoned);
         ways.push(way);
     }
     Ok(())

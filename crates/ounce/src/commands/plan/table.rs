@@ -45,6 +45,9 @@ pub fn print(found: &Found, asked: &Asked) -> anyhow::Result<()> {
         table.add_row(row);
     }
     output::print_table(&table)?;
+    if let Some(reason) = &found.left_out {
+        output::note(reason);
+    }
     match (found.choice(), found.nearest) {
         (Some(choice), _) => output::line(format!("\n{}: {}", choice.name, expected(choice))),
         (None, Some(nearest)) => {

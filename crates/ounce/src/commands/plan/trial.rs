@@ -35,13 +35,15 @@ const GPTQ_SECONDS: f64 = 400e-9;
 
 /// What trials stand on.
 pub struct Trials<'m> {
-    model: &'m Model,
     /// What is quantized with.
     learn: &'m [Vec<u32>],
     reference: Reference,
     judged: usize,
-    importance: HashMap<String, Vec<f32>>,
+    /// Mean squares of the inputs of each base's matrices.
+    importance: Vec<HashMap<String, Vec<f32>>>,
     table: Table,
+    /// Seconds in which the original ran over a token that is judged.
+    pace: f64,
     watch: Watch,
 }
 
@@ -62,22 +64,43 @@ impl<'m> Trials<'m> {
         }
         let (learn, judge) = calibration.split_at(calibration.len() - judges);
         let importance = look(model, learn)?;
-        let table = Table::measure(model, &subject.units, subject.is_gguf(), learn, &importance)?;
+        let table = Table::measure(model, &subject.bases[0].units, subject.is_gguf(), learn, &importance)?;
         let watch = Watch::start();
         let original = engine(model, compute::usual_kv_type(&Formats::of(&model.weights), Mode::fast()))?;
         let context = judge.iter().map(Vec::len).max().unwrap_or(1);
         let options = Options { context, stride: context, prefix: None };
+        let start = Instant::now();
         let reference = Reference::of(&original, judge, &options, LOGITS, |_, _| Ok(watch.check()?))?;
         let judged = judge.iter().map(Vec::len).sum();
+        let pace = start.elapsed().as_secs_f64() / judged as f64;
         Ok(Trials {
-            model,
             learn: &learn[..of(LEARN).min(learn.len())],
             reference,
             judged,
-            importance,
+            importance: vec![importance],
             table,
+            pace,
             watch,
         })
+    }
+
+    /// The text that candidates are made with.
+    pub fn learn(&self) -> &'m [Vec<u32>] {
+        self.learn
+    }
+
+    /// Seconds in which the original ran over a token.
+    pub fn pace(&self) -> f64 {
+        self.pace
+    }
+
+    /// Looks at the inputs of a base's matrices. The bases come in their order.
+    ///
+    /// # Errors
+    /// If the model can't be run or the user stops the work.
+    pub fn look(&mut self, base: &Model) -> anyhow::Result<()> {
+        self.importance.push(look(base, self.learn)?);
+        Ok(())
     }
 
     /// Tokens that trials are judged on.
@@ -105,12 +128,12 @@ impl<'m> Trials<'m> {
         let loss = |way: &Way| way.candidate.expected.map_or(f64::INFINITY, |it| it.kl);
         order.sort_by(|&a, &b| loss(&ways[a]).total_cmp(&loss(&ways[b])));
         order.retain(|&it| ways[it].candidate.expected.is_none_or(|it| it.basis != Basis::Unchanged));
-        let weights: usize = subject.units.iter().map(|unit| unit.values()).sum();
+        let weights: usize = subject.bases[0].units.iter().map(|unit| unit.values()).sum();
         let left = deadline.saturating_duration_since(Instant::now());
         // The real way if half of the time is enough for four candidates.
         let exact = weights as f64 * GPTQ_SECONDS * 4.0 < left.as_secs_f64();
         let mut bar = Progress::new("trying candidates", Unit::Items);
-        let mut made: Vec<(Plan, Weights)> = Vec::new();
+        let mut made: Vec<(usize, Plan, Weights)> = Vec::new();
         let mut longest = Duration::ZERO;
         // Losses in trials by those that were reckoned.
         let mut ratios = Vec::new();
@@ -122,20 +145,21 @@ impl<'m> Trials<'m> {
             bar.say(&ways[index].candidate.name);
             bar.set(done as u64, order.len() as u64);
             let way = &ways[index];
+            let model = &subject.bases[way.base].model;
             let weights = match &way.plan {
-                None => self.model.weights.clone(),
-                Some(plan) => match made.iter().find(|it| it.0 == *plan) {
-                    Some((_, weights)) => weights.clone(),
+                None => model.weights.clone(),
+                Some(plan) => match made.iter().find(|it| it.0 == way.base && it.1 == *plan) {
+                    Some((.., weights)) => weights.clone(),
                     None => {
-                        let weights = self.quantized(plan, exact)?;
+                        let weights = self.quantized(model, way.base, plan, exact)?;
                         // The same weights come again with another cache.
                         made.truncate(3);
-                        made.insert(0, (plan.clone(), weights.clone()));
+                        made.insert(0, (way.base, plan.clone(), weights.clone()));
                         weights
                     }
                 },
             };
-            let quality = self.judge(weights, way.kv)?;
+            let quality = self.judge(&Model { weights, ..model.clone() }, way.kv)?;
             let basis = if exact || way.plan.is_none() { Basis::Trial } else { Basis::RoundedTrial };
             let candidate: &mut Candidate = &mut ways[index].candidate;
             if let Some(reckoned) = candidate.expected.filter(|it| it.basis == Basis::Sensitivities) {
@@ -149,21 +173,25 @@ impl<'m> Trials<'m> {
         Ok(())
     }
 
-    fn quantized(&self, plan: &Plan, exact: bool) -> anyhow::Result<Weights> {
+    fn quantized(&self, model: &Model, base: usize, plan: &Plan, exact: bool) -> anyhow::Result<Weights> {
         let folder = tempfile::tempdir()?;
         let store = Store::open(&folder.path().join("parts"), &json!({}))?;
         let mut observer = |_: Option<&_>, _: u64, _: u64| Ok(self.watch.check()?);
         let method = if exact { Method::Gptq(gptq::Options::default()) } else { Method::Weighted };
-        let quantizer = Quantizer::new(self.model, plan, method, &store, &mut observer);
+        let quantizer = Quantizer::new(model, plan, method, &store, &mut observer);
         let calibration = if exact { self.learn.to_vec() } else { Vec::new() };
-        let weights = quantizer.with_importance(&self.importance).run(calibration)?;
+        let weights = quantizer.with_importance(&self.importance[base]).run(calibration)?;
         // The files stay mapped when their folder is gone.
         store.remove()?;
         Ok(weights)
     }
 
-    fn judge(&self, weights: Weights, kv: KvType) -> anyhow::Result<Quality> {
-        let engine = engine(&Model { weights, ..self.model.clone() }, kv)?;
+    /// The quality of a model's predictions beside the original's.
+    ///
+    /// # Errors
+    /// If the model can't be run or the user stops the work.
+    pub fn judge(&self, model: &Model, kv: KvType) -> anyhow::Result<Quality> {
+        let engine = engine(model, kv)?;
         let found = self.reference.compare(&engine, |_, _| Ok(self.watch.check()?))?;
         Ok(quality(&found))
     }

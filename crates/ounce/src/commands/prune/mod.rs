@@ -1,6 +1,6 @@
 //! `ounce prune`: fewer weights. Whole parts leave and the model is faster, or single weights become zero.
 
-mod structured;
+pub(super) mod structured;
 mod training;
 mod unstructured;
 
@@ -211,7 +211,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     let options = WriteOptions { overwrite: args.force, ..WriteOptions::default() };
     // What is in the way, or has no place in the format, is said before any work.
     forecast(&model, &args.output, &options)?;
-    let calibration = if args.looks() { args.texts.calibration(&model)? } else { Vec::new() };
+    let calibration = if args.looks() { args.texts.calibration.sequences(&model)? } else { Vec::new() };
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let start = Instant::now();
     let structured = args.method.is_structured() && !args.training.is_sparse();
@@ -248,7 +248,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     let seconds = start.elapsed().as_secs_f64();
     // Compared is what was written, for what is in memory is cut out anew whenever it is read.
     let written = Model::open(&args.output)?;
-    let closing = closing::compare(&model, &written, &args.texts, bytes)?;
+    let closing = closing::compare(&model, &written, &args.texts.test, bytes)?;
     Ok(Some(Report {
         model: args.model.clone(),
         target: args.output.clone(),

@@ -88,7 +88,10 @@ fn possible(args: &Args, spec: &Spec) -> anyhow::Result<()> {
 }
 
 /// Does work that tells its steps with a bar.
-fn with_bar<T>(
+///
+/// # Errors
+/// Those of the work.
+pub fn with_bar<T>(
     what: &str,
     work: impl FnOnce(&mut dyn FnMut(usize, usize) -> ounce_compress::Result<()>) -> ounce_compress::Result<T>,
 ) -> anyhow::Result<T> {

@@ -144,7 +144,8 @@ impl Table {
         Some(sum)
     }
 
-    /// The plan with the least expected loss within a budget. What `formats` keeps is not chosen.
+    /// The plan with the least expected loss within a budget, for the model that was measured or a cut of it. What `formats` keeps is
+    /// not chosen.
     ///
     /// # Errors
     /// If even the smallest formats take more, and as [`FormatArgs::plan`].
@@ -159,12 +160,14 @@ impl Table {
     ) -> anyhow::Result<Plan> {
         let gguf = is_gguf(target);
         formats.check(all, gguf, None)?;
+        // The model may be a cut of the one that was measured: its matrices are smaller, and those of layers that left are missing.
+        let now = |measured: &Unit| all.iter().find(|unit| unit.matrices == measured.matrices);
         let free: Vec<(&Unit, &Sensitivity)> = self
             .units
             .iter()
             .zip(&self.rows)
-            .filter(|((unit, _), _)| formats.kept(unit).is_none())
-            .map(|((unit, _), row)| (unit, row))
+            .filter_map(|((unit, _), row)| Some((now(unit)?, row)))
+            .filter(|(unit, _)| formats.kept(unit).is_none())
             .collect();
         let choices: Vec<Vec<(Option<DType>, Choice)>> =
             free.iter().map(|(unit, row)| ways(model, unit, row, gguf)).collect();

@@ -9,7 +9,7 @@ use ounce_model::Model;
 use ounce_model::formats::Forecast;
 use serde::Serialize;
 
-use super::texts::{TextArgs, sequence_length};
+use super::texts::{TestArgs, sequence_length};
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
 use crate::{output, source, units};
@@ -48,7 +48,7 @@ pub fn bits_per_weight(forecast: &Forecast) -> f64 {
 ///
 /// # Errors
 /// If the test text can't be read, or one of the models can't be run.
-pub fn compare(original: &Model, model: &Model, texts: &TextArgs, bytes: u64) -> anyhow::Result<Closing> {
+pub fn compare(original: &Model, model: &Model, test: &TestArgs, bytes: u64) -> anyhow::Result<Closing> {
     let values: f64 = original
         .weights
         .names()
@@ -65,17 +65,17 @@ pub fn compare(original: &Model, model: &Model, texts: &TextArgs, bytes: u64) ->
         divergence: None,
         similarity: None,
     };
-    if !texts.compares() {
+    if !test.compares() {
         return Ok(closing);
     }
     let load = |model: &Model| Engine::load(model, Mode::fast());
     if !original.spec.causal {
-        let sentences = texts.sentences(original)?;
+        let sentences = test.sentences(original)?;
         closing.similarity = Some(vectors(&load(original)?, &load(model)?, &sentences)?);
         return Ok(closing);
     }
     let (before, after) = (load(original)?, load(model)?);
-    closing.divergence = Some(diverge(original, &before, &after, texts)?);
+    closing.divergence = Some(diverge(original, &before, &after, test)?);
     let context = sequence_length(original);
     // In turn, so that a machine that slows down slows both; the best of each.
     let mut speeds = [0.0f64; 2];
@@ -97,9 +97,9 @@ pub fn diverge(
     original: &Model,
     before: &Engine,
     after: &Engine,
-    texts: &TextArgs,
+    test: &TestArgs,
 ) -> anyhow::Result<Divergence> {
-    let documents = texts.test(original)?;
+    let documents = test.documents(original)?;
     let context = sequence_length(original);
     let options = Options { context, stride: context, prefix: source::text_start(original) };
     let watch = Watch::start();

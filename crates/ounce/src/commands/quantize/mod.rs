@@ -172,7 +172,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     let options = WriteOptions { overwrite: args.force, ..WriteOptions::default() };
     let budget = args.formats.budget()?;
     let calibration = match args.looks(&steps) || budget.is_some() {
-        true => args.texts.calibration(&model)?,
+        true => args.texts.calibration.sequences(&model)?,
         false => Vec::new(),
     };
     let plan = match budget {
@@ -195,7 +195,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     let importance = args.importance(&model)?;
     if let Some(path) = &args.save_imatrix {
         let found = allocation::look(&model, &calibration)?;
-        imatrix::to_file(&found, &model, args.texts.name(), &calibration)?.write(path)?;
+        imatrix::to_file(&found, &model, args.texts.calibration.name(), &calibration)?.write(path)?;
     }
     let start = Instant::now();
     let (store, folder) = open_store(args, target, &steps, &model, &plan, &calibration)?;
@@ -234,7 +234,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     drop(prepared);
     let bytes = write_as_forecast(&quantized, target, &options, &planned)?;
     let seconds = start.elapsed().as_secs_f64();
-    let closing = closing::compare(&model, &quantized, &args.texts, bytes)?;
+    let closing = closing::compare(&model, &quantized, &args.texts.test, bytes)?;
     drop(quantized);
     store.remove()?;
     Ok(Some(Report {

@@ -34,12 +34,10 @@ pub struct CalibrationArgs {
     calibration_tokens: usize,
 }
 
-/// Flags that choose texts.
+/// Flags that choose the text of comparison.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Texts")]
-pub struct TextArgs {
-    #[command(flatten)]
-    calibration: CalibrationArgs,
+pub struct TestArgs {
     /// Text on which the new model is compared with the original, encoders line by line [default: generated English tales]
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
@@ -48,12 +46,21 @@ pub struct TextArgs {
     no_test: bool,
 }
 
+/// Flags that choose both texts.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TextArgs {
+    #[command(flatten)]
+    pub calibration: CalibrationArgs,
+    #[command(flatten)]
+    pub test: TestArgs,
+}
+
 impl CalibrationArgs {
     /// Calibration sequences: pieces of the text, each behind the token that begins texts.
     ///
     /// # Errors
     /// If the text can't be read or is too short, or the model has no tokenizer.
-    pub fn calibration(&self, model: &Model) -> anyhow::Result<Vec<Vec<u32>>> {
+    pub fn sequences(&self, model: &Model) -> anyhow::Result<Vec<Vec<u32>>> {
         let text = match &self.calibration {
             Some(path) => text_input::file(path)?,
             None => stories::corpus(CALIBRATION_SEED, CALIBRATION_BYTES),
@@ -75,27 +82,19 @@ impl CalibrationArgs {
         }
         Ok(sequences.into_iter().map(|ids| prefix.into_iter().chain(ids).collect()).collect())
     }
+
+    /// Where the text comes from, in a few words.
+    pub fn name(&self) -> &str {
+        self.path().and_then(|path| path.to_str()).unwrap_or("generated tales")
+    }
+
+    /// The text's file, if one was named.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        self.calibration.as_deref()
+    }
 }
 
-impl TextArgs {
-    /// Where the calibration text comes from, in a few words.
-    pub fn name(&self) -> &str {
-        self.calibration.calibration.as_deref().and_then(|path| path.to_str()).unwrap_or("generated tales")
-    }
-
-    /// The calibration text's file, if one was named.
-    pub fn calibration_path(&self) -> Option<&std::path::Path> {
-        self.calibration.calibration.as_deref()
-    }
-
-    /// As [`CalibrationArgs::calibration`].
-    ///
-    /// # Errors
-    /// As that.
-    pub fn calibration(&self, model: &Model) -> anyhow::Result<Vec<Vec<u32>>> {
-        self.calibration.calibration(model)
-    }
-
+impl TestArgs {
     /// Whether anything is compared.
     pub fn compares(&self) -> bool {
         !self.no_test
@@ -104,8 +103,8 @@ impl TextArgs {
     /// Documents to compare on.
     ///
     /// # Errors
-    /// As [`TextArgs::calibration`].
-    pub fn test(&self, model: &Model) -> anyhow::Result<Vec<Vec<u32>>> {
+    /// If the text can't be read, or the model has no tokenizer.
+    pub fn documents(&self, model: &Model) -> anyhow::Result<Vec<Vec<u32>>> {
         Ok(vec![source::tokenizer(model)?.encode(&self.test_text()?, false)?])
     }
 

@@ -1,0 +1,163 @@
+//! Candidates that are cut before they are quantized: heads and channels leave wherever they matter least.
+//!
+//! What a cut loses is measured on the text that trials are judged on; formats of what it leaves are reckoned by the sensitivities
+//! of the whole model.
+
+use std::time::Duration;
+
+use ounce_compress::prune::structured::{Limits, Scores, Target, choose, compensate, saliency};
+use ounce_compress::quantize::units;
+use ounce_engine::Mode;
+use ounce_kernels::attention::KvType;
+use ounce_model::Model;
+use ounce_model::account::Formats;
+use ounce_plan::search::Candidate;
+use toml::Value;
+
+use super::super::prune::structured::with_bar;
+use super::budget::Asked;
+use super::candidates::{Base, Subject, Way};
+use super::sizes;
+use super::trial::Trials;
+use crate::{compute, units as sizes_of};
+
+/// Shares of the layers' weights that leave.
+const SHARES: [f64; 6] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5];
+
+/// How many of a cut's candidates stay, those that are expected to lose least.
+const KEPT: usize = 3;
+
+/// What is expected to lose more than this times the best is left out.
+const TIMES: f64 = 3.0;
+
+/// A pass that finds what parts are worth, in passes of the original: gradients in f32 take so much longer than predictions.
+const GRADIENTS: f64 = 8.0;
+
+/// The share of the time for trials that may go into finding what to cut.
+const SHARE_OF_TIME: f64 = 0.25;
+
+/// What may leave: formats with blocks of 256 want channels in such multiples, and heads would break their rows.
+fn limits(subject: &Subject<'_>) -> Limits {
+    let wide = |unit: &ounce_compress::quantize::Unit| unit.is_outer() || unit.columns.is_multiple_of(256);
+    match subject.is_gguf() && subject.bases[0].units.iter().all(wide) {
+        true => Limits { heads: false, multiple: 256, ..Limits::default() },
+        false => Limits::default(),
+    }
+}
+
+/// The step that does it.
+fn step(subject: &Subject<'_>, share: f64) -> ounce_plan::recipe::Step {
+    let limits = limits(subject);
+    let mut step = subject.step("prune", [("ratio", Value::Float(share))]);
+    if !limits.heads {
+        step.flags.insert("method".to_owned(), Value::String("channels".to_owned()));
+        step.flags.insert("multiple".to_owned(), Value::Integer(limits.multiple as i64));
+    }
+    step
+}
+
+/// What the largest cut leaves, in the smallest format: whether it is expected to meet the budget. None where nothing can be cut.
+/// Nothing is computed, for the shape says it.
+///
+/// # Errors
+/// If a forecast fails.
+pub fn smallest(subject: &Subject<'_>, asked: &Asked) -> anyhow::Result<Option<Candidate>> {
+    let model = subject.model;
+    let scores = Scores::zeros(&model.spec, true);
+    let cut = SHARES.iter().rev().find_map(|&share| {
+        let cut = choose(&model.spec, &scores, Target::Share(share), &limits(subject)).ok()?;
+        Some((share, cut.apply(model).ok()?))
+    });
+    let Some((share, model)) = cut else { return Ok(None) };
+    let base = Base { units: units(&model)?, model, cut: Some((step(subject, share), name(share))), kl: 0.0 };
+    let Some((format, plan, quantize)) = subject.smallest(&base) else { return Ok(None) };
+    let kv = asked.kv.unwrap_or(KvType::Q8_0);
+    let name = format!("{}, {format}", name(share));
+    let (mut candidate, _) = subject.candidate(&base, name, Some(&plan), Some(kv), Some(quantize))?;
+    candidate.judge(&asked.budget);
+    Ok(Some(candidate))
+}
+
+fn name(share: f64) -> String {
+    format!("{:.0} % cut", share * 100.0)
+}
+
+/// Adds candidates that are cut first; `time` is what trials may take. Gives the reason if nothing was cut.
+///
+/// # Errors
+/// If a cut model can't be made or run, or the user stops the work.
+pub fn add(
+    subject: &mut Subject<'_>,
+    trials: &mut Trials<'_>,
+    asked: &Asked,
+    ways: &mut Vec<Way>,
+    time: Duration,
+) -> anyhow::Result<Option<String>> {
+    let model = subject.model;
+    let learn = trials.learn();
+    let limits = limits(subject);
+    if let Err(error) =
+        choose(&model.spec, &Scores::zeros(&model.spec, true), Target::Share(SHARES[0]), &limits)
+            .and_then(|cut| cut.apply(model))
+    {
+        return Ok(Some(format!("nothing is cut: {error}")));
+    }
+    let tokens: usize = learn.iter().map(Vec::len).sum();
+    let passes = GRADIENTS + SHARES.len() as f64;
+    let seconds = tokens as f64 * trials.pace() * passes;
+    if seconds > time.as_secs_f64() * SHARE_OF_TIME {
+        let wanted = sizes_of::time(seconds / SHARE_OF_TIME);
+        return Ok(Some(format!("nothing is cut: finding what to cut wants --time {wanted} or more")));
+    }
+    let scores =
+        with_bar("looking at gradients", |progress| saliency::taylor(model, learn, false, progress))?;
+    for share in SHARES {
+        let Ok(cut) = choose(&model.spec, &scores, Target::Share(share), &limits) else { break };
+        let weights = with_bar("fitting what stays", |progress| {
+            compensate::compensate(model, &cut, learn.to_vec(), progress)
+        })?;
+        let left = cut.apply(&Model { weights, ..model.clone() })?;
+        let kv =
+            asked.kv.unwrap_or_else(|| compute::usual_kv_type(&Formats::of(&left.weights), Mode::fast()));
+        let quality = trials.judge(&left, kv)?;
+        let best = best_loss(ways);
+        // What loses more before it is quantized than another does behind is never taken, and larger cuts lose more.
+        if best.is_some_and(|best| quality.kl > best) {
+            break;
+        }
+        trials.look(&left)?;
+        let base = Base {
+            units: units(&left)?,
+            model: left,
+            cut: Some((step(subject, share), name(share))),
+            kl: quality.kl,
+        };
+        subject.bases.push(base);
+        let place = subject.bases.len() - 1;
+        let mut made = subject.uniform(place)?;
+        made.iter_mut().for_each(|it| it.candidate.judge(&asked.budget));
+        sizes::add(subject, trials, asked, place, &mut made)?;
+        ways.extend(promising(made, best));
+    }
+    Ok(None)
+}
+
+/// The least expected loss of those that are expected to meet the budget.
+fn best_loss(ways: &[Way]) -> Option<f64> {
+    let fitting = ways.iter().filter(|it| it.candidate.fits());
+    fitting.filter_map(|it| Some(it.candidate.expected?.kl)).min_by(f64::total_cmp)
+}
+
+/// Of a cut's candidates those worth a trial; where none meets the budget the one that misses it by least.
+fn promising(mut made: Vec<Way>, best: Option<f64>) -> Vec<Way> {
+    let loss = |way: &Way| way.candidate.expected.map_or(f64::INFINITY, |it| it.kl);
+    if !made.iter().any(|it| it.candidate.fits()) {
+        let worst = |way: &Way| way.candidate.misses.iter().map(|it| it.times).fold(1.0, f64::max);
+        let nearest = made.into_iter().min_by(|a, b| worst(a).total_cmp(&worst(b)));
+        return nearest.into_iter().collect();
+    }
+    made.retain(|it| it.candidate.fits() && best.is_none_or(|best| loss(it) <= TIMES * best));
+    made.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
+    made.truncate(KEPT);
+    made
+}
