@@ -179,9 +179,9 @@ fn what_can_not_be_is_said_in_one_sentence() {
         assert!(error.contains(said), "{args:?}: {error}");
     }
     assert!(!desk.path("x").exists());
-    desk.write("bare.toml", "[[step]]\ndo = \"heal\"\n");
-    let error = desk.fails(&["compress", "builtin-tiny", "--recipe", "bare.toml", "-o", "y.gguf"]);
-    assert!(error.contains("step 1 (heal)") && error.contains("--text"), "{error}");
+    desk.write("wrong.toml", "[[step]]\ndo = \"heal\"\nrate = 0.1\n");
+    let error = desk.fails(&["compress", "builtin-tiny", "--recipe", "wrong.toml", "-o", "y.gguf"]);
+    assert!(error.contains("step 1 (heal)") && error.contains("--rate"), "{error}");
     // A golden model has a vocabulary of its own.
     let other = common::golden("llama");
     let error = with(&["distill", "builtin", &other, "--text", "text.txt"]);

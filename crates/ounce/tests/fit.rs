@@ -86,7 +86,42 @@ fn impossible_budgets_end_at_once_with_the_nearest() {
     // The smallest that exists is a candidate, so that nothing possible is refused.
     let smallest = candidates(&found).iter().min_by_key(|it| it["costs"]["disk"].as_u64()).expect("some");
     let name = smallest["name"].as_str().expect("a name");
-    assert!(name.starts_with("q2_k everywhere"), "{name}");
+    assert_eq!(name, "50 % cut, q2_k everywhere");
+}
+
+#[test]
+fn what_is_too_large_in_few_bits_is_cut_first() {
+    let desk = Desk::new();
+    desk.write("test.txt", corpus(30));
+    // Less than the smallest format takes of the whole model.
+    let asked = [
+        "fit",
+        "builtin-tiny",
+        "--disk",
+        "260K",
+        "--calibration-tokens",
+        "8192",
+        "--test",
+        "test.txt",
+        "--no-heal",
+    ];
+    let ran =
+        desk.run(&[&asked[..], &["-o", "x.gguf", "--techniques", "quantize", "--time", "60s"]].concat());
+    assert!(ran.code == 1 && ran.stdout.contains("no candidate meets this budget"), "{}", ran.stderr);
+    let report = desk.json(&[&asked[..], &["-o", "small.gguf", "--time", "60s"]].concat());
+    assert_eq!(report["met"], true, "{report}");
+    let steps = report["recipe"]["step"].as_array().expect("steps");
+    assert!(steps[0]["do"] == "prune" && steps[1]["do"] == "quantize", "{steps:?}");
+    assert!(report["chosen"].as_str().is_some_and(|it| it.contains("% cut, ")), "{}", report["chosen"]);
+    let disk =
+        report["rows"].as_array().expect("rows").iter().find(|it| it["limit"] == "disk").expect("disk");
+    assert!(disk["measured"].as_f64().is_some_and(|it| it <= f64::from(260 << 10)), "{disk}");
+    // What the trial told is what was measured, roughly: the final cut has more text to go by.
+    let told =
+        candidates(&report["plan"]).iter().find(|it| it["name"] == report["chosen"]).expect("the choice");
+    let (told, found) = (told["expected"]["kl"].as_f64(), report["quality"]["mean_kl"]["value"].as_f64());
+    let ratio = found.zip(told).map(|(found, told)| found / told);
+    assert!(ratio.is_some_and(|it| (0.3..3.0).contains(&it)), "{found:?} {told:?}");
 }
 
 #[test]

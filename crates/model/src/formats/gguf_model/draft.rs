@@ -43,7 +43,7 @@ impl Draft {
             let what = "GGUF has no layers that share their weights; write a folder of safetensors";
             return Err(Error::unsupported(what));
         }
-        let arch = super::by_family(&spec.family).ok_or_else(|| {
+        let arch = super::for_spec(spec).ok_or_else(|| {
             Error::unsupported(format!("GGUF has no architecture for the family {}", spec.family))
         })?;
         let (mut spec, mut config) = (spec.clone(), config.clone());
@@ -109,6 +109,14 @@ impl Draft {
 /// If no architecture of GGUF holds the model.
 pub fn unexpressed(model: &Model) -> Result<Vec<String>> {
     Draft::of(&model.spec, &model.config)?.unexpressed()
+}
+
+/// The architecture that a model's GGUF file names.
+///
+/// # Errors
+/// If no architecture of GGUF holds the model.
+pub fn architecture(model: &Model) -> Result<&'static str> {
+    Ok(Draft::of(&model.spec, &model.config)?.arch.name)
 }
 
 /// A spec without what does not change results: the family's name, unused rows of a position table, and which method
@@ -188,6 +196,25 @@ mod tests {
             let shapes = |spec: &Spec| -> Vec<_> { spec.tensors() };
             assert_eq!(shapes(&found), shapes(&spec), "{name}");
         }
+    }
+
+    #[test]
+    fn llama_with_unequal_layers_is_stored_as_other_programs_read_it() {
+        let model = open("llama");
+        assert_eq!(Draft::of(&model.spec, &model.config).expect("a draft").arch.name, "llama");
+        let mut spec = model.spec.clone();
+        if let Some(FeedForwardKind::Dense(mlp)) =
+            spec.layers[0].feed_forward.as_mut().map(|half| &mut half.kind)
+        {
+            mlp.width = 24;
+        }
+        spec.layers[1].attention = None;
+        let draft = Draft::of(&spec, &model.config).expect("a draft");
+        assert_eq!(draft.arch.name, "deci");
+        assert_eq!(draft.unexpressed().expect("a model"), [] as [&str; 0]);
+        // That architecture computes attention with nothing behind it in another way.
+        spec.layers[0].feed_forward = None;
+        assert_eq!(Draft::of(&spec, &model.config).expect("a draft").arch.name, "llama");
     }
 
     #[test]

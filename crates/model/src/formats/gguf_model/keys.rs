@@ -80,7 +80,7 @@ pub(super) fn heads(spec: &Spec) -> Option<Value> {
 }
 
 /// Key/value heads of each layer.
-fn kv_heads(spec: &Spec) -> Option<Value> {
+pub(super) fn kv_heads(spec: &Spec) -> Option<Value> {
     per_layer(spec, |layer| layer.attention.as_ref().map_or(0, |attention| attention.kv_heads))
 }
 

@@ -13,6 +13,7 @@
 
 mod bert;
 mod config;
+mod deci;
 mod draft;
 mod facts;
 mod gemma;
@@ -40,7 +41,7 @@ use crate::names::{Names, Rule, same};
 use crate::spec::Spec;
 use crate::{Config, Result};
 
-pub use draft::unexpressed;
+pub use draft::{architecture, unexpressed};
 pub use read::{is_first_shard, open_model};
 pub use write::{forecast, matrices, write_model};
 
@@ -69,6 +70,7 @@ struct Arch {
 /// Every architecture.
 static ALL: &[&Arch] = &[
     &llama::LLAMA,
+    &deci::DECI,
     &qwen::QWEN2,
     &qwen::QWEN2_MOE,
     &qwen::QWEN3,
@@ -89,8 +91,12 @@ fn by_name(name: &str) -> Option<&'static Arch> {
     ALL.iter().copied().find(|arch| arch.name == name)
 }
 
-fn by_family(family: &str) -> Option<&'static Arch> {
-    ALL.iter().copied().find(|arch| arch.families.contains(&family))
+/// The architecture that a model is stored as.
+fn for_spec(spec: &Spec) -> Option<&'static Arch> {
+    if deci::fits(spec) {
+        return Some(&deci::DECI);
+    }
+    ALL.iter().copied().find(|arch| arch.families.contains(&spec.family.as_str()))
 }
 
 /// Tensors of files that no computation needs or that are read as settings.

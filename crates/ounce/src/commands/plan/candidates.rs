@@ -173,6 +173,11 @@ impl<'m> Subject<'m> {
         Ok(forecast(&model.spec, formats, &self.machine, &self.calibration, &workload)?)
     }
 
+    /// Bytes of memory of this machine.
+    pub fn memory(&self) -> u64 {
+        self.machine.memory.total_bytes
+    }
+
     /// Whether a GGUF file is planned.
     pub fn is_gguf(&self) -> bool {
         is_gguf(&self.target)

@@ -72,7 +72,7 @@ pub enum Technique {
     /// Fewer bits for each weight
     Quantize,
     /// Heads and channels leave, wherever they matter least, before what stays is quantized. Layers then differ in shape: llama.cpp
-    /// reads such files for a few architectures only, transformers none
+    /// reads such files of Llama models, transformers none
     Prune,
 }
 

@@ -3,7 +3,7 @@
 //! What a cut loses is measured on the text that trials are judged on; formats of what it leaves are reckoned by the sensitivities
 //! of the whole model.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ounce_compress::prune::structured::{Limits, Scores, Target, choose, compensate, saliency};
 use ounce_compress::quantize::units;
@@ -30,8 +30,14 @@ const KEPT: usize = 3;
 /// What is expected to lose more than this times the best is left out.
 const TIMES: f64 = 3.0;
 
-/// A pass that finds what parts are worth, in passes of the original: gradients in f32 take so much longer than predictions.
-const GRADIENTS: f64 = 8.0;
+/// Gradients take at least so many times as long as predictions.
+const GRADIENTS: f64 = 3.0;
+
+/// All that is done for cutting, in times of what finding the parts' worth takes.
+const ALL: f64 = 2.0;
+
+/// Bytes for each weight while the parts' worth is found: values and gradients in f32.
+const BYTES: u64 = 8;
 
 /// The share of the time for trials that may go into finding what to cut.
 const SHARE_OF_TIME: f64 = 0.25;
@@ -102,12 +108,27 @@ pub fn add(
     {
         return Ok(Some(format!("nothing is cut: {error}")));
     }
-    let tokens: usize = learn.iter().map(Vec::len).sum();
-    let passes = GRADIENTS + SHARES.len() as f64;
-    let seconds = tokens as f64 * trials.pace() * passes;
-    if seconds > time.as_secs_f64() * SHARE_OF_TIME {
+    let wanted = BYTES * model.spec.parameters();
+    if wanted > subject.memory() / 2 {
+        let wanted = sizes_of::bytes(wanted);
+        return Ok(Some(format!(
+            "nothing is cut: finding what to cut wants {wanted} of memory, more than half of this machine's"
+        )));
+    }
+    let room = time.as_secs_f64() * SHARE_OF_TIME;
+    let too_long = |seconds: f64| {
         let wanted = sizes_of::time(seconds / SHARE_OF_TIME);
-        return Ok(Some(format!("nothing is cut: finding what to cut wants --time {wanted} or more")));
+        (seconds > room).then(|| format!("nothing is cut: finding what to cut wants --time {wanted} or more"))
+    };
+    let tokens: usize = learn.iter().map(Vec::len).sum();
+    if let Some(reason) = too_long(tokens as f64 * trials.pace() * GRADIENTS * ALL) {
+        return Ok(Some(reason));
+    }
+    // One sequence says how long all of them take.
+    let start = Instant::now();
+    saliency::taylor(model, &learn[..1], false, &mut |_, _| Ok(()))?;
+    if let Some(reason) = too_long(start.elapsed().as_secs_f64() * learn.len() as f64 * ALL) {
+        return Ok(Some(reason));
     }
     let scores =
         with_bar("looking at gradients", |progress| saliency::taylor(model, learn, false, progress))?;

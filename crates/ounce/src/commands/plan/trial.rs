@@ -42,7 +42,7 @@ pub struct Trials<'m> {
     /// Mean squares of the inputs of each base's matrices.
     importance: Vec<HashMap<String, Vec<f32>>>,
     table: Table,
-    /// Seconds in which the original ran over a token that is judged.
+    /// Seconds in which the original's layers ran over a token.
     pace: f64,
     watch: Watch,
 }
@@ -63,16 +63,16 @@ impl<'m> Trials<'m> {
             );
         }
         let (learn, judge) = calibration.split_at(calibration.len() - judges);
+        let start = Instant::now();
         let importance = look(model, learn)?;
+        let pace = start.elapsed().as_secs_f64() / learn.iter().map(Vec::len).sum::<usize>().max(1) as f64;
         let table = Table::measure(model, &subject.bases[0].units, subject.is_gguf(), learn, &importance)?;
         let watch = Watch::start();
         let original = engine(model, compute::usual_kv_type(&Formats::of(&model.weights), Mode::fast()))?;
         let context = judge.iter().map(Vec::len).max().unwrap_or(1);
         let options = Options { context, stride: context, prefix: None };
-        let start = Instant::now();
         let reference = Reference::of(&original, judge, &options, LOGITS, |_, _| Ok(watch.check()?))?;
         let judged = judge.iter().map(Vec::len).sum();
-        let pace = start.elapsed().as_secs_f64() / judged as f64;
         Ok(Trials {
             learn: &learn[..of(LEARN).min(learn.len())],
             reference,
@@ -89,7 +89,7 @@ impl<'m> Trials<'m> {
         self.learn
     }
 
-    /// Seconds in which the original ran over a token.
+    /// Seconds in which the original's layers ran over a token.
     pub fn pace(&self) -> f64 {
         self.pace
     }

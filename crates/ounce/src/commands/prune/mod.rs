@@ -12,7 +12,7 @@ use ounce_compress::prune::Sparsity;
 use ounce_compress::prune::structured::Target;
 use ounce_kernels::DType;
 use ounce_model::Model;
-use ounce_model::formats::WriteOptions;
+use ounce_model::formats::{WriteOptions, gguf_model};
 use serde::Serialize;
 
 use super::convert::{forecast, is_gguf, write_as_forecast};
@@ -239,10 +239,16 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     }
     if pruned.config.get("ounce_layers").is_some() {
         let how = match is_gguf(&args.output) {
-            true => "which arrays in the file say: ounce reads them, llama.cpp for a few architectures only",
-            false => "which config.json says under ounce_layers: ounce reads it, transformers does not",
+            // llama.cpp reads this one layer by layer.
+            true if gguf_model::architecture(&pruned)? == "deci" => None,
+            true => Some(
+                "which arrays in the file say: ounce reads them, llama.cpp does not for this architecture",
+            ),
+            false => Some("which config.json says under ounce_layers: ounce reads it, transformers does not"),
         };
-        output::note(&format!("layers differ in shape, {how}; --uniform cuts all layers to one shape"));
+        if let Some(how) = how {
+            output::note(&format!("layers differ in shape, {how}; --uniform cuts all layers to one shape"));
+        }
     }
     let bytes = write_as_forecast(&pruned, &args.output, &options, &planned)?;
     let seconds = start.elapsed().as_secs_f64();
