@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Twelve budgets: does what `ounce fit` chooses meet them as measured, and was there a better one among what it tried?
 
-Usage: budgets.py [--ounce target/release/ounce] [--time 30s] [--only 1,2] [--beside quantize]
+Usage: budgets.py [--ounce target/release/ounce] [--time 30s] [--only 1,2] [--ladder] [--beside quantize]
 
 Each budget is a run of `ounce fit --no-heal`. Then another candidate that the plan tried and expected to meet the budget, the one with
 the least loss, is made by `ounce compress`, which tells its loss on text that neither planning nor calibration saw, and measured by
 `ounce bench costs`. It counts as better if it meets the budget as measured and its KL divergence is less than the chosen one's by
 more than twice the standard error of the two.
+
+With `--ladder` the budgets are other ones: files of a half to a fifth of the built-in models' sizes, in even steps.
 
 With `--beside TECHNIQUES` each budget is given to a second run that may do only that, and the losses are set side by side: which of
 the two is better by more than twice the standard error.
@@ -33,6 +35,9 @@ BUDGETS = [
     ("builtin-tiny", ["--disk", "360K"]),
     ("builtin-tiny", ["--disk", "400K", "--quality", "ppl<+1%"]),
 ]
+# Bytes of the built-in models' files, and what they are divided by.
+SIZES = {"builtin": 7085568, "builtin-tiny": 721920}
+LADDER = [(model, ["--disk", str(int(size / by))]) for model, size in SIZES.items() for by in (2, 2.5, 3, 3.5, 4, 5)]
 OTHERS = 1
 
 
@@ -79,12 +84,14 @@ def main():
     parser.add_argument("--time", default="30s")
     parser.add_argument("--only", default="")
     parser.add_argument("--beside", metavar="TECHNIQUES")
+    parser.add_argument("--ladder", action="store_true")
     args = parser.parse_args()
     only = {int(it) for it in args.only.split(",") if it}
     met = better = 0
     ahead = behind = 0
     folder = tempfile.mkdtemp()
-    for number, (model, flags) in enumerate(BUDGETS, 1):
+    budgets = LADDER if args.ladder else BUDGETS
+    for number, (model, flags) in enumerate(budgets, 1):
         if only and number not in only:
             continue
         target = os.path.join(folder, f"{number}.gguf")
@@ -130,7 +137,7 @@ def main():
             beaten |= wins
             print(f"     {other['name']}: KL {kl:.6f} ± {error:.6f}{', BETTER' if wins else ''}", flush=True)
         better += beaten
-    total = len(only) or len(BUDGETS)
+    total = len(only) or len(budgets)
     print(f"{met} of {total} budgets met as measured")
     if args.beside:
         print(f"better than with {args.beside} alone in {ahead}, worse in {behind}")

@@ -182,8 +182,27 @@ fn what_can_not_be_is_said_in_one_sentence() {
     desk.write("wrong.toml", "[[step]]\ndo = \"heal\"\nrate = 0.1\n");
     let error = desk.fails(&["compress", "builtin-tiny", "--recipe", "wrong.toml", "-o", "y.gguf"]);
     assert!(error.contains("step 1 (heal)") && error.contains("--rate"), "{error}");
-    // A golden model has a vocabulary of its own.
-    let other = common::golden("llama");
-    let error = with(&["distill", "builtin", &other, "--text", "text.txt"]);
-    assert!(error.contains("token"), "{error}");
+}
+
+#[test]
+fn a_student_with_other_tokens_learns_too() {
+    let desk = desk();
+    let run = "[model]\nhidden = 32\nlayers = 2\nheads = 2\ncontext = 48\n[data]\ntrain = [\"text.txt\"]\nseparator = \"\"\nheld_out = 0\n\
+               [tokenizer]\nfrom = \"pieces\"\n[train]\nbatch = 4\nsteps = 5\n[output]\nfolder = \"run\"\n";
+    desk.write("run.toml", run);
+    desk.ok(&["tokenizer", "train", "text.txt", "-o", "pieces", "--vocab", "400"]);
+    desk.ok(&["train", "run.toml"]);
+    let args =
+        [&["distill", "builtin", "run/model", "--tokens", "20000", "-o", "other"][..], &SMALL[2..]].concat();
+    let error = desk.fails(&[&args[..], &["--cache", "c.bin"]].concat());
+    assert!(error.contains("different tokens") && !desk.path("c.bin").exists(), "{error}");
+    let report = desk.json(&args);
+    let understood = number(&report, "understood");
+    assert!(understood > 0.05 && understood < 1.0, "{understood}");
+    let [before, after] = ["before", "after"].map(|when| number(&report[when], "bits_per_byte"));
+    let teacher = number(&report["after"], "teacher_bits_per_byte");
+    assert!(after < 0.9 * before && teacher < after, "{teacher} {before} {after}");
+    assert!(report["after"]["kl"].is_null(), "predictions of different tokens are not compared");
+    let said = desk.ok(&[&args[..], &["--force", "--fresh"]].concat());
+    assert!(said.contains("different tokens") && said.contains("bits a byte"), "{said}");
 }

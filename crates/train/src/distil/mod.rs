@@ -2,6 +2,7 @@
 //!
 //! - `teacher`: who is asked, a network that runs along or what was kept of one.
 //! - `kept`: a teacher's predictions in a file, the likeliest tokens of each target in 8 bits.
+//! - `translated`: a teacher with another tokenizer.
 //! - `streams`: the loss on the streams between layers.
 //! - `Distilled`: a student and its teacher as the training loop knows networks.
 //!
@@ -10,6 +11,7 @@
 pub mod kept;
 mod streams;
 pub mod teacher;
+mod translated;
 
 use std::path::Path;
 
@@ -17,6 +19,7 @@ use serde_json::Value;
 
 pub use kept::{KeptTeacher, Losses};
 pub use teacher::{Lesson, LiveTeacher, Teacher};
+pub use translated::TranslatedTeacher;
 
 use self::streams::{Features, teacher_layers};
 use crate::loss::{Distillation, Divergence, ForwardKl, Softness};

@@ -29,7 +29,8 @@ Examples:
   ounce distill ./large ./small --text book.txt --cache book.large.bin -o ./taught             the teacher is asked once
   ounce distill ./large ./small --text book.txt --loss kl --temperature 2 --hard 0.1 -o ./taught.gguf
 Losses: kl (the default), reverse-kl, skew-kl, skew-reverse-kl, js, tvd, adaptive-kl, taid.
-Teacher and student need the same tokenizer. Ctrl-C keeps what was learnt; the same command given again goes on.")]
+A teacher with another tokenizer teaches where its tokens are the student's. Ctrl-C keeps what was learnt; the same command
+given again goes on.")]
 pub struct Args {
     /// The model to learn from
     #[arg(value_name = "TEACHER")]

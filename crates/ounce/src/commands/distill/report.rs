@@ -1,14 +1,16 @@
 //! What distilling came to.
 
+use std::f64::consts::LN_2;
 use std::path::PathBuf;
 
 use ounce_engine::Engine;
 use ounce_eval::divergence;
-use ounce_eval::perplexity::Options;
+use ounce_eval::perplexity::{self, Options};
 use ounce_model::Model;
 use ounce_train::distil::Losses;
 use serde::Serialize;
 
+use super::texts::Test;
 use crate::cli::Globals;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
@@ -19,6 +21,18 @@ use crate::{output, source, units};
 pub struct Standing {
     /// Tokens predicted.
     pub tokens: usize,
+    /// Of the teacher.
+    pub teacher_bits_per_byte: f64,
+    /// Of the student.
+    pub bits_per_byte: f64,
+    /// What can be compared where both have the same tokens.
+    #[serde(flatten)]
+    pub by_token: Option<ByToken>,
+}
+
+/// Predictions compared token by token.
+#[derive(Debug, Clone, Serialize)]
+pub struct ByToken {
     /// Of the teacher.
     pub teacher_perplexity: f64,
     /// Of the student.
@@ -43,6 +57,8 @@ pub struct Report {
     pub loss: Option<f64>,
     /// How far TAID's target went.
     pub target_share: Option<f64>,
+    /// The share of tokens for which a teacher with another tokenizer has a prediction.
+    pub understood: Option<f64>,
     pub before: Option<Standing>,
     pub after: Option<Standing>,
     /// What keeping the teacher's predictions lost.
@@ -57,22 +73,47 @@ pub fn stand(
     teacher: &Engine,
     student: &Engine,
     model: &Model,
-    test: &[u32],
+    test: &Test,
     context: usize,
 ) -> anyhow::Result<Standing> {
     let options = Options { context, stride: context, prefix: source::text_start(model) };
     let watch = Watch::start();
     let mut bar = Progress::new("comparing", Unit::Tokens);
-    let found = divergence::compare(teacher, student, &[test.to_vec()], &options, |done, total| {
+    let mut told = |done: usize, total: usize| {
         bar.set(done as u64, total as u64);
         Ok(watch.check()?)
-    })?;
-    Ok(Standing {
-        tokens: found.tokens,
+    };
+    let bytes = test.bytes.max(1) as f64;
+    if let Some((ids, prefix)) = &test.others {
+        let mut bits = |engine: &Engine, ids: &[u32], options: Options| -> anyhow::Result<(usize, f64)> {
+            let scores = perplexity::score(engine, &[ids.to_vec()], &options, &mut told)?;
+            let nats: f64 = scores.iter().map(|it| -it.log_likelihood).sum();
+            Ok((scores.iter().map(|it| it.tokens).sum(), nats / LN_2 / bytes))
+        };
+        let longest = context.min(teacher.spec().context_length);
+        let (_, of_teacher) =
+            bits(teacher, ids, Options { context: longest, stride: longest, prefix: *prefix })?;
+        let (tokens, of_student) = bits(student, &test.ids, options)?;
+        return Ok(Standing {
+            tokens,
+            teacher_bits_per_byte: of_teacher,
+            bits_per_byte: of_student,
+            by_token: None,
+        });
+    }
+    let found = divergence::compare(teacher, student, &[test.ids.clone()], &options, told)?;
+    let bits = |perplexity: f64| perplexity.log2() * found.tokens as f64 / bytes;
+    let by_token = ByToken {
         teacher_perplexity: found.original_perplexity.value,
         perplexity: found.perplexity.value,
         kl: found.mean_kl.value,
         same_top: found.top1_agreement.value,
+    };
+    Ok(Standing {
+        tokens: found.tokens,
+        teacher_bits_per_byte: bits(by_token.teacher_perplexity),
+        bits_per_byte: bits(by_token.perplexity),
+        by_token: Some(by_token),
     })
 }
 
@@ -105,23 +146,28 @@ impl Report {
                 kept.kl
             ))?;
         }
+        let share = |it: f64| format!("{:.1} %", 100.0 * it);
+        if let Some(understood) = self.understood {
+            output::line(format!(
+                "teacher and student cut texts into different tokens; the teacher had a prediction for {} of the student's, the \
+                 others were learnt from the text",
+                share(understood)
+            ))?;
+        }
         if let (Some(before), Some(after)) = (&self.before, &self.after) {
             let mut table = output::table(&["on held-out text", "teacher", "student before", "after"]);
-            let perplexity = |it: f64| format!("{it:.3}");
-            table.add_row([
-                "perplexity",
-                &perplexity(after.teacher_perplexity),
-                &perplexity(before.perplexity),
-                &perplexity(after.perplexity),
-            ]);
-            table.add_row([
-                "KL to the teacher",
-                "0",
-                &format!("{:.4}", before.kl),
-                &format!("{:.4}", after.kl),
-            ]);
-            let share = |it: f64| format!("{:.1} %", 100.0 * it);
-            table.add_row(["same top token", "100 %", &share(before.same_top), &share(after.same_top)]);
+            let number = |it: f64| format!("{it:.3}");
+            let mut row = |name: &str, numbers: [f64; 3]| {
+                let [teacher, before, after] = numbers.map(number);
+                table.add_row([name, &teacher, &before, &after]);
+            };
+            row("bits a byte", [after.teacher_bits_per_byte, before.bits_per_byte, after.bits_per_byte]);
+            if let (Some(before), Some(after)) = (&before.by_token, &after.by_token) {
+                row("perplexity", [after.teacher_perplexity, before.perplexity, after.perplexity]);
+                let kl = |it: &ByToken| format!("{:.4}", it.kl);
+                table.add_row(["KL to the teacher", "0", &kl(before), &kl(after)]);
+                table.add_row(["same top token", "100 %", &share(before.same_top), &share(after.same_top)]);
+            }
             output::print_table(&table)?;
         }
         output::line(format!("{}: {}", self.target.display(), units::bytes(self.bytes)))

@@ -23,23 +23,38 @@ const COMPARED: usize = 200_000;
 pub struct Texts {
     /// Sequences to learn, each with one more token than is predicted.
     pub learned: Arc<[Vec<u32>]>,
-    /// What is judged on: one document.
-    pub test: Vec<u32>,
+    /// What is judged on.
+    pub test: Test,
     /// Tokens of a sequence that are predicted.
     pub context: usize,
 }
 
+/// One document to be judged on.
+pub struct Test {
+    /// In the student's tokens.
+    pub ids: Vec<u32>,
+    /// In the teacher's, where those are others, and the token before them.
+    pub others: Option<(Vec<u32>, Option<u32>)>,
+    /// Bytes of its text.
+    pub bytes: usize,
+}
+
 impl Texts {
+    /// Whether teacher and student cut texts into the same tokens.
+    pub fn same_tokens(&self) -> bool {
+        self.test.others.is_none()
+    }
+
     /// Reads and cuts them.
     ///
     /// # Errors
-    /// If a text can't be read or is too short, or the tokenizers differ.
+    /// If a text can't be read or is too short.
     pub fn read(teacher: &Model, student: &Model, args: &TeachingArgs) -> anyhow::Result<Texts> {
         let (text, name) = match &args.text {
             Some(path) => (text_input::file(path)?, path.display().to_string()),
             None => (stories::corpus(SEED, BYTES), "the generated text".to_owned()),
         };
-        same_tokenizer(teacher, student, &text)?;
+        let same = same_tokenizer(teacher, student, &text)?;
         let longest = teacher.spec.context_length.min(student.spec.context_length);
         let context = match args.context {
             Some(context) if context > longest => {
@@ -64,28 +79,20 @@ impl Texts {
         if learned.len() < 2 || (!args.no_test && test.len() < 2) {
             bail!("{name} gives {} tokens, which is too few to learn from; give a longer text", ids.len());
         }
+        let text = tokenizer.decode(&test, false)?;
+        let others = match same {
+            true => None,
+            false => Some((source::tokenizer(teacher)?.encode(&text, false)?, source::text_start(teacher))),
+        };
+        let test = Test { ids: test, others, bytes: text.len() };
         Ok(Texts { learned: learned.into(), test, context })
     }
 }
 
-/// Refuses models that cut the text differently.
-fn same_tokenizer(teacher: &Model, student: &Model, text: &str) -> anyhow::Result<()> {
+/// Whether both models cut the text into the same tokens of one vocabulary.
+fn same_tokenizer(teacher: &Model, student: &Model, text: &str) -> anyhow::Result<bool> {
     let end = (0..=COMPARED.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     let [of_teacher, of_student] =
         [teacher, student].map(|model| anyhow::Ok(source::tokenizer(model)?.encode(&text[..end], false)?));
-    if of_teacher? != of_student? {
-        bail!(
-            "the tokenizers of teacher and student cut the text into different tokens, and distillation compares predictions token \
-             by token; choose a student with the teacher's tokenizer, or a run's file for a new one"
-        );
-    }
-    if teacher.spec.vocab_size != student.spec.vocab_size {
-        bail!(
-            "the teacher predicts {} tokens and the student {}; distillation compares token by token, so both need the same \
-             vocabulary",
-            teacher.spec.vocab_size,
-            student.spec.vocab_size
-        );
-    }
-    Ok(())
+    Ok(of_teacher? == of_student? && teacher.spec.vocab_size == student.spec.vocab_size)
 }

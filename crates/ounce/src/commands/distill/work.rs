@@ -7,14 +7,14 @@ use ounce_engine::{Engine, Mode};
 use ounce_kernels::DType;
 use ounce_model::Model;
 use ounce_model::formats::WriteOptions;
-use ounce_train::Trainable;
 use ounce_train::data::{BatchSource, Pieces};
-use ounce_train::distil::{Distilled, KeptTeacher, LiveTeacher, Teacher};
+use ounce_train::distil::{Distilled, KeptTeacher, LiveTeacher, Teacher, TranslatedTeacher};
 use ounce_train::loss::{DivergenceKind, Predictions};
 use ounce_train::net::{Net, Options};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::schedule::{Schedule, Shape};
 use ounce_train::trainer::{self, Ended, Observer, Start, Step, Trainer};
+use ounce_train::{Batch, Trainable};
 
 use super::super::convert;
 use super::report::{Report, stand};
@@ -22,8 +22,8 @@ use super::teaching::{TeachingArgs, parse_loss};
 use super::texts::Texts;
 use crate::failure::Interrupted;
 use crate::interrupt::Watch;
-use crate::output;
 use crate::progress::{Progress, Unit};
+use crate::{output, source};
 
 /// The usual learning rate of a student with weights.
 const RATE: f64 = 5e-4;
@@ -79,6 +79,12 @@ pub fn teach(teacher: &Model, pupil: Pupil, args: &TeachingArgs, usual: &str) ->
     };
     let Pupil { net, model, rate, decay, base_width } = pupil;
     let texts = Texts::read(teacher, &model, args)?;
+    if !texts.same_tokens() && (args.cache.is_some() || args.features > 0.0) {
+        bail!(
+            "teacher and student cut texts into different tokens, and so --cache and --features can't be had; leave them out, or choose \
+             a student with the teacher's tokenizer"
+        );
+    }
     let mut pieces = Pieces::new(texts.learned.clone(), args.batch, args.seed, None)?;
     let per_step = (args.batch * texts.context) as u64;
     let tokens = args.tokens.unwrap_or_else(|| pieces.tokens_per_epoch());
@@ -95,7 +101,14 @@ pub fn teach(teacher: &Model, pupil: Pupil, args: &TeachingArgs, usual: &str) ->
     let written = matrices(&model);
     let mut teaching = Net::with_frozen(teacher, Options::default(), &|_| false)?;
     let identity = identity(args, kind, peak, &net, &mut teaching)?;
+    let mut understood = None;
     let (asked, cache): (Box<dyn Teacher>, _) = match &args.cache {
+        None if !texts.same_tokens() => {
+            let asked = translated(teaching, teacher, &model)?;
+            let sample = texts.learned.iter().take(ASKED).map(Vec::as_slice);
+            understood = Some(asked.understood(&Batch::next_token(sample))?);
+            (Box::new(asked), None)
+        }
         None => (Box::new(LiveTeacher(teaching)), None),
         Some(path) => {
             let kept = ask(teaching, path, args, pieces.clone(), steps)?;
@@ -159,10 +172,18 @@ pub fn teach(teacher: &Model, pupil: Pupil, args: &TeachingArgs, usual: &str) ->
         learning_rate: peak,
         loss,
         target_share,
+        understood,
         before,
         after,
         cache,
     })
+}
+
+/// A teacher that answers in the student's tokens.
+fn translated(net: Net, teacher: &Model, student: &Model) -> anyhow::Result<TranslatedTeacher> {
+    let start = source::text_start(teacher);
+    let [own, other] = [source::tokenizer(teacher)?, source::tokenizer(student)?];
+    Ok(TranslatedTeacher::new(net, own, start, other, student.spec.vocab_size)?)
 }
 
 /// Where an interrupted run waits: beside the target.

@@ -1,0 +1,94 @@
+"""Ways to a structurally smaller model, at the same parameters and the same tokens of healing.
+
+Not part of the test suite: it takes some minutes. To repeat:
+
+    cargo build --release && cargo build --release -p ounce-lab --example stories
+    target/release/examples/stories --seed 601 --bytes 2000000 > heal.txt
+    target/release/examples/stories --seed 777 --bytes 60000 > test.txt
+    python tests/compare/structured.py heal.txt test.txt [--ounce target/release/ounce] [--tokens 400000] [--model builtin]
+
+Every way removes 30 % of all parameters. Those that cut at once are healed behind it by the original's predictions (`ounce heal`), those
+that train while they cut (`--train`) read as many tokens in that. Prints parameters, perplexity and KL on the test text before and
+after healing, and the speed of decoding beside the original's in interleaved runs.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+
+KEPT = 0.7
+WAYS = [
+    ("layers leave (ShortGPT)", "prune", ["--method", "layers"], True),
+    ("heads and channels by Taylor (LLM-Pruner)", "prune", ["--no-answer"], True),
+    ("the same, fitted", "prune", [], True),
+    ("the same, layers alike", "prune", ["--uniform"], True),
+    ("low rank, for the inputs (SVD)", "factorize", [], True),
+    ("EfficientLLM", "prune", ["--train", "efficient-llm"], False),
+    ("Compresso", "prune", ["--train", "compresso"], False),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("heal")
+    parser.add_argument("test")
+    parser.add_argument("--ounce", default="target/release/ounce")
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--tokens", type=int, default=400_000)
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+
+    def run(*command):
+        ran = subprocess.run([args.ounce, *map(str, command)], capture_output=True, text=True)
+        if ran.returncode:
+            raise SystemExit(f"{command}: {ran.returncode}: {ran.stderr[-500:]}")
+        return ran.stdout
+
+    def stand(path):
+        found = json.loads(run("eval", path, "--against", args.model, "--perplexity", args.test, "--json"))["divergence"]
+        return f"perplexity {found['perplexity']['value']:.4f}, KL {found['mean_kl']['value']:.5f}"
+
+    shown = json.loads(run("show", args.model, "--json"))
+    whole = shown["parameters"]
+    outer = sum(it["parameters"] for it in shown["groups"] if it["group"] in ("embedding", "norms"))
+    most = int(KEPT * whole)
+
+    def speeds(*paths):
+        """Tokens a second, the best of three turns."""
+        best = [0.0] * len(paths)
+        for _ in range(3):
+            for place, path in enumerate(paths):
+                costs = json.loads(run("bench", "costs", path, "--prompt", 32, "--context", 256, "--json"))
+                best[place] = max(best[place], 1 / costs["per_token"])
+        return best
+
+    with tempfile.TemporaryDirectory() as folder:
+        original = os.path.join(folder, "original.gguf")
+        run("convert", args.model, original)
+        for name, command, flags, heals in WAYS:
+            if args.only and args.only not in name:
+                continue
+            made = os.path.join(folder, "made.gguf")
+            size = ["--params", most] if command == "prune" else ["--ratio", f"{(most - outer) / (whole - outer):.4f}"]
+            text = ["--calibration", args.heal]
+            if not heals:
+                text += ["--calibration-tokens", args.tokens, "--no-test"]
+            elif command == "prune":
+                text += ["--no-test"]
+            run(command, args.model, "-o", made, "--force", *size, *flags, *text)
+            before = stand(made)
+            after = ""
+            if heals:
+                healed = os.path.join(folder, "healed.gguf")
+                run("heal", made, "--teacher", args.model, "--text", args.heal, "--tokens", args.tokens, "-o", healed, "--force", "--fresh", "--no-test")
+                after = f"; healed {stand(healed)}"
+                made = healed
+            here = json.loads(run("show", made, "--json"))["parameters"]
+            a, b = speeds(original, made)
+            print(f"{name}: {here} of {whole} parameters; {before}{after}; decoding {b / a:.2f}x", flush=True)
+
+
+if __name__ == "__main__":
+    main()
