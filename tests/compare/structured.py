@@ -71,13 +71,22 @@ def main():
             if args.only and args.only not in name:
                 continue
             made = os.path.join(folder, "made.gguf")
-            size = ["--params", most] if command == "prune" else ["--ratio", f"{(most - outer) / (whole - outer):.4f}"]
             text = ["--calibration", args.heal]
             if not heals:
                 text += ["--calibration-tokens", args.tokens, "--no-test"]
             elif command == "prune":
                 text += ["--no-test"]
-            run(command, args.model, "-o", made, "--force", *size, *flags, *text)
+            count = lambda: json.loads(run("show", made, "--json"))["parameters"]
+            make = lambda *size: run(command, args.model, "-o", made, "--force", *size, *flags, *text)
+            if command == "prune":
+                make("--params", most)
+            else:
+                # Ranks are rounded: the largest share that is no larger.
+                share = min(1, 1.3 * (most - outer) / (whole - outer))
+                make("--ratio", f"{share:.3f}")
+                while count() > most:
+                    share -= 0.01
+                    make("--ratio", f"{share:.3f}")
             before = stand(made)
             after = ""
             if heals:
@@ -85,7 +94,7 @@ def main():
                 run("heal", made, "--teacher", args.model, "--text", args.heal, "--tokens", args.tokens, "-o", healed, "--force", "--fresh", "--no-test")
                 after = f"; healed {stand(healed)}"
                 made = healed
-            here = json.loads(run("show", made, "--json"))["parameters"]
+            here = count()
             a, b = speeds(original, made)
             print(f"{name}: {here} of {whole} parameters; {before}{after}; decoding {b / a:.2f}x", flush=True)
 

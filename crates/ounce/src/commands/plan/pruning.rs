@@ -42,6 +42,9 @@ const BYTES: u64 = 8;
 /// The share of the time for trials that may go into finding what to cut.
 const SHARE_OF_TIME: f64 = 0.25;
 
+/// The same where nothing meets the budget without a cut.
+const SHARE_IN_NEED: f64 = 10.0;
+
 /// What may leave: formats with blocks of 256 want channels in such multiples, and heads would break their rows.
 fn limits(subject: &Subject<'_>) -> Limits {
     let wide = |unit: &ounce_compress::quantize::Unit| unit.is_outer() || unit.columns.is_multiple_of(256);
@@ -115,10 +118,11 @@ pub fn add(
             "nothing is cut: finding what to cut wants {wanted} of memory, more than half of this machine's"
         )));
     }
-    let room = time.as_secs_f64() * SHARE_OF_TIME;
+    let share = if ways.iter().any(|it| it.candidate.fits()) { SHARE_OF_TIME } else { SHARE_IN_NEED };
     let too_long = |seconds: f64| {
-        let wanted = sizes_of::time(seconds / SHARE_OF_TIME);
-        (seconds > room).then(|| format!("nothing is cut: finding what to cut wants --time {wanted} or more"))
+        let wanted = sizes_of::time(seconds / share);
+        (seconds > time.as_secs_f64() * share)
+            .then(|| format!("nothing is cut: finding what to cut wants --time {wanted} or more"))
     };
     let tokens: usize = learn.iter().map(Vec::len).sum();
     if let Some(reason) = too_long(tokens as f64 * trials.pace() * GRADIENTS * ALL) {
