@@ -7,8 +7,8 @@ Not part of the test suite: it takes some minutes. To repeat:
     target/release/examples/stories --seed 777 --bytes 60000 > test.txt
     python tests/compare/structured.py heal.txt test.txt [--ounce target/release/ounce] [--tokens 400000] [--model builtin]
 
-Every way removes 30 % of all parameters. Those that cut at once are healed behind it by the original's predictions (`ounce heal`), those
-that train while they cut (`--train`) read as many tokens in that. Prints parameters, perplexity and KL on the test text before and
+Every way removes 30 % of all parameters. Those that cut at once are healed behind it by the original's predictions (`ounce heal`; with `--hard 1` by the text's own tokens, as the others learn), those that
+train while they cut (`--train`) read as many tokens in that. Prints parameters, perplexity and KL on the test text before and
 after healing, and the speed of decoding beside the original's in interleaved runs.
 """
 
@@ -37,7 +37,8 @@ def main():
     parser.add_argument("--ounce", default="target/release/ounce")
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--tokens", type=int, default=400_000)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--hard", default="0", help="the part of the text's own tokens in healing")
+    parser.add_argument("--only", default="", help="ways whose names contain one of these, with | between")
     args = parser.parse_args()
 
     def run(*command):
@@ -68,7 +69,7 @@ def main():
         original = os.path.join(folder, "original.gguf")
         run("convert", args.model, original)
         for name, command, flags, heals in WAYS:
-            if args.only and args.only not in name:
+            if args.only and not any(it in name for it in args.only.split("|")):
                 continue
             made = os.path.join(folder, "made.gguf")
             text = ["--calibration", args.heal]
@@ -91,7 +92,7 @@ def main():
             after = ""
             if heals:
                 healed = os.path.join(folder, "healed.gguf")
-                run("heal", made, "--teacher", args.model, "--text", args.heal, "--tokens", args.tokens, "-o", healed, "--force", "--fresh", "--no-test")
+                run("heal", made, "--teacher", args.model, "--text", args.heal, "--tokens", args.tokens, "--hard", args.hard, "-o", healed, "--force", "--fresh", "--no-test")
                 after = f"; healed {stand(healed)}"
                 made = healed
             here = count()

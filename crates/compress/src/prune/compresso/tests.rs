@@ -94,6 +94,13 @@ fn a_model_is_cut_to_the_size_and_computes_what_the_masked_one_does() {
     let found = prune(&model, &texts(), target, &options, &mut |_, _| Ok(())).unwrap();
     let left = found.model.spec.parameters();
     assert!(left <= target && left as f64 >= 0.97 * target as f64, "{left} of {target}");
+    let whole = Options { multiple: 8, ..options.clone() };
+    let blocks = prune(&model, &texts(), target, &whole, &mut |_, _| Ok(())).unwrap().model.spec;
+    assert!(blocks.parameters() <= target && blocks.hidden_size.is_multiple_of(8));
+    for layer in 0..blocks.layers.len() {
+        let width = crate::prune::structured::groups::mlp(&blocks, layer).unwrap().width;
+        assert!(width.is_multiple_of(8), "{layer}: {width}");
+    }
     let logits = |model: &Model| Engine::new(model).unwrap().session().logits(&texts()[3]).unwrap();
     let [masked, cut] = [&found.halves[0], &found.halves[1]].map(logits);
     let scale = masked.iter().fold(0.0f32, |most, x| most.max(x.abs()));

@@ -1,5 +1,7 @@
 //! Training of gates and adapters together, down to a size; then of adapters alone on the model that is left.
 
+use std::ops::Range;
+
 use ounce_model::{Model, Spec};
 use ounce_train::net::{Net, Options as NetOptions};
 use ounce_train::{Batch, IGNORE, Param, Trainable};
@@ -35,6 +37,8 @@ pub struct Options {
     pub rank: usize,
     /// Whether the stream gets narrower too, where the model allows it.
     pub stream: bool,
+    /// Channels, and the stream, stay in multiples of this: kernels and blocks of number formats want whole ones.
+    pub multiple: usize,
     /// Tokens before each sequence that tell the model that it is being pruned (the collaborative prompt); they are not learned.
     pub prompt: Vec<u32>,
     /// Seed of everything random.
@@ -52,6 +56,7 @@ impl Default for Options {
             adapter_rate: 5e-3,
             rank: 8,
             stream: true,
+            multiple: 1,
             prompt: Vec::new(),
             seed: 0,
         }
@@ -152,6 +157,7 @@ pub(super) struct Gated {
     spec: Spec,
     pub(super) net: Net,
     pub(super) places: Places,
+    multiple: usize,
     log_alpha: Vec<f32>,
     memory: Adam,
     /// The weights with which units enter the stream, without gates, by their parameter's place.
@@ -198,18 +204,14 @@ impl Gated {
             spec,
             net,
             places,
+            multiple: options.multiple,
             entrances,
             wished,
         })
     }
 
     /// The gates of a weight's rows and columns.
-    fn sides(
-        &self,
-        name: &str,
-        z: &[f32],
-        width: usize,
-    ) -> (Option<std::ops::Range<usize>>, Vec<Option<usize>>) {
+    fn sides(&self, name: &str, z: &[f32], width: usize) -> (Option<Range<usize>>, Vec<Option<usize>>) {
         let stream = (!self.places.stream.is_empty()).then(|| self.places.stream.clone());
         if name.starts_with("embed.") {
             return (None, self.places.stream.clone().map(Some).collect());
@@ -311,59 +313,69 @@ impl Gated {
         Ok((Model { weights, ..model.clone() }, cut, expected))
     }
 
-    /// Of heads, channels and the stream each as many as are expected to be closed, the least open ones; channels make up for what
-    /// is missing to the size or beyond it.
+    /// Of heads, channels and the stream each as many as are expected to be closed, the least open ones, so that channels and the stream
+    /// stay in whole multiples; channels make up for what is missing to the size or beyond it.
     fn cut(&self, target: u64) -> Result<Cut> {
-        let (spec, places) = (&self.spec, &self.places);
-        let mut order: Vec<(usize, Unit)> = Vec::new();
+        let (spec, places, multiple) = (&self.spec, &self.places, self.multiple.max(1));
         let mut closed: Vec<Unit> = Vec::new();
-        let mut take = |own: Vec<(usize, Unit)>, least: usize, spare: bool| {
-            let mut own = own;
-            own.sort_by(|a, b| self.log_alpha[a.0].total_cmp(&self.log_alpha[b.0]).then(a.0.cmp(&b.0)));
-            let expected: f32 = own.iter().map(|(at, _)| 1.0 - gates::open(self.log_alpha[*at]).0).sum();
-            own.truncate(own.len().saturating_sub(least));
-            let count = (expected.round() as usize).min(own.len());
-            closed.extend(own[..count].iter().map(|it| it.1));
-            if spare {
-                order.extend(own);
-            }
+        // Units from the least open on, and how many of them are closed.
+        let sorted = |range: &Range<usize>, unit: &dyn Fn(usize) -> Unit| -> Vec<(f32, Unit)> {
+            let mut own: Vec<(f32, Unit)> =
+                range.clone().enumerate().map(|(index, at)| (self.log_alpha[at], unit(index))).collect();
+            own.sort_by(|a, b| a.0.total_cmp(&b.0));
+            own
         };
+        let close = |own: &[(f32, Unit)], least: usize, multiple: usize| -> usize {
+            let kept: f32 = own.iter().map(|it| gates::open(it.0).0).sum();
+            let kept = (kept / multiple as f32).round() as usize * multiple;
+            own.len() - kept.clamp(least.min(own.len()), own.len())
+        };
+        let mut channels: Vec<(Vec<(f32, Unit)>, usize)> = Vec::new();
         for layer in 0..spec.layers.len() {
-            let heads = places.heads[layer].clone().enumerate();
-            take(heads.map(|(kv_head, at)| (at, Unit::Heads { layer, kv_head })).collect(), 1, false);
-            let channels = places.channels[layer].clone().enumerate();
-            take(channels.map(|(channel, at)| (at, Unit::Channel { layer, channel })).collect(), 1, true);
+            let heads = sorted(&places.heads[layer], &|kv_head| Unit::Heads { layer, kv_head });
+            closed.extend(heads[..close(&heads, 1, 1)].iter().map(|it| it.1));
+            let own = sorted(&places.channels[layer], &|channel| Unit::Channel { layer, channel });
+            let count = close(&own, multiple, multiple);
+            channels.push((own, count));
         }
-        let stream = places.stream.clone().enumerate();
-        take(stream.map(|(channel, at)| (at, Unit::Stream { channel })).collect(), 8, false);
-        order.sort_by(|a, b| self.log_alpha[a.0].total_cmp(&self.log_alpha[b.0]).then(a.0.cmp(&b.0)));
-        let parameters = |closed: &[Unit]| -> Result<u64> {
-            Ok(Cut::without(spec, closed)?.spec(spec, false)?.parameters())
+        let stream = sorted(&places.stream, &|channel| Unit::Stream { channel });
+        closed.extend(stream[..close(&stream, multiple.max(8), multiple)].iter().map(|it| it.1));
+        let cut = |channels: &[(Vec<(f32, Unit)>, usize)]| -> Result<Cut> {
+            let gone = channels.iter().flat_map(|(own, count)| &own[..*count]).map(|it| it.1);
+            Cut::without(spec, &closed.iter().copied().chain(gone).collect::<Vec<_>>())
         };
-        // The most open of the closed come back while there is room.
-        for (_, unit) in order.iter().rev() {
-            if let Some(at) = closed.iter().position(|it| it == unit) {
-                let back = closed.swap_remove(at);
-                if parameters(&closed)? > target {
-                    closed.push(back);
-                    break;
-                }
-            }
+        let parameters = |channels: &[(Vec<(f32, Unit)>, usize)]| -> Result<u64> {
+            Ok(cut(channels)?.spec(spec, false)?.parameters())
+        };
+        let mean = |block: &[(f32, Unit)]| block.iter().map(|it| it.0).sum::<f32>() / block.len() as f32;
+        // The least open blocks leave while there is too much,
+        while parameters(&channels)? > target {
+            let next = |(own, count): &(Vec<(f32, Unit)>, usize)| {
+                let least = count + 2 * multiple <= own.len();
+                least.then(|| mean(&own[*count..count + multiple]))
+            };
+            let open = channels.iter_mut().filter_map(|it| Some((next(it)?, it)));
+            let Some((_, (_, count))) = open.min_by(|a, b| a.0.total_cmp(&b.0)) else {
+                let left = parameters(&channels)?;
+                return Err(Error::Option(format!(
+                    "the gates left {left} parameters where {target} are asked for; give more steps, or a higher rate for gates"
+                )));
+            };
+            *count += multiple;
         }
-        for (_, unit) in &order {
-            if parameters(&closed)? <= target {
+        // and the most open of those that are closed come back while there is room.
+        loop {
+            let last = |(own, count): &(Vec<(f32, Unit)>, usize)| {
+                (*count >= multiple).then(|| mean(&own[count - multiple..*count]))
+            };
+            let shut = channels.iter().enumerate().filter_map(|(layer, it)| Some((last(it)?, layer)));
+            let Some((_, layer)) = shut.max_by(|a, b| a.0.total_cmp(&b.0)) else { break };
+            channels[layer].1 -= multiple;
+            if parameters(&channels)? > target {
+                channels[layer].1 += multiple;
                 break;
             }
-            if !closed.contains(unit) {
-                closed.push(*unit);
-            }
         }
-        let left = parameters(&closed)?;
-        if left > target {
-            return Err(Error::Option(format!(
-                "the gates left {left} parameters where {target} are asked for; give more steps, or a higher rate for gates"
-            )));
-        }
-        Cut::without(spec, &closed)
+        cut(&channels)
     }
 }

@@ -100,6 +100,7 @@ impl TrainingArgs {
                 gate_steps,
                 heal_steps: self.train_steps - gate_steps,
                 adapter_rate: self.train_rate.unwrap_or(usual.adapter_rate),
+                multiple,
                 ..usual
             };
             return Ok(compresso::prune(model, text, most, &options, &mut progress)?.model);
