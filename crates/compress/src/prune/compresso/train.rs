@@ -339,29 +339,33 @@ impl Gated {
             channels.push((own, count));
         }
         let stream = sorted(&places.stream, &|channel| Unit::Stream { channel });
-        closed.extend(stream[..close(&stream, multiple.max(8), multiple)].iter().map(|it| it.1));
-        let cut = |channels: &[(Vec<(f32, Unit)>, usize)]| -> Result<Cut> {
-            let gone = channels.iter().flat_map(|(own, count)| &own[..*count]).map(|it| it.1);
-            Cut::without(spec, &closed.iter().copied().chain(gone).collect::<Vec<_>>())
+        let least = multiple.max(8);
+        let mut narrow = close(&stream, least, multiple);
+        let cut = |channels: &[(Vec<(f32, Unit)>, usize)], narrow: usize| -> Result<Cut> {
+            let gone = channels.iter().flat_map(|(own, count)| &own[..*count]).chain(&stream[..narrow]);
+            Cut::without(spec, &closed.iter().copied().chain(gone.map(|it| it.1)).collect::<Vec<_>>())
         };
-        let parameters = |channels: &[(Vec<(f32, Unit)>, usize)]| -> Result<u64> {
-            Ok(cut(channels)?.spec(spec, false)?.parameters())
+        let parameters = |channels: &[(Vec<(f32, Unit)>, usize)], narrow: usize| -> Result<u64> {
+            Ok(cut(channels, narrow)?.spec(spec, false)?.parameters())
         };
         let mean = |block: &[(f32, Unit)]| block.iter().map(|it| it.0).sum::<f32>() / block.len() as f32;
         // The least open blocks leave while there is too much,
-        while parameters(&channels)? > target {
+        while parameters(&channels, narrow)? > target {
             let next = |(own, count): &(Vec<(f32, Unit)>, usize)| {
-                let least = count + 2 * multiple <= own.len();
-                least.then(|| mean(&own[*count..count + multiple]))
+                let more = count + 2 * multiple <= own.len();
+                more.then(|| mean(&own[*count..count + multiple]))
             };
             let open = channels.iter_mut().filter_map(|it| Some((next(it)?, it)));
-            let Some((_, (_, count))) = open.min_by(|a, b| a.0.total_cmp(&b.0)) else {
-                let left = parameters(&channels)?;
+            if let Some((_, (_, count))) = open.min_by(|a, b| a.0.total_cmp(&b.0)) {
+                *count += multiple;
+            } else if narrow + multiple + least <= stream.len() {
+                narrow += multiple;
+            } else {
+                let left = parameters(&channels, narrow)?;
                 return Err(Error::Option(format!(
                     "the gates left {left} parameters where {target} are asked for; give more steps, or a higher rate for gates"
                 )));
-            };
-            *count += multiple;
+            }
         }
         // and the most open of those that are closed come back while there is room.
         loop {
@@ -371,11 +375,11 @@ impl Gated {
             let shut = channels.iter().enumerate().filter_map(|(layer, it)| Some((last(it)?, layer)));
             let Some((_, layer)) = shut.max_by(|a, b| a.0.total_cmp(&b.0)) else { break };
             channels[layer].1 -= multiple;
-            if parameters(&channels)? > target {
+            if parameters(&channels, narrow)? > target {
                 channels[layer].1 += multiple;
                 break;
             }
         }
-        cut(&channels)
+        cut(&channels, narrow)
     }
 }
