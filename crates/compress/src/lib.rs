@@ -25,6 +25,7 @@ use ounce_eval::method::Method;
 pub const METHODS: &[Method] = &[
     lowrank::pela::METHOD,
     prune::compresso::METHOD,
+    prune::dsl::METHOD,
     prune::efficient_llm::METHOD,
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,

@@ -9,6 +9,7 @@
 //! [`quantize::layers`](crate::quantize::layers). What is pruned keeps its shape and its number format.
 
 pub mod compresso;
+pub mod dsl;
 pub mod efficient_llm;
 pub mod gradual;
 mod learning;

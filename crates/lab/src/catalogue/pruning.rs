@@ -50,13 +50,4 @@ pub(super) const PLANNED: &[Method] = &[
         "A schedule in any training run raises sparsity step by step, and a dense model of equal bytes is trained beside it for comparison.",
         "Large sparse models beat small dense ones of equal memory, with up to ten times fewer weights that are not zero.",
     ),
-    Method::planned(
-        122,
-        "Dynamic sparse learning",
-        FAMILY,
-        "Dynamic Sparse Learning: A Novel Paradigm for Efficient Recommendation",
-        Some("2402.02855"),
-        "A recommender's embeddings keep within a fixed number of stored weights from the first training step, by pruning and regrowing as it learns.",
-        "Ranking quality comparable with distillation, searched sizes and pruning on six data sets at far lower training and inference cost.",
-    ),
 ];
