@@ -27,6 +27,7 @@ pub const METHODS: &[Method] = &[
     prune::compresso::METHOD,
     prune::dsl::METHOD,
     prune::efficient_llm::METHOD,
+    prune::pst::METHOD,
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,
     quantize::l4q::METHOD,

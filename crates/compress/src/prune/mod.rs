@@ -14,6 +14,8 @@ pub mod efficient_llm;
 pub mod gradual;
 mod learning;
 pub mod magnitude;
+mod ordering;
+pub mod pst;
 pub mod sparsegpt;
 pub mod structured;
 pub mod wanda;
