@@ -24,7 +24,9 @@ use ounce_eval::method::Method;
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
     lowrank::pela::METHOD,
+    prune::beta_rank::METHOD,
     prune::compresso::METHOD,
+    prune::dsee::METHOD,
     prune::dsl::METHOD,
     prune::efficient_llm::METHOD,
     prune::pst::METHOD,

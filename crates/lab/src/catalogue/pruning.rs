@@ -6,15 +6,6 @@ const FAMILY: Family = Family::Pruning;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        2,
-        "Beta-Rank",
-        FAMILY,
-        "Beta-Rank: A Robust Convolutional Filter Pruning Method For Imbalanced Medical Image Analysis",
-        Some("2304.07461"),
-        "Whole filters of a convolutional net are removed without the rare classes of a small, uneven data set being forgotten.",
-        "58 % (IDRiD) and 45 % (ISIC) of the FLOPs of ResNet-110 removed at accuracy equal to or above the unpruned net.",
-    ),
-    Method::planned(
         24,
         "AmoebaLLM",
         FAMILY,
