@@ -16,10 +16,11 @@ pub mod efficient_llm;
 pub mod gradual;
 mod learning;
 pub mod magnitude;
-mod ordering;
+
 pub mod pst;
 pub mod sparsegpt;
 pub mod structured;
+mod town;
 pub mod wanda;
 mod workbench;
 
