@@ -24,8 +24,12 @@ use ounce_eval::method::Method;
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
     lowrank::pela::METHOD,
+    prune::beta_rank::METHOD,
     prune::compresso::METHOD,
+    prune::dsee::METHOD,
+    prune::dsl::METHOD,
     prune::efficient_llm::METHOD,
+    prune::pst::METHOD,
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,
     quantize::l4q::METHOD,

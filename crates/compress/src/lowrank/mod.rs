@@ -13,7 +13,7 @@
 
 mod eigen;
 pub mod pela;
-mod svd;
+pub(crate) mod svd;
 
 use std::collections::HashMap;
 use std::sync::PoisonError;

@@ -33,7 +33,7 @@ pub struct Factors {
 ///
 /// # Errors
 /// In one sentence, if a value is no number.
-pub(super) fn factors(
+pub(crate) fn factors(
     w: &[f32],
     rows: usize,
     columns: usize,

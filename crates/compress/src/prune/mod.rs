@@ -8,13 +8,19 @@
 //! Layers are pruned one behind the other, each on the inputs that the pruned ones before it give, as in
 //! [`quantize::layers`](crate::quantize::layers). What is pruned keeps its shape and its number format.
 
+pub mod beta_rank;
 pub mod compresso;
+pub mod dsee;
+pub mod dsl;
 pub mod efficient_llm;
 pub mod gradual;
 mod learning;
 pub mod magnitude;
+
+pub mod pst;
 pub mod sparsegpt;
 pub mod structured;
+mod town;
 pub mod wanda;
 mod workbench;
 
