@@ -24,8 +24,12 @@ use ounce_eval::method::Method;
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
     lowrank::pela::METHOD,
+    prune::amoeba::METHOD,
+    prune::components::METHOD,
     prune::compresso::METHOD,
+    prune::echo::METHOD,
     prune::efficient_llm::METHOD,
+    prune::gradual::METHOD,
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,
     quantize::l4q::METHOD,
