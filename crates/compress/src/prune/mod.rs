@@ -8,10 +8,13 @@
 //! Layers are pruned one behind the other, each on the inputs that the pruned ones before it give, as in
 //! [`quantize::layers`](crate::quantize::layers). What is pruned keeps its shape and its number format.
 
+pub mod amoeba;
 pub mod beta_rank;
+pub mod components;
 pub mod compresso;
 pub mod dsee;
 pub mod dsl;
+pub mod echo;
 pub mod efficient_llm;
 pub mod gradual;
 mod learning;

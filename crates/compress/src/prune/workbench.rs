@@ -40,6 +40,53 @@ impl Texts {
     }
 }
 
+/// Text as numbers of its letters.
+pub(crate) struct Letters {
+    /// To learn from, one part a seed; sequences of the context's length.
+    pub parts: Vec<Vec<Vec<u32>>>,
+    /// To be judged by.
+    pub held_out: Vec<Vec<u32>>,
+    /// How many letters there are.
+    pub count: usize,
+}
+
+impl Letters {
+    /// At least `bytes` of text a part.
+    pub fn new(lab: &dyn Lab, parts: usize, bytes: usize, held_out: usize, context: usize) -> Letters {
+        let texts = [lab.text(Text::Train, parts * bytes), lab.text(Text::HeldOut, held_out)];
+        let mut known: Vec<char> = texts.iter().flat_map(|text| text.chars()).collect();
+        known.sort_unstable();
+        known.dedup();
+        let [train, held_out] = texts.map(|text| {
+            let ids: Vec<u32> =
+                text.chars().filter_map(|it| known.binary_search(&it).ok()).map(|at| at as u32).collect();
+            ids.chunks(context).map(<[u32]>::to_vec).collect::<Vec<_>>()
+        });
+        let each = train.len() / parts.max(1);
+        let parts = (0..parts).map(|part| train[part * each..(part + 1) * each].to_vec()).collect();
+        Letters { parts, held_out, count: known.len() }
+    }
+}
+
+/// A Llama of another shape, with random weights and no tokenizer: these keys of the configuration take the place of the model's.
+pub(crate) fn reshaped(model: &Model, keys: &[(&str, usize)], seed: u64) -> Result<Model> {
+    let mut config = model.config.clone();
+    for (key, value) in keys {
+        config.map_mut().insert((*key).into(), json!(value));
+    }
+    let (_, spec) = families::spec_of(&config)?;
+    let model = Model { spec, config, tokenizer: None, ..model.clone() };
+    Ok(Net::random(&model, NetOptions::default(), Init::default(), seed)?.model()?)
+}
+
+/// The largest difference of two models' logits, as a share of the largest logit.
+pub(crate) fn difference(models: [&Model; 2], ids: &[u32]) -> Result<f64> {
+    let logits = |model: &Model| -> Result<Vec<f32>> { Ok(Engine::new(model)?.session().logits(ids)?) };
+    let [a, b] = [logits(models[0])?, logits(models[1])?];
+    let scale = a.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    Ok(f64::from(a.iter().zip(&b).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / scale))
+}
+
 /// Nats a token on texts.
 pub(crate) fn held_out_loss(model: &Model, held_out: &[Vec<u32>]) -> Result<f64> {
     let mut net = Net::with_frozen(model, NetOptions::default(), &|_| false)?;

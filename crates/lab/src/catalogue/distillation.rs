@@ -6,15 +6,6 @@ const FAMILY: Family = Family::Distillation;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        25,
-        "EchoAtt",
-        FAMILY,
-        "EchoAtt: Attend, Copy, then Adjust for More Efficient Large Language Models",
-        Some("2409.14595"),
-        "Layers that attend alike are found and made to share one attention matrix, then the model relearns from its own original.",
-        "TinyLLaMA-1.1B runs 15 % and trains 25 % faster with about 4 % fewer parameters and better zero-shot scores.",
-    ),
-    Method::planned(
         83,
         "CEMA",
         FAMILY,

@@ -14,7 +14,6 @@ mod moe;
 mod multimodal;
 mod peft;
 mod planning;
-mod pruning;
 mod retrieval;
 mod runtime;
 mod speech;
@@ -29,7 +28,6 @@ const LISTS: &[&[Method]] = &[
     ounce_compress::METHODS,
     ounce_train::METHODS,
     ounce_plan::METHODS,
-    pruning::PLANNED,
     low_rank::PLANNED,
     distillation::PLANNED,
     peft::PLANNED,

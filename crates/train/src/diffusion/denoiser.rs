@@ -46,11 +46,13 @@ pub struct Options {
     pub blocks: usize,
     /// How many times longer than a word's vector the first token's is.
     pub outlier: f32,
+    /// Layers of a text encoder between words and denoiser; 0 for words as they are.
+    pub text_layers: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { width: 48, heads: 3, word_width: 32, blocks: 3, outlier: 50.0 }
+        Options { width: 48, heads: 3, word_width: 32, blocks: 3, outlier: 50.0, text_layers: 0 }
     }
 }
 
@@ -68,6 +70,8 @@ pub enum Part {
     CrossAttention,
     /// The layers behind attention.
     FeedForward,
+    /// The text encoder.
+    Text,
 }
 
 /// A matrix of the network.
@@ -97,6 +101,7 @@ impl Layer {
     pub fn activations(&self) -> usize {
         match self.part {
             Part::Time => self.inputs,
+            Part::Text => TOKENS * self.inputs,
             Part::Convolution => POINTS * self.inputs / 9,
             _ if self.sees_words => TOKENS * self.inputs,
             _ => POINTS * self.inputs,
@@ -120,6 +125,23 @@ pub(super) struct Block {
     pub cross: AttentionAt,
     pub up: usize,
     pub down: usize,
+}
+
+/// A layer of the text encoder.
+#[derive(Debug, Clone)]
+pub(super) struct TextBlock {
+    pub norms: [NormAt; 2],
+    pub own: AttentionAt,
+    pub up: usize,
+    pub down: usize,
+}
+
+/// The text encoder: its layers, and behind them a norm and a matrix through which all that the denoiser learns of a prompt goes.
+#[derive(Debug, Clone)]
+pub(super) struct TextEncoder {
+    pub blocks: Vec<TextBlock>,
+    pub norm: NormAt,
+    pub exit: usize,
 }
 
 /// How the layers' products are computed.
@@ -157,6 +179,7 @@ pub struct Denoiser {
     pub(super) exit_norm: NormAt,
     pub(super) places: usize,
     pub(super) words: usize,
+    pub(super) text: Option<TextEncoder>,
 }
 
 impl Denoiser {
@@ -165,9 +188,11 @@ impl Denoiser {
         let mut make =
             Maker { random: ChaCha8Rng::seed_from_u64(seed), layers: Vec::new(), params: Vec::new() };
         let Options { width, word_width, .. } = options;
-        let long = options.outlier * (word_width as f32).sqrt();
+        let far = options.outlier * (word_width as f32).sqrt();
         let mut begin = make.normal(word_width, 1.0);
-        begin[0] = long;
+        begin[0] = far;
+        // Behind the text encoder's norm no token is longer than others.
+        let long = if options.text_layers > 0 { 1.0 } else { far };
         let places = make.param("places", &[POINTS, width], ParamKind::Embedding, 0.1);
         let words = make.param("words", &[WORDS, word_width], ParamKind::Embedding, 1.0);
         let entry = make.layer("entry", Part::Convolution, 9 * CHANNELS, width, 1.0);
@@ -178,8 +203,23 @@ impl Denoiser {
         let blocks = (0..options.blocks).map(|number| make.block(number, width, word_width, long)).collect();
         let exit_norm = make.norm("exit", width);
         let exit = make.layer("exit", Part::Convolution, 9 * width, CHANNELS, 0.1);
+        let text = (options.text_layers > 0).then(|| make.text(options.text_layers, word_width));
         let Maker { layers, params, .. } = make;
-        Denoiser { options, on, layers, params, blocks, begin, entry, times, exit, exit_norm, places, words }
+        Denoiser {
+            options,
+            on,
+            layers,
+            params,
+            blocks,
+            begin,
+            entry,
+            times,
+            exit,
+            exit_norm,
+            places,
+            words,
+            text,
+        }
     }
 
     /// Its matrices.
@@ -264,6 +304,27 @@ impl Maker {
         let weight = &mut self.params[self.layers[layer].weight].value;
         weight.iter_mut().step_by(inputs).for_each(|value| *value /= long);
         layer
+    }
+
+    /// A layer of the text encoder; it sees the words' vectors.
+    fn text_layer(&mut self, name: &str, inputs: usize, outputs: usize) -> usize {
+        let layer = self.layer(name, Part::Text, inputs, outputs, 1.0);
+        self.layers[layer].sees_words = true;
+        layer
+    }
+
+    fn text(&mut self, layers: usize, width: usize) -> TextEncoder {
+        let block = |number: usize, make: &mut Maker| {
+            let name = |part: &str| format!("text.{number}.{part}");
+            let norms = ["self", "feed"].map(|part| make.norm(&name(part), width));
+            let own =
+                ["query", "key", "value", "output"].map(|part| make.text_layer(&name(part), width, width));
+            let up = make.text_layer(&name("up"), width, 4 * width);
+            TextBlock { norms, own, up, down: make.text_layer(&name("down"), 4 * width, width) }
+        };
+        let blocks = (0..layers).map(|number| block(number, self)).collect();
+        let norm = self.norm("text.exit", width);
+        TextEncoder { blocks, norm, exit: self.text_layer("text.exit", width, width) }
     }
 
     fn block(&mut self, number: usize, width: usize, word_width: usize, long: f32) -> Block {

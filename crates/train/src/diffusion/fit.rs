@@ -56,26 +56,26 @@ pub fn denoiser(
     let mut batches = Batches { random: &mut random, drawings: options.drawings };
     let (pool, mut params) = (net.on.pool, std::mem::take(&mut net.params));
     let frame = net.clone();
-    let trained = descend(pool, options, &mut params, progress, &mut |vars| {
-        let (prompts, x) = batches.next()?;
-        let noise =
-            Tensor::from_vec(normal(batches.random, options.drawings * PIXELS), x.shape(), &Device::Cpu)?;
-        let angles: Vec<f32> = (0..prompts.len())
-            .map(|at| match at % 4 {
-                0 | 1 => STEPS[0],
-                2 => STEPS[1],
-                _ => batches.random.random_range(STEPS[1]..STEPS[0]),
-            })
-            .collect();
-        let factor = |of: fn(f32) -> f32| {
-            Tensor::from_iter(angles.iter().map(|&angle| of(angle)), &Device::Cpu)?.reshape((angles.len(), 1))
-        };
-        let seen = (x.broadcast_mul(&factor(f32::cos)?)? + noise.broadcast_mul(&factor(f32::sin)?)?)?;
-        let found = frame.tracked(vars).forward(&seen, &angles, &prompts, &mut Plain)?;
-        Ok((found - x)?.sqr()?.mean_all()?)
-    });
+    let trained = descend(pool, options, &mut params, progress, &mut |vars| batches.error(&frame, vars));
     net.params = params;
     trained
+}
+
+/// The gradient of the denoiser's loss by the matrix of each layer, on so many new drawings.
+///
+/// # Errors
+/// If memory does not suffice.
+pub fn gradients(net: &Denoiser, drawings: usize, seed: u64) -> Result<Vec<Vec<f32>>> {
+    let mut random = stream(seed, 3);
+    let mut batches = Batches { random: &mut random, drawings };
+    let var = |param: &Param| Var::from_slice(&param.value, param.shape.as_slice(), &Device::Cpu);
+    let vars: Vec<Var> = net.params.iter().map(var).collect::<Result<_, _>>()?;
+    let found = batches.error(net, &vars)?.backward()?;
+    let of_layer = |layer: &super::Layer| match found.get(&vars[layer.weight]) {
+        Some(gradient) => Ok(gradient.flatten_all()?.to_vec1::<f32>()?),
+        None => Ok(vec![0.0; layer.weights()]),
+    };
+    net.layers().iter().map(of_layer).collect()
 }
 
 /// Trains the reader on drawings with some noise; gives the mean surprise a drawing in the last tenth of the steps.
@@ -113,6 +113,25 @@ impl Batches<'_> {
         let pixels: Vec<f32> = prompts.iter().flat_map(|prompt| prompt.draw(self.random)).collect();
         let x = Tensor::from_vec(pixels, (self.drawings, PIXELS), &Device::Cpu)?;
         Ok((prompts, x))
+    }
+
+    /// The denoiser's squared error on new drawings, a pixel.
+    fn error(&mut self, net: &Denoiser, vars: &[Var]) -> Result<Tensor> {
+        let (prompts, x) = self.next()?;
+        let noise = Tensor::from_vec(normal(self.random, self.drawings * PIXELS), x.shape(), &Device::Cpu)?;
+        let angles: Vec<f32> = (0..prompts.len())
+            .map(|at| match at % 4 {
+                0 | 1 => STEPS[0],
+                2 => STEPS[1],
+                _ => self.random.random_range(STEPS[1]..STEPS[0]),
+            })
+            .collect();
+        let factor = |of: fn(f32) -> f32| {
+            Tensor::from_iter(angles.iter().map(|&angle| of(angle)), &Device::Cpu)?.reshape((angles.len(), 1))
+        };
+        let seen = (x.broadcast_mul(&factor(f32::cos)?)? + noise.broadcast_mul(&factor(f32::sin)?)?)?;
+        let found = net.tracked(vars).forward(&seen, &angles, &prompts, &mut Plain)?;
+        Ok((found - x)?.sqr()?.mean_all()?)
     }
 }
 

@@ -18,7 +18,7 @@ pub use candle_core::Tensor;
 pub use denoiser::{Denoiser, Layer, Options, Part, Plain, Products, TOKENS};
 pub use glyphs::Prompt;
 pub use pass::Pass;
-pub use reader::{Reader, Reading};
+pub use reader::{Read, Reader, Reading};
 pub use request::{Request, STEPS};
 
 use rand::RngExt;

@@ -12,6 +12,9 @@ use crate::graph::ops::activation::{self, Activation};
 use crate::graph::ops::{Factor, attention, linear, norm, patches, softmax};
 use crate::{Error, Result};
 
+/// Heads of the text encoder.
+const TEXT_HEADS: usize = 2;
+
 /// A network ready to compute.
 #[derive(Debug)]
 pub struct Pass<'n> {
@@ -79,6 +82,7 @@ impl Pass<'_> {
         let mut h = h.broadcast_add(&self.values[self.net.places])?.reshape((images * POINTS, width))?;
         let time = self.time(angles, products)?;
         let words = self.words(prompts)?;
+        let words = self.encoded(words, images, products)?;
         for block in &self.net.blocks {
             h = self.block(block, h, &time, &words, images, products)?;
         }
@@ -120,6 +124,36 @@ impl Pass<'_> {
         let begin = Tensor::from_slice(&self.net.begin, (1, 1, width), &Device::Cpu)?;
         let tokens = Tensor::cat(&[begin.broadcast_as((images, 1, width))?, words], 1)?;
         Ok(tokens.reshape((images * TOKENS, width))?)
+    }
+
+    /// The tokens' vectors behind the text encoder, if there is one, `[images · TOKENS, word width]`.
+    fn encoded(&self, words: Tensor, images: usize, products: &mut dyn Products) -> Result<Tensor> {
+        let Some(text) = &self.net.text else { return Ok(words) };
+        let head_dim = self.net.options.word_width / TEXT_HEADS;
+        let shape = Shape {
+            heads: TEXT_HEADS,
+            kv_heads: TEXT_HEADS,
+            head_dim,
+            scale: (head_dim as f32).sqrt().recip(),
+            softcap: None,
+            window: None,
+            causal: false,
+        };
+        let lengths: std::sync::Arc<[usize]> = vec![TOKENS; images].into();
+        let mut h = words;
+        for block in &text.blocks {
+            let x = self.norm(&h, block.norms[0])?;
+            let [query, key, value, output] = block.own;
+            let [q, k, v] = [query, key, value].map(|layer| products.product(self, layer, &x));
+            let mixed = attention(self.net.on, shape, &lengths, &q?, &k?, &v?)?;
+            h = (h + products.product(self, output, &mixed)?)?;
+            let x = self.norm(&h, block.norms[1])?;
+            let up =
+                activation::plain(self.net.on, Activation::Gelu, &products.product(self, block.up, &x)?)?;
+            h = (h + products.product(self, block.down, &up)?)?;
+        }
+        let x = self.norm(&h, text.norm)?;
+        products.product(self, text.exit, &x)
     }
 
     fn block(

@@ -32,6 +32,15 @@ pub struct Reading {
     pub surprise: f64,
 }
 
+/// What a reader finds in one drawing.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Read {
+    /// Words of the prompt that are shown.
+    pub words: usize,
+    /// Surprise at the prompt's words, in nats.
+    pub surprise: f64,
+}
+
 impl Reader {
     /// A reader that knows nothing yet.
     pub fn new(on: Kernels, seed: u64) -> Reader {
@@ -90,31 +99,39 @@ impl Reader {
     /// # Errors
     /// If there are not as many drawings as prompts.
     pub fn read(&self, drawings: &[f32], prompts: &[Prompt]) -> Result<Reading> {
+        let each = self.read_each(drawings, prompts)?;
+        let count = each.len() as f64;
+        let sum = |of: &dyn Fn(&Read) -> f64| each.iter().map(of).sum::<f64>() / count;
+        Ok(Reading {
+            agreement: sum(&|it| f64::from(u8::from(it.words == KINDS.len()))),
+            words: sum(&|it| it.words as f64) / KINDS.len() as f64,
+            surprise: sum(&|it| it.surprise),
+        })
+    }
+
+    /// As [`Reader::read`], drawing by drawing.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read_each(&self, drawings: &[f32], prompts: &[Prompt]) -> Result<Vec<Read>> {
         let tensor = |param: &Param| Tensor::from_slice(&param.value, param.shape.as_slice(), &Device::Cpu);
         let values: Vec<Tensor> = self.params.iter().map(tensor).collect::<Result<_, _>>()?;
         let x = Tensor::from_slice(drawings, (prompts.len(), PIXELS), &Device::Cpu)?;
         let scores = self.scores(&values, &x)?.to_vec2::<f32>()?;
-        let (mut all, mut single, mut surprise) = (0, 0, 0.0);
-        for (scores, prompt) in scores.iter().zip(prompts) {
-            let (mut right, mut from) = (0, 0);
+        let each = scores.iter().zip(prompts).map(|(scores, prompt)| {
+            let (mut read, mut from) = (Read::default(), 0);
             for (choice, count) in prompt.choices().into_iter().zip(KINDS) {
                 let own = &scores[from..from + count];
                 from += count;
                 let top = own.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let sum: f64 = own.iter().map(|score| f64::from(score - top).exp()).sum();
-                surprise += sum.ln() - f64::from(own[choice] - top);
-                right += usize::from(
+                read.surprise += sum.ln() - f64::from(own[choice] - top);
+                read.words += usize::from(
                     own.iter().enumerate().all(|(at, &score)| at == choice || score < own[choice]),
                 );
             }
-            single += right;
-            all += usize::from(right == KINDS.len());
-        }
-        let count = prompts.len() as f64;
-        Ok(Reading {
-            agreement: f64::from(all as u32) / count,
-            words: single as f64 / count / KINDS.len() as f64,
-            surprise: surprise / count,
-        })
+            read
+        });
+        Ok(each.collect())
     }
 }

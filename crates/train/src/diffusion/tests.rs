@@ -9,7 +9,7 @@ use crate::Result;
 use crate::graph::ops::Kernels;
 
 fn small() -> Options {
-    Options { width: 16, heads: 2, word_width: 8, blocks: 1, outlier: 50.0 }
+    Options { width: 16, heads: 2, word_width: 8, blocks: 1, outlier: 50.0, text_layers: 0 }
 }
 
 fn net(options: Options) -> Denoiser {
@@ -72,7 +72,22 @@ fn all_products_go_through_the_seam() {
 /// The gradient of every parameter, against differences of the loss.
 #[test]
 fn gradients_are_slopes() {
-    let net = net(small());
+    slopes_of(net(small()));
+}
+
+/// The same with a text encoder, whose matrices come last, so that the others begin as they do without.
+#[test]
+fn gradients_of_the_text_encoder_are_slopes() {
+    let with = net(Options { text_layers: 2, ..small() });
+    let names: Vec<&str> =
+        with.layers().iter().filter(|it| it.part == Part::Text).map(|it| it.name.as_str()).collect();
+    assert_eq!((names.len(), names[0], names[12]), (13, "text.0.query", "text.exit"));
+    let plain = net(small());
+    assert_eq!(with.weight(0), plain.weight(0));
+    slopes_of(with);
+}
+
+fn slopes_of(net: Denoiser) {
     let request = Request::new(some(2), 3);
     let x = Tensor::from_vec(
         request.inputs(&net.pass().unwrap(), &mut Plain).unwrap()[0].clone(),

@@ -5,6 +5,7 @@ use ounce_kernels::grad::attention::Shape;
 use ounce_model::spec::{Attention as AttentionSpec, QkScope};
 
 use super::build::{Builder, Place};
+use super::hook::Hook;
 use super::norm::{Norm, Norms};
 use super::ops::{self, Kernels};
 use super::pass::State;
@@ -60,19 +61,28 @@ impl Attention {
         [&self.query, &self.key, &self.value, &self.output].into_iter()
     }
 
-    /// The branch's result for the normed input `x`, both `[tokens, hidden]`.
-    pub fn forward(&self, x: &Tensor, state: &State) -> Result<Tensor> {
-        let Shape { heads, kv_heads, head_dim, .. } = self.shape;
-        let mut queries = self.normed(&self.query_norms, self.query.slot.forward(x)?)?;
-        let mut keys = self.normed(&self.key_norms, self.key.slot.forward(x)?)?;
+    /// The branch's result for the normed input `x`, both `[tokens, hidden]`, where it is the model's layer `index`.
+    pub fn forward(&self, index: usize, x: &Tensor, state: &State, hook: &mut dyn Hook) -> Result<Tensor> {
+        let [queries, keys] = match hook.shared_attention(index)? {
+            Some(shared) => shared,
+            None => self.queries_and_keys(x, state)?,
+        };
+        hook.attends(index, &queries, &keys)?;
         let values = self.value.slot.forward(x)?;
-        if let Some(rotation) = self.rotation {
-            let by = &state.rotations[rotation];
-            queries = ops::rotate(self.on, &queries, heads, head_dim, by)?;
-            keys = ops::rotate(self.on, &keys, kv_heads, head_dim, by)?;
-        }
         let mixed = ops::attention(self.on, self.shape, &state.lengths, &queries, &keys, &values)?;
         self.output.slot.forward(&mixed)
+    }
+
+    fn queries_and_keys(&self, x: &Tensor, state: &State) -> Result<[Tensor; 2]> {
+        let Shape { heads, kv_heads, head_dim, .. } = self.shape;
+        let queries = self.normed(&self.query_norms, self.query.slot.forward(x)?)?;
+        let keys = self.normed(&self.key_norms, self.key.slot.forward(x)?)?;
+        let Some(rotation) = self.rotation else { return Ok([queries, keys]) };
+        let by = &state.rotations[rotation];
+        Ok([
+            ops::rotate(self.on, &queries, heads, head_dim, by)?,
+            ops::rotate(self.on, &keys, kv_heads, head_dim, by)?,
+        ])
     }
 
     /// Queries or keys behind their norm: none, one for heads or the whole width, or one for each head.

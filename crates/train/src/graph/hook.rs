@@ -23,6 +23,23 @@ pub trait Hook {
         Ok(x)
     }
 
+    /// Queries `[tokens, heads · head_dim]` and keys `[tokens, kv_heads · head_dim]` of another layer, behind norms and rotation, by which
+    /// this layer's attention is to weigh its values: then its own are not computed.
+    ///
+    /// # Errors
+    /// As [`Hook::layer_input`].
+    fn shared_attention(&mut self, _layer: usize) -> Result<Option<[Tensor; 2]>> {
+        Ok(None)
+    }
+
+    /// Is shown the queries and keys that a layer's attention weighs its values by, behind norms and rotation.
+    ///
+    /// # Errors
+    /// As [`Hook::layer_input`].
+    fn attends(&mut self, _layer: usize, _queries: &Tensor, _keys: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
     /// The stream behind a layer, `[tokens, hidden]`.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ impl Layer {
         if let Some(attention) = &self.attention {
             let seen = apply(&attention.norms.before, x.clone())?;
             let seen = hook.attention_input(index, seen)?;
-            let branch = attention.forward(&seen, state)?;
+            let branch = attention.forward(index, &seen, state, hook)?;
             stream = attention.norms.join(&x, branch, self.residual_scale)?;
             shared = (self.residual == Residual::ParallelSharedNorm).then_some(seen);
         }

@@ -1,7 +1,6 @@
 //! Measures Compresso on the tiny built-in model: 30 % of its weights leave, against one-shot pruning by activations and by
 //! gradients that is healed with the same adapters, all on the same text and steps.
 
-use ounce_engine::Engine;
 use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row};
 use ounce_eval::stats::mean_and_error;
 use ounce_model::Model;
@@ -10,7 +9,7 @@ use super::NUMBER;
 use super::train::{Options, adapt, prune};
 use crate::Result;
 use crate::prune::structured::{Limits, Target, choose, saliency};
-use crate::prune::workbench::{Texts, listed, speeds};
+use crate::prune::workbench::{Texts, difference, listed, speeds};
 
 const LOSS: &str = "held-out loss";
 const ACTIVATION: &str = "one-shot by activation, adapters";
@@ -39,14 +38,6 @@ pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError>
     measure(lab, &Plan::full()).map_err(DemonstrationError::step(NUMBER, "pruning the tiny built-in model"))
 }
 
-/// The largest difference of two models' logits, as a share of the largest logit.
-fn difference(models: &[Model; 2], ids: &[u32]) -> Result<f64> {
-    let logits = |model: &Model| -> Result<Vec<f32>> { Ok(Engine::new(model)?.session().logits(ids)?) };
-    let [a, b] = [logits(&models[0])?, logits(&models[1])?];
-    let scale = a.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    Ok(f64::from(a.iter().zip(&b).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / scale))
-}
-
 pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
     let model = lab.model(Fixture::Tiny)?;
     let whole = model.spec.parameters();
@@ -70,7 +61,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
             let small = match arm {
                 GATES | WITHIN => {
                     let outcome = prune(&model, text, target, &options, &mut |_, _| Ok(()))?;
-                    off.push(difference(&outcome.halves, &text[0])?);
+                    off.push(difference([&outcome.halves[0], &outcome.halves[1]], &text[0])?);
                     outcome.model
                 }
                 _ => {

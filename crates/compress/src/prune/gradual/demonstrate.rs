@@ -1,16 +1,15 @@
 //! Measures gradual pruning on models of letters that are trained from nothing: large and sparse against small and dense at equal
 //! bytes, and the gradual schedule against pruning at once with the same steps left.
 
-use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row, Text};
+use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row};
 use ounce_eval::stats::mean_and_error;
-use ounce_model::{Model, families};
-use ounce_train::net::{Init, Net, Options as NetOptions};
-use serde_json::json;
+use ounce_model::Model;
 
 use super::NUMBER;
 use super::packed::{pack, unpack};
 use super::train::{Options, Schedule, is_pruned, train};
-use crate::prune::workbench::{drawn, held_out_loss};
+use crate::prune::structured::groups;
+use crate::prune::workbench::{Letters, drawn, held_out_loss, reshaped};
 use crate::{Error, Result};
 
 const LOSS: &str = "held-out loss";
@@ -24,6 +23,7 @@ const CONTEXT: usize = 128;
 pub(super) struct Plan {
     pub seeds: usize,
     pub steps: u64,
+    pub tokens: usize,
     pub bytes: usize,
     pub held_out: usize,
     pub hidden: usize,
@@ -31,27 +31,13 @@ pub(super) struct Plan {
 
 impl Plan {
     fn full() -> Plan {
-        Plan { seeds: 3, steps: 600, bytes: 1_300_000, held_out: 60_000, hidden: 64 }
+        Plan { seeds: 3, steps: 800, tokens: 1024, bytes: 850_000, held_out: 40_000, hidden: 64 }
     }
 }
 
 /// The demonstration of the catalogue's entry.
 pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
     measure(lab, &Plan::full()).map_err(DemonstrationError::step(NUMBER, "training models of letters"))
-}
-
-/// Texts as numbers of their letters, cut to the context; and how many letters there are.
-fn letters(lab: &dyn Lab, plan: &Plan) -> ([Vec<Vec<u32>>; 2], usize) {
-    let texts = [lab.text(Text::Train, plan.seeds * plan.bytes), lab.text(Text::HeldOut, plan.held_out)];
-    let mut known: Vec<char> = texts.iter().flat_map(|text| text.chars()).collect();
-    known.sort_unstable();
-    known.dedup();
-    let sequences = texts.map(|text| {
-        let ids: Vec<u32> =
-            text.chars().filter_map(|it| known.binary_search(&it).ok()).map(|at| at as u32).collect();
-        ids.chunks(CONTEXT).map(<[u32]>::to_vec).collect()
-    });
-    (sequences, known.len())
 }
 
 /// Bytes of a model whose matrices are stored sparsely, and the model read back from them.
@@ -73,28 +59,33 @@ fn stored(model: &Model) -> Result<(usize, Model)> {
     Ok((bytes, Model { weights: model.weights.replaced(back)?, ..model.clone() }))
 }
 
+/// A model of at most so many parameters, as drawn by hand, whose feed-forward halves take what is left.
+fn filled(model: &Model, most: u64, seed: u64) -> Result<Model> {
+    let small = drawn(model, most, seed)?;
+    let (hidden, layers) = (small.spec.hidden_size, small.spec.layers.len());
+    let spare = most.saturating_sub(small.spec.parameters()) as usize / (3 * hidden * layers);
+    let width = groups::mlp(&small.spec, 0).map_or(0, |mlp| mlp.width) + spare;
+    reshaped(&small, &[("intermediate_size", width)], seed)
+}
+
 fn dense_bytes(model: &Model) -> usize {
     4 * model.spec.parameters() as usize
 }
 
 pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
-    let ([train_on, held_out], count) = letters(lab, plan);
+    let Letters { parts, held_out, count } =
+        Letters::new(lab, plan.seeds, plan.bytes, plan.held_out, CONTEXT);
     let tiny = lab.model(Fixture::Tiny)?;
     let large = |seed: u64| -> Result<Model> {
-        let mut config = tiny.config.clone();
-        for (key, value) in [
+        let keys = [
             ("vocab_size", count),
             ("hidden_size", plan.hidden),
             ("num_hidden_layers", 3),
             ("head_dim", plan.hidden / 4),
             ("intermediate_size", plan.hidden * 11 / 4),
             ("max_position_embeddings", CONTEXT),
-        ] {
-            config.map_mut().insert(key.into(), json!(value));
-        }
-        let (_, spec) = families::spec_of(&config)?;
-        let model = Model { spec, config, tokenizer: None, ..tiny.clone() };
-        Ok(Net::random(&model, NetOptions::default(), Init::default(), seed)?.model()?)
+        ];
+        reshaped(&tiny, &keys, seed)
     };
     let sparse = [0.75, 0.9];
     let arms = 2 + 2 * sparse.len();
@@ -104,9 +95,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
         None => rows.push((label.to_owned(), vec![loss], bytes)),
     };
     let mut exact = true;
-    let each = train_on.len() / plan.seeds.max(1);
-    for seed in 0..plan.seeds {
-        let text = &train_on[seed * each..(seed + 1) * each];
+    for (seed, text) in parts.iter().enumerate() {
         let number = lab.seed() + seed as u64;
         let mut at = 0;
         let mut step = |what: &str| {
@@ -117,7 +106,8 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
             at += 1;
         };
         let run = |model: &Model, schedule: Option<Schedule>| {
-            let options = Options { steps: plan.steps, tokens: 2048, rate: 8e-3, schedule, seed: number };
+            let options =
+                Options { steps: plan.steps, tokens: plan.tokens, rate: 4e-3, schedule, seed: number };
             train(model, text, &options, &mut |_, _| Ok(()))
         };
         step(DENSE);
@@ -137,7 +127,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
             note(&label, loss, bytes);
             let label = format!("small, dense, bytes of {:.0} %", last * 100.0);
             step(&label);
-            let small = run(&drawn(&model, (bytes / 4) as u64, number)?, None)?;
+            let small = run(&filled(&model, (bytes / 4) as u64, number)?, None)?;
             note(&label, held_out_loss(&small, &held_out)?, dense_bytes(&small));
         }
         step(AT_ONCE);
@@ -182,10 +172,10 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
     );
     evidence.notes = vec![
         format!(
-            "Models of letters ({count} of them) with three layers, the large one {} wide, trained from nothing for {} steps of 2048 letters, \
-             sequences of {CONTEXT}; {} seeds, each with text of its own. Small ones are as deep, narrower, the widest of at most as many bytes. \
+            "Models of letters ({count} of them) with three layers, the large one {} wide, trained from nothing for {} steps of {} letters, \
+             sequences of {CONTEXT}; {} seeds, each with text of its own. Small ones are as deep, narrower, the widest of at most as many bytes, with feed-forward halves that take what is left. \
              Bytes are f32 values, and one bit a weight of sparse matrices.",
-            plan.hidden, plan.steps, plan.seeds,
+            plan.hidden, plan.steps, plan.tokens, plan.seeds,
         ),
         "Kernels that skip zeros weren't built: sparse models are smaller here, not faster. Networks of images weren't measured.".into(),
     ];

@@ -11,13 +11,14 @@ use ounce_model::families::reshaped;
 use ounce_model::spec::{FeedForwardKind, Norm, Norms, Spec};
 use ounce_model::storage::Bytes;
 use ounce_model::{Model, Tensor, Weights};
+use serde::{Deserialize, Serialize};
 
 use super::groups::{self, Unit, along_stream, attention, kv_range, mlp, query_range};
 use super::source::CutSource;
 use crate::{Error, Result};
 
 /// What stays of a layer.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LayerCut {
     /// Key/value heads that stay, rising; all of them where nothing is said, no attention where none is left.
     pub kv_heads: Option<Vec<usize>>,

@@ -14,7 +14,7 @@ const RANGE: f64 = 2.0;
 /// The group of a layer.
 pub fn group(part: Part) -> Group {
     match part {
-        Part::CrossAttention | Part::FeedForward => Group::Content,
+        Part::CrossAttention | Part::FeedForward | Part::Text => Group::Content,
         Part::Convolution | Part::Time | Part::SelfAttention => Group::Quality,
     }
 }

@@ -11,7 +11,7 @@ use super::table::{Metric, Originals, Row, Subject, measure, sqnr};
 use crate::Result;
 
 fn net() -> Denoiser {
-    let options = Options { width: 16, heads: 2, word_width: 8, blocks: 1, outlier: 50.0 };
+    let options = Options { width: 16, heads: 2, word_width: 8, blocks: 1, outlier: 50.0, text_layers: 0 };
     Denoiser::new(options, Kernels::default(), 3)
 }
 
