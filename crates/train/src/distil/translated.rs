@@ -18,6 +18,9 @@ use crate::{Batch, Error, IGNORE, Result};
 /// Logarithm of the probability of what a lesson holds for impossible: small, and still a number.
 const NEVER: f32 = -80.0;
 
+/// For each of a student's targets the row of the teacher's answer, if it has one.
+type Rows = Vec<Option<usize>>;
+
 /// A network that is asked in its own tokens and answers in the student's.
 #[derive(Debug)]
 pub struct TranslatedTeacher {
@@ -93,7 +96,7 @@ impl TranslatedTeacher {
     }
 
     /// What the teacher is asked for a student's batch, and the row of its answer for each target, if it has one.
-    fn questions(&self, batch: &Batch) -> Result<(Vec<Vec<u32>>, Vec<Option<usize>>)> {
+    fn questions(&self, batch: &Batch) -> Result<(Vec<Vec<u32>>, Rows)> {
         let (mut asked, mut rows) = (Vec::new(), Vec::new());
         let (mut first, mut answers) = (0, 0);
         for &length in &batch.lengths {

@@ -275,7 +275,7 @@ impl Smol {
     #[cfg(test)]
     pub(super) fn number(&mut self, part: usize, at: usize) -> &mut f32 {
         match part {
-            0 | 1 | 2 => &mut self.gate[part][at],
+            0..=2 => &mut self.gate[part][at],
             part if part % 2 == 1 => &mut self.adapters[(part - 3) / 2].a[at],
             part => &mut self.adapters[(part - 3) / 2].b[at],
         }
@@ -285,7 +285,7 @@ impl Smol {
     #[cfg(test)]
     pub(super) fn slope(slopes: &Slopes, part: usize, at: usize) -> f32 {
         match part {
-            0 | 1 | 2 => slopes.gate[part][at],
+            0..=2 => slopes.gate[part][at],
             part => slopes.adapters[(part - 3) / 2][(part - 3) % 2][at],
         }
     }
