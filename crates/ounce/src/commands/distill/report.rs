@@ -101,7 +101,7 @@ pub fn stand(
             by_token: None,
         });
     }
-    let found = divergence::compare(teacher, student, &[test.ids.clone()], &options, told)?;
+    let found = divergence::compare(teacher, student, std::slice::from_ref(&test.ids), &options, told)?;
     let bits = |perplexity: f64| perplexity.log2() * found.tokens as f64 / bytes;
     let by_token = ByToken {
         teacher_perplexity: found.original_perplexity.value,
