@@ -14,6 +14,7 @@ mod moe;
 mod multimodal;
 mod peft;
 mod planning;
+mod pruning;
 mod retrieval;
 mod runtime;
 mod speech;
@@ -36,6 +37,7 @@ const LISTS: &[&[Method]] = &[
     training::PLANNED,
     planning::PLANNED,
     federated::PLANNED,
+    pruning::PLANNED,
     retrieval::PLANNED,
     language::PLANNED,
     multimodal::PLANNED,

@@ -16,7 +16,7 @@ use super::train::{Score, architecture, fit, judge};
 use crate::Result;
 use crate::vision::engine::FloatEngine;
 
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 3;
 const WIDTHS: [usize; 3] = [12, 24, 48];
 /// Pictures to learn from and to be judged by.
 const PICTURES: [usize; 2] = [1500, 2000];
