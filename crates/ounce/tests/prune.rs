@@ -288,3 +288,71 @@ fn training_prunes_too() {
         assert!(found.contains(said), "{args:?}: {found}");
     }
 }
+
+#[test]
+fn one_run_gives_a_file_of_shapes_and_any_is_cut_out_of_it() {
+    let desk = Desk::new();
+    let train = ["prune", "builtin-tiny", "-o", "any.shapes", "--ratio", "0.5", "--multiple", "8"];
+    let train = [&train[..], &["--train", "amoeba", "--train-steps", "3"], &LITTLE].concat();
+    let report = desk.json(&train);
+    let shapes = report["shapes"].as_array().expect("shapes");
+    // Four widths; as many layers as half of the weights needs at the narrowest.
+    assert_eq!(shapes.len(), 8, "{report}");
+    let parameters = |at: usize| shapes[at]["parameters"].as_u64().expect("parameters");
+    let whole = parameters(0);
+    for (output, most) in [("small", parameters(7)), ("middle", whole - 1)] {
+        let most = most.to_string();
+        let report = prune(&desk, output, &["--shapes", "any.shapes", "--params", &most]);
+        assert!(
+            report["parameters"][1].as_u64().expect("parameters").to_string().len() <= most.len(),
+            "{report}"
+        );
+        desk.ok(&["run", output, "Once upon a time", "-n", "4"]);
+    }
+    let refused = |args: &[&str]| {
+        let ran = desk.run(args);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        ran.stderr
+    };
+    assert!(refused(&train).contains("--force"));
+    let few = ["prune", "builtin-tiny", "-o", "x", "--shapes", "any.shapes", "--params", "1000"];
+    assert!(refused(&few).contains("smallest shape"));
+    let other = ["prune", "builtin", "-o", "x", "--shapes", "any.shapes", "--ratio", "0.2"];
+    assert!(refused(&other).contains("another shape"));
+    let both = [
+        "prune",
+        "builtin-tiny",
+        "-o",
+        "x",
+        "--shapes",
+        "any.shapes",
+        "--ratio",
+        "0.2",
+        "--train",
+        "gradual",
+    ];
+    assert!(refused(&both).contains("leave out --train"));
+    let gguf = ["prune", "builtin-tiny", "-o", "x.gguf", "--ratio", "0.5", "--train", "amoeba"];
+    assert!(refused(&gguf).contains("any.shapes"));
+}
+
+#[test]
+fn parts_are_swept_for_the_sparsity_that_they_stand() {
+    let desk = Desk::new();
+    let sweep = ["bench", "sparsity", "builtin-tiny", "--tolerance", "0.2", "--loss", "0.1"];
+    let report = desk.json(&[&sweep[..], &LITTLE].concat());
+    let cliffs = report["cliffs"].as_array().expect("cliffs");
+    assert_eq!(cliffs.len(), 10, "{report}");
+    let cliff = |criterion: &str, part: &str| {
+        let found = cliffs.iter().find(|it| it["criterion"] == criterion && it["part"] == part);
+        found.and_then(|it| it["cliff"].as_f64()).expect("a cliff")
+    };
+    for part in ["attention", "feed-forward"] {
+        assert!(cliff("magnitude", part) > cliff("random", part), "{report}");
+    }
+    assert!(report["split"]["lost"].as_f64().is_none_or(|lost| lost <= 0.1), "{report}");
+    let wrong = [&sweep[..], &["--part", "none=nothing.*"], &LITTLE].concat();
+    let ran = desk.run(&wrong);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("no matrix is left for none"), "{}", ran.stderr);
+}

@@ -4,14 +4,12 @@ use ounce_eval::method::{Family, Method};
 
 const FAMILY: Family = Family::Pruning;
 
-pub(super) const PLANNED: &[Method] = &[
-    Method::planned(
-        8,
-        "PST",
-        FAMILY,
-        "Parameter-Efficient Sparsity for Large Language Models Fine-Tuning",
-        Some("2205.11005"),
-        "A model is fine-tuned and made up to 90 % sparse in the same run, while only a few small matrices are trained.",
-        "1.5 % trainable parameters match full sparse training of BERT-base at 50 % and 90 % sparsity.",
-    ),
-];
+pub(super) const PLANNED: &[Method] = &[Method::planned(
+    8,
+    "PST",
+    FAMILY,
+    "Parameter-Efficient Sparsity for Large Language Models Fine-Tuning",
+    Some("2205.11005"),
+    "A model is fine-tuned and made up to 90 % sparse in the same run, while only a few small matrices are trained.",
+    "1.5 % trainable parameters match full sparse training of BERT-base at 50 % and 90 % sparsity.",
+)];

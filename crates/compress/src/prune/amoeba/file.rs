@@ -1,7 +1,7 @@
 //! A trained model of many shapes in a file, beside the model that it is of: what leaves where, adapters, gate and biases.
 //!
 //! The layout is that of safetensors; what is no tensor is JSON under `amoeba` in its metadata. The model's own weights are
-//! not in it, so that it is some percent of the model's size.
+//! not in it.
 
 use std::collections::HashMap;
 use std::io::Write;

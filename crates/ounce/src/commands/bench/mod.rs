@@ -6,6 +6,7 @@ mod frontier;
 mod method;
 mod peer;
 mod quantize;
+mod sparsity;
 mod speed;
 mod train;
 
@@ -25,6 +26,7 @@ Examples:
   ounce bench quantize --shape llama-3.2-1b
   ounce bench forecast --shapes smollm2-135m
   ounce bench costs ./model.gguf --context 4096
+  ounce bench sparsity builtin
   ounce bench frontier builtin --plot frontier.svg")]
 pub struct Args {
     #[command(subcommand)]
@@ -38,6 +40,7 @@ enum What {
     Frontier(frontier::Args),
     Method(method::Args),
     Quantize(quantize::Args),
+    Sparsity(sparsity::Args),
     Speed(speed::Args),
     Train(train::Args),
 }
@@ -53,6 +56,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         What::Frontier(args) => frontier::run(args, globals),
         What::Method(args) => method::run(args, globals),
         What::Quantize(args) => quantize::run(args, globals),
+        What::Sparsity(args) => sparsity::run(args, globals),
         What::Speed(args) => speed::run(args, globals),
         What::Train(args) => train::run(args, globals),
     }

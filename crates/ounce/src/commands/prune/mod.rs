@@ -1,5 +1,6 @@
 //! `ounce prune`: fewer weights. Whole parts leave and the model is faster, or single weights become zero.
 
+mod shapes;
 pub(super) mod structured;
 mod training;
 mod unstructured;
@@ -33,6 +34,8 @@ Examples:
   ounce prune ./folder -o ./sparse --method sparsegpt --ratio 0.5  zeros; shapes and bytes stay
   ounce prune ./folder -o ./sparse --method wanda --pattern 2:4
   ounce prune ./folder -o ./small --ratio 0.5 --train efficient-llm --calibration text.txt --calibration-tokens 2000000
+  ounce prune ./folder -o any.shapes --ratio 0.6 --train amoeba --calibration text.txt --calibration-tokens 2000000
+  ounce prune ./folder -o ./small --params 90M --shapes any.shapes  cut out what was trained before, in seconds
   ounce prune ./folder -o small.gguf --ratio 0.3 --dry-run         what would leave, and the exact size
 Whole parts that leave make a model smaller and faster on any machine. A part's worth is how much the loss on calibration
 text changes without it, by slope and curvature. What stays answers for what left, by least squares on the same text; more
@@ -61,6 +64,9 @@ pub struct Args {
     /// Leave what stays as it is, and don't fit it to the whole model's outputs
     #[arg(long)]
     no_answer: bool,
+    /// Cut out the best shape of those that --train amoeba made of this model
+    #[arg(long, value_name = "FILE")]
+    shapes: Option<PathBuf>,
     #[command(flatten)]
     training: training::TrainingArgs,
     #[command(flatten)]
@@ -189,6 +195,9 @@ struct Planned<'a> {
 /// # Errors
 /// If the target exists, nothing as small can be cut, calibration is impossible, or reading or writing fails.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    if args.training.is_amoeba() {
+        return shapes::train(&args, globals);
+    }
     let Some(report) = make(&args, globals)? else { return Ok(Outcome::Done) };
     if globals.json {
         output::json(&report)?;
@@ -207,6 +216,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 /// As `run`.
 pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     args.check()?;
+    if args.training.is_amoeba() {
+        bail!(
+            "--train amoeba writes a file of shapes and no model, so it is no step of a recipe; run ounce prune by itself"
+        );
+    }
     let model = source::open(&args.model)?;
     let options = WriteOptions { overwrite: args.force, ..WriteOptions::default() };
     // What is in the way, or has no place in the format, is said before any work.
@@ -220,8 +234,10 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
         false => unstructured::prune(args, &model, calibration)?,
     };
     // What was trained is f32; it goes back to the format that it came in.
-    let options =
-        WriteOptions { dtype: args.training.is_asked().then(|| matrix_format(&model)).flatten(), ..options };
+    let options = WriteOptions {
+        dtype: (args.training.is_asked() || args.shapes.is_some()).then(|| matrix_format(&model)).flatten(),
+        ..options
+    };
     let planned = forecast(&pruned, &args.output, &options)?;
     if args.dry_run {
         let planned = Planned { target: &args.output, bytes: planned.bytes, removed: &removed };
@@ -310,6 +326,15 @@ impl Args {
                 );
             }
         }
+        if self.shapes.is_some()
+            && (self.training.is_asked()
+                || self.method != MethodName::HeadsChannels
+                || self.target.layers.is_some())
+        {
+            bail!(
+                "--shapes takes what was trained before; leave out --train and --method, and say --ratio or --params"
+            );
+        }
         if self.method == MethodName::Stream && self.score == ScoreName::Activation {
             bail!("the stream has no inputs to be measured by; choose --score taylor or magnitude");
         }
@@ -318,6 +343,9 @@ impl Args {
 
     /// Whether a text is looked at.
     fn looks(&self) -> bool {
+        if self.shapes.is_some() {
+            return false;
+        }
         match self.method {
             MethodName::Magnitude => false,
             MethodName::Layers | MethodName::Wanda | MethodName::Sparsegpt => true,

@@ -1,5 +1,6 @@
 //! Whole parts leave.
 
+use ounce_compress::prune::amoeba;
 use ounce_compress::prune::structured::choose::{choose_stream, keep_layers};
 use ounce_compress::prune::structured::{
     Cut, Limits, Scores, choose, choose_layers, compensate, groups, influence, saliency,
@@ -15,6 +16,14 @@ use crate::progress::{Progress, Unit};
 /// # Errors
 /// If nothing as small can be cut, a weight can't be read, or the user stops the work.
 pub fn prune(args: &Args, model: &Model, calibration: Vec<Vec<u32>>) -> anyhow::Result<(Model, Removed)> {
+    if let Some(file) = &args.shapes {
+        let (trained, losses) = amoeba::file::read(model, file)?;
+        let most = model.spec.parameters().saturating_sub(args.wanted().weights_to_remove(&model.spec)?);
+        let shape = amoeba::file::within(&trained, &losses, most)?;
+        let cut = trained.elastic.cut(shape);
+        let removed = removed(&model.spec, &cut.spec(&model.spec, false)?, &cut.kept_layers());
+        return Ok((trained.extract(shape)?, removed));
+    }
     if args.training.is_asked() {
         let most = model.spec.parameters().saturating_sub(args.wanted().weights_to_remove(&model.spec)?);
         let small = args.training.shrink(model, &calibration, most, args.multiple as usize)?;

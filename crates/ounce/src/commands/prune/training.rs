@@ -34,6 +34,8 @@ pub enum Way {
     Compresso,
     /// Single weights become zero, more and more of them until seven tenths of the steps; all others are trained
     Gradual,
+    /// Adapters for many shapes at once; the file that is written holds them, and prune --shapes cuts any of them out of the model (AmoebaLLM)
+    Amoeba,
 }
 
 impl TrainingArgs {
@@ -42,9 +44,19 @@ impl TrainingArgs {
         self.train.is_some()
     }
 
+    /// Steps, and the highest learning rate where one was named.
+    pub fn course(&self) -> (u64, Option<f64>) {
+        (self.train_steps, self.train_rate)
+    }
+
     /// Whether single weights become zero, and shapes stay.
     pub fn is_sparse(&self) -> bool {
         self.train == Some(Way::Gradual)
+    }
+
+    /// Whether shapes are trained that are cut out later.
+    pub fn is_amoeba(&self) -> bool {
+        self.train == Some(Way::Amoeba)
     }
 
     /// Trains with masks until this share of each matrix is zero, with a bar.
