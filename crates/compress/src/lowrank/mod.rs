@@ -12,6 +12,7 @@
 //! has it as `ounce_ranks`, the engine and the trainer multiply with both matrices in turn.
 
 mod eigen;
+pub mod ofa;
 pub mod pela;
 pub(crate) mod svd;
 

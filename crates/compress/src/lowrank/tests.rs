@@ -11,7 +11,7 @@ use ounce_train::{Batch, Trainable};
 use super::eigen::symmetric;
 use super::*;
 
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
+pub(super) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut uniform = || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

@@ -47,6 +47,20 @@ impl State {
         };
         (decode(&self.m, &self.m_scales, signed()), decode(&self.v, &self.v_scales, unsigned()))
     }
+
+    /// Takes up the means of gradients and of their squares, rounded.
+    ///
+    /// # Panics
+    /// If they are not as many as the state has.
+    pub fn encode(&mut self, m: &[f32], v: &[f32]) {
+        assert!(m.len() == self.m.len() && v.len() == self.v.len(), "lengths fit");
+        for ((x, codes), scale) in m.chunks(BLOCK).zip(self.m.chunks_mut(BLOCK)).zip(&mut self.m_scales) {
+            *scale = encode_signed(x, codes);
+        }
+        for ((x, codes), scale) in v.chunks(BLOCK).zip(self.v.chunks_mut(BLOCK)).zip(&mut self.v_scales) {
+            *scale = encode_unsigned(x, codes);
+        }
+    }
 }
 
 /// One step of parameters, from their gradient times `grad_scale`: that of [`AdamW::update`] on the state's values,

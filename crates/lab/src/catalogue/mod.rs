@@ -14,7 +14,6 @@ mod moe;
 mod multimodal;
 mod peft;
 mod planning;
-mod pruning;
 mod retrieval;
 mod runtime;
 mod speech;
@@ -37,7 +36,6 @@ const LISTS: &[&[Method]] = &[
     training::PLANNED,
     planning::PLANNED,
     federated::PLANNED,
-    pruning::PLANNED,
     retrieval::PLANNED,
     language::PLANNED,
     multimodal::PLANNED,

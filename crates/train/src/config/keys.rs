@@ -90,6 +90,13 @@ pub static TABLE: &[Key] = &[
     key("optimizer.eps", "added to the root of the second moment"),
     key("optimizer.momentum", "momentum of sgd and muon"),
     key("optimizer.weight_decay", "decoupled weight decay of matrices"),
+    key(
+        "optimizer.projection",
+        "keep moments of layers' matrices for a few directions of their gradients alone: none, galore, gradnormlorp; with adamw or adamw8bit",
+    ),
+    key("optimizer.rank", "directions that a projection keeps"),
+    key("optimizer.refresh", "steps after which a projection looks for directions anew"),
+    key("optimizer.scale", "factor on the steps of what is projected"),
     key("optimizer.clip", "the norm that gradients are clipped to; 0 for none"),
     key("schedule.kind", "wsd (warm-up, stable, decay), cosine, linear, constant"),
     key("schedule.warmup", "steps of the warm-up, or the part of the run if below 1"),

@@ -282,15 +282,37 @@ pub struct Optimizer {
     pub momentum: f64,
     /// Decoupled weight decay of matrices.
     pub weight_decay: f64,
+    /// Projection of the gradients of layers' matrices.
+    pub projection: optim::Projection,
+    /// Directions that a projection keeps.
+    pub rank: usize,
+    /// Steps after which they are looked for anew.
+    pub refresh: u64,
+    /// Factor on projected steps.
+    pub scale: f64,
     /// The norm that gradients are clipped to; 0 for none.
     pub clip: f64,
 }
 
 impl Default for Optimizer {
     fn default() -> Optimizer {
-        let optim::Options { kind, beta1, beta2, eps, momentum, weight_decay, .. } =
+        let optim::Options { kind, beta1, beta2, eps, momentum, weight_decay, low_rank, .. } =
             optim::Options::default();
-        Optimizer { kind, lr: 0.0, beta1, beta2, eps, momentum, weight_decay, clip: 1.0 }
+        let optim::LowRank { projection, rank, refresh, scale } = low_rank;
+        Optimizer {
+            kind,
+            lr: 0.0,
+            beta1,
+            beta2,
+            eps,
+            momentum,
+            weight_decay,
+            projection,
+            rank,
+            refresh,
+            scale,
+            clip: 1.0,
+        }
     }
 }
 
@@ -304,6 +326,12 @@ impl Optimizer {
             eps: self.eps,
             momentum: self.momentum,
             weight_decay: self.weight_decay,
+            low_rank: optim::LowRank {
+                projection: self.projection,
+                rank: self.rank,
+                refresh: self.refresh,
+                scale: self.scale,
+            },
             ..optim::Options::default()
         }
     }

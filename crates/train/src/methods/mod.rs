@@ -6,6 +6,7 @@
 pub mod codeact;
 mod fralbert;
 pub mod geb;
+mod gradnormlorp;
 pub mod minicpm;
 pub mod step_law;
 mod taid;
@@ -15,5 +16,12 @@ pub mod workbench;
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] =
-    &[codeact::METHOD, fralbert::METHOD, geb::METHOD, minicpm::METHOD, step_law::METHOD, taid::METHOD];
+pub const METHODS: &[Method] = &[
+    codeact::METHOD,
+    fralbert::METHOD,
+    geb::METHOD,
+    gradnormlorp::METHOD,
+    minicpm::METHOD,
+    step_law::METHOD,
+    taid::METHOD,
+];

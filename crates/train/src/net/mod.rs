@@ -48,6 +48,7 @@ use crate::loss::{Choices, CrossEntropy, LogProbabilities, LogitLoss, Preference
 use crate::{Batch, Error, Loss, Param, ParamKind, Result, Trainable};
 
 pub use self::init::Init;
+pub(crate) use self::init::normal;
 pub use self::rotation::Rotation;
 pub use self::streams::{StreamLoss, Watched};
 pub(crate) use self::{

@@ -2,13 +2,15 @@
 //!
 //! - [`Options`]: which rule, with which numbers, on which weights.
 //! - [`Optimizer`]: the rule with its memory of earlier gradients, which checkpoints keep.
+//! - `projected`: moments of a few directions of a matrix's gradient.
 //! - [`norm`]: the gradients' global norm, for clipping.
 
 pub mod norm;
 mod options;
+mod projected;
 mod state;
 
-pub use options::{Kind, Options};
+pub use options::{Kind, LowRank, Options, Projection};
 pub use state::{Slot, SlotMut, SlotType};
 
 use ounce_kernels::optimizer::muon;

@@ -22,6 +22,38 @@ pub enum Kind {
     Sgd,
 }
 
+/// What of a gradient the moments of a matrix are kept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Projection {
+    /// All of it.
+    #[default]
+    None,
+    /// Its projection to a few directions (GaLore, arXiv 2403.03507).
+    Galore,
+    /// The same of the gradient of normalised rows, whose norms learn by themselves (GradNormLoRP, arXiv 2412.19616).
+    GradNormLorp,
+}
+
+/// How gradients of matrices are projected.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LowRank {
+    /// What is projected.
+    pub projection: Projection,
+    /// Directions; matrices whose smaller side is not above it are treated as all other weights.
+    pub rank: usize,
+    /// Steps after which directions are looked for anew.
+    pub refresh: u64,
+    /// Factor on the steps of what is projected.
+    pub scale: f64,
+}
+
+impl Default for LowRank {
+    fn default() -> LowRank {
+        LowRank { projection: Projection::None, rank: 128, refresh: 200, scale: 0.25 }
+    }
+}
+
 /// An optimizer's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Options {
@@ -41,6 +73,9 @@ pub struct Options {
     pub decayed: Vec<ParamKind>,
     /// Factors on the learning rate by kind of weight; 1 where none is given.
     pub rate_factors: Vec<(ParamKind, f64)>,
+    /// Projection of gradients, with AdamW and its form in 8 bits.
+    #[serde(default)]
+    pub low_rank: LowRank,
 }
 
 impl Default for Options {
@@ -54,6 +89,7 @@ impl Default for Options {
             weight_decay: 0.1,
             decayed: vec![ParamKind::Matrix, ParamKind::Head],
             rate_factors: Vec::new(),
+            low_rank: LowRank::default(),
         }
     }
 }
@@ -64,6 +100,7 @@ pub(super) struct Group {
     pub kind: Kind,
     pub rate_factor: f64,
     pub decay: f64,
+    pub projection: Projection,
 }
 
 impl Options {
@@ -78,7 +115,20 @@ impl Options {
                 "the optimizer's {name} should be from 0 to below 1, found {value}"
             )));
         }
-        let positive = [("eps", self.eps), ("weight decay", self.weight_decay)];
+        let LowRank { projection, rank, refresh, scale } = self.low_rank;
+        if projection != Projection::None {
+            if !matches!(self.kind, Kind::AdamW | Kind::AdamW8bit) {
+                return Err(Error::Settings(
+                    "projected gradients are for adamw and adamw8bit; choose one of them as the optimizer's kind".into(),
+                ));
+            }
+            if rank == 0 || refresh == 0 {
+                return Err(Error::Settings(format!(
+                    "the optimizer's rank and refresh should be 1 or more, found {rank} and {refresh}"
+                )));
+            }
+        }
+        let positive = [("eps", self.eps), ("weight decay", self.weight_decay), ("scale", scale)];
         let factors = self.rate_factors.iter().map(|(_, factor)| ("learning-rate factor", *factor));
         let wrong = |value: f64| !(value >= 0.0 && value.is_finite());
         if let Some((name, value)) = positive.into_iter().chain(factors).find(|(_, value)| wrong(*value)) {
@@ -100,6 +150,8 @@ impl Options {
         let kind = if self.kind == Kind::Muon && !matrix { Kind::AdamW } else { self.kind };
         let factors = self.rate_factors.iter().filter(|(kind, _)| *kind == param.kind);
         let decay = if self.decayed.contains(&param.kind) { self.weight_decay } else { 0.0 };
-        Group { kind, rate_factor: factors.map(|(_, factor)| factor).product(), decay }
+        let wide = matrix && param.shape.iter().all(|&side| side > self.low_rank.rank);
+        let projection = if wide { self.low_rank.projection } else { Projection::None };
+        Group { kind, rate_factor: factors.map(|(_, factor)| factor).product(), decay, projection }
     }
 }

@@ -7,7 +7,8 @@ use ounce_kernels::optimizer::muon::{self, Muon};
 use ounce_kernels::optimizer::sgd::Sgd;
 use ounce_kernels::pool::Pool;
 
-use super::options::{Group, Kind, Options};
+use super::options::{Group, Kind, Options, Projection};
+use super::projected::Projected;
 use crate::Param;
 
 /// What a slot holds.
@@ -54,6 +55,8 @@ pub(super) enum State {
     Adam8(adamw8::State),
     /// One.
     Momentum { m: Vec<f32> },
+    /// Two moments of a few directions.
+    Projected(Box<Projected>),
 }
 
 impl State {
@@ -61,6 +64,9 @@ impl State {
         let zeros = || vec![0.0f32; param.grad.len()];
         match group.kind {
             _ if !param.is_trainable() => State::Empty,
+            _ if group.projection != Projection::None => {
+                State::Projected(Box::new(Projected::new(options, group, param)))
+            }
             Kind::Sgd if options.momentum == 0.0 => State::Empty,
             Kind::AdamW => State::Adam { m: zeros(), v: zeros() },
             Kind::AdamW8bit => State::Adam8(adamw8::State::new(param.grad.len())),
@@ -74,6 +80,7 @@ impl State {
             State::Adam { m, v } => 4 * (m.len() + v.len()),
             State::Adam8(it) => it.m.len() + it.v.len() + 4 * (it.m_scales.len() + it.v_scales.len()),
             State::Momentum { m } => 4 * m.len(),
+            State::Projected(it) => it.bytes(),
         }
     }
 
@@ -98,6 +105,7 @@ impl State {
         match (self, group.kind) {
             (State::Adam { m, v }, _) => adam.update(pool, value, grad, m, v, scale),
             (State::Adam8(state), _) => adamw8::update(pool, &adam, value, grad, state, scale),
+            (State::Projected(it), _) => it.step(pool, options, &adam, param, scale),
             (State::Momentum { m }, Kind::Lion) => {
                 Lion { lr, beta1, beta2, weight_decay }.update(pool, value, grad, m, scale);
             }
@@ -125,6 +133,7 @@ impl State {
                 wide("v_scales", &it.v_scales),
             ],
             State::Momentum { m } => vec![wide("m", m)],
+            State::Projected(it) => it.slots(param),
         }
     }
 
@@ -146,6 +155,7 @@ impl State {
                 slot("v_scales", SlotType::F32, wide(&mut it.v_scales)),
             ],
             State::Momentum { m } => vec![slot("m", SlotType::F32, wide(m))],
+            State::Projected(it) => it.slots_mut(param),
         }
     }
 }

@@ -121,7 +121,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 
 fn measure(args: &Args) -> anyhow::Result<Report> {
     let model = source::open(&args.model)?;
-    let sequences = args.calibration.calibration(&model)?;
+    let sequences = args.calibration.sequences(&model)?;
     let (shown, judged): (Vec<_>, Vec<_>) =
         sequences.into_iter().enumerate().partition(|(at, _)| at % 2 == 0);
     let [shown, judged] =

@@ -46,7 +46,7 @@ pub fn train(args: &Args, globals: &Globals) -> anyhow::Result<Outcome> {
         bail!("{} exists; name another target, or replace it with --force", args.output.display());
     }
     let model = source::open(&args.model)?;
-    let calibration = args.texts.calibration(&model)?;
+    let calibration = args.texts.calibration.sequences(&model)?;
     let shapes = trained(args, &model, &calibration, share)?;
     if globals.json {
         output::json(&serde_json::json!({"target": args.output, "shapes": shapes}))?;
