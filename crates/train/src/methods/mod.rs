@@ -4,8 +4,11 @@
 //! together and what it was measured to give. [`METHODS`] lists them for the catalogue.
 
 pub mod codeact;
+mod crisis;
+mod encoders;
 mod fralbert;
 pub mod geb;
+mod indus;
 pub mod minicpm;
 pub mod step_law;
 mod taid;
@@ -15,5 +18,13 @@ pub mod workbench;
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] =
-    &[codeact::METHOD, fralbert::METHOD, geb::METHOD, minicpm::METHOD, step_law::METHOD, taid::METHOD];
+pub const METHODS: &[Method] = &[
+    codeact::METHOD,
+    crisis::METHOD,
+    fralbert::METHOD,
+    geb::METHOD,
+    indus::METHOD,
+    minicpm::METHOD,
+    step_law::METHOD,
+    taid::METHOD,
+];
