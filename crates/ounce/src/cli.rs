@@ -8,8 +8,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
     advise, bench, classify, completions, compress, convert, density, distill, embed, eval, factorize, fit,
-    footprint, forecast, heal, logits, man, methods, plan, predict_scores, profile, prune, pull, quantize,
-    run, select, show, sweep, tokenize, tokenizer, train,
+    footprint, forecast, heal, labels, logits, man, methods, plan, predict_scores, profile, prune, pull,
+    quantize, run, select, show, sweep, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -72,6 +72,7 @@ enum Command {
     Tokenizer(tokenizer::Args),
     Pull(pull::Args),
     Select(select::Args),
+    Labels(labels::Args),
     Train(train::Args),
     Sweep(sweep::Args),
     Factorize(factorize::Args),
@@ -116,6 +117,7 @@ impl Cli {
             Command::Tokenizer(args) => tokenizer::run(args, globals),
             Command::Pull(args) => pull::run(args, globals),
             Command::Select(args) => select::run(args, globals),
+            Command::Labels(args) => labels::run(args, globals),
             Command::Train(args) => train::run(args, globals),
             Command::Factorize(args) => factorize::run(args, globals),
             Command::Distill(args) => distill::run(args, globals),

@@ -15,6 +15,7 @@ pub mod fit;
 pub mod footprint;
 pub mod forecast;
 pub mod heal;
+pub mod labels;
 pub mod logits;
 pub mod man;
 pub mod methods;

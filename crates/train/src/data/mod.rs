@@ -10,8 +10,9 @@
 //! - [`masked`]: text with hidden tokens, for encoders.
 //! - [`labelled`]: texts, words and questions with what is right, for classifiers; kept in memory, without a cache.
 //!
-//! [`split`] holds documents out for validation, [`select`](mod@select) keeps the hard and diverse part of instruction data.
+//! [`agreement`] makes labels of what several labellers say. [`split`] holds documents out for validation, [`select`](mod@select) keeps the hard and diverse part of instruction data.
 
+pub mod agreement;
 pub mod build;
 pub mod cache;
 mod documents;

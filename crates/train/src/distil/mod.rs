@@ -3,12 +3,14 @@
 //! - `teacher`: who is asked, a network that runs along or what was kept of one.
 //! - `kept`: a teacher's predictions in a file, the likeliest tokens of each target in 8 bits.
 //! - `translated`: a teacher with another tokenizer.
-//! - `streams`: the loss on the streams between layers.
+//! - `streams`: the loss on the streams between layers; `projected` and `relations`: lessons for a student of another width.
 //! - `Distilled`: a student and its teacher as the training loop knows networks.
 //!
 //! How predictions are compared stands in `Divergence` and its implementations.
 
 pub mod kept;
+pub mod projected;
+pub mod relations;
 mod streams;
 pub mod teacher;
 mod translated;

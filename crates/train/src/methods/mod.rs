@@ -4,9 +4,12 @@
 //! together and what it was measured to give. [`METHODS`] lists them for the catalogue.
 
 pub mod codeact;
+mod crisis;
+mod encoders;
 mod fralbert;
 pub mod geb;
 mod gradnormlorp;
+mod indus;
 pub mod minicpm;
 pub mod step_law;
 mod taid;
@@ -18,9 +21,11 @@ use ounce_eval::method::Method;
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
     codeact::METHOD,
+    crisis::METHOD,
     fralbert::METHOD,
     geb::METHOD,
     gradnormlorp::METHOD,
+    indus::METHOD,
     minicpm::METHOD,
     step_law::METHOD,
     taid::METHOD,
