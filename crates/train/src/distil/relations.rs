@@ -316,11 +316,13 @@ mod tests {
     #[test]
     fn heads_that_split_no_width_are_refused() {
         let (student, teacher) = (encoder(8, 1, 2, 3), encoder(12, 2, 2, 4));
-        let with = |heads: usize, layer: usize| {
-            relations(&student, &teacher, Relations { layer, heads, hard: 0.0 })
-                .err()
-                .expect("refused")
-                .to_string()
+        let with = |heads: usize, layer: usize| match relations(
+            &student,
+            &teacher,
+            Relations { layer, heads, hard: 0.0 },
+        ) {
+            Ok(_) => panic!("{heads} heads of layer {layer} are not refused"),
+            Err(error) => error.to_string(),
         };
         assert!(with(8, 1).contains("8 relation heads"));
         assert!(with(4, 5).contains("no attention in layer 5"));

@@ -145,7 +145,9 @@ fn measure(args: &Args) -> anyhow::Result<Report> {
         Ok(watch.check()?)
     };
     let mut cliffs = Vec::new();
-    let mut best: Option<(f64, &dyn Criterion, Vec<(usize, f64)>)> = None;
+    // Weights that a criterion's cliffs zero in all, and the cliff of each part.
+    type Best<'c> = (f64, &'c dyn Criterion, Vec<(usize, f64)>);
+    let mut best: Option<Best<'_>> = None;
     for criterion in CRITERIA {
         let mut own = Vec::new();
         for &part in &parts {

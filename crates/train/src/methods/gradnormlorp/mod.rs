@@ -212,6 +212,9 @@ fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     Ok(evidence)
 }
 
+/// Says what was found of some ways.
+type Said<'s> = &'s dyn Fn(&[(Way, Tries)]) -> String;
+
 /// Tuning of a model that is there.
 fn tune(
     bench: &mut Bench<'_>,
@@ -219,7 +222,7 @@ fn tune(
     scratch: &[(Way, Tries)],
     all: usize,
     evidence: &mut Evidence,
-    said: &dyn Fn(&[(Way, Tries)]) -> String,
+    said: Said<'_>,
 ) -> Result<()> {
     let scale = bench.scale;
     let rate = scratch.first().map_or(0.01, |(_, tries)| tries.rate);
