@@ -7,6 +7,7 @@ pub mod codeact;
 mod fralbert;
 pub mod geb;
 pub mod minicpm;
+pub mod rps;
 pub mod step_law;
 mod taid;
 mod tiny;
