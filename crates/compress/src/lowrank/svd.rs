@@ -95,7 +95,7 @@ pub(super) fn factors(
     }
 }
 
-fn share(part: f64, all: f64) -> f64 {
+pub(super) fn share(part: f64, all: f64) -> f64 {
     if all > 0.0 { (part / all).max(0.0) } else { 0.0 }
 }
 
@@ -106,7 +106,7 @@ fn trace(a: &[f32], c: &[f32], rows: usize, n: usize) -> f64 {
 }
 
 /// Gives both factors the same size in each of the directions between them.
-fn balance(reduce: &mut [f32], expand: &mut [f32], rank: usize, rows: usize, columns: usize) {
+pub(super) fn balance(reduce: &mut [f32], expand: &mut [f32], rank: usize, rows: usize, columns: usize) {
     for at in 0..rank {
         let row = &reduce[at * columns..(at + 1) * columns];
         let a: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
@@ -129,7 +129,7 @@ fn damp(inputs: &[f32], n: usize) -> Vec<f32> {
 }
 
 /// `L` with `L Lᵀ = a`, lower; none if `a` is not positive.
-fn cholesky(mut a: Vec<f64>, n: usize) -> Option<Vec<f64>> {
+pub(super) fn cholesky(mut a: Vec<f64>, n: usize) -> Option<Vec<f64>> {
     for i in 0..n {
         for j in 0..=i {
             let (upper, lower) = a.split_at(i * n);
@@ -179,7 +179,7 @@ fn lower_times(l: &[f64], v: &[f64], n: usize) -> Vec<f64> {
 }
 
 /// `x` with `Lᵀ x = v`.
-fn solve_transposed(l: &[f64], v: &[f64], n: usize) -> Vec<f64> {
+pub(super) fn solve_transposed(l: &[f64], v: &[f64], n: usize) -> Vec<f64> {
     let mut x = v.to_vec();
     for i in (0..n).rev() {
         x[i] /= l[i * n + i];
@@ -190,7 +190,7 @@ fn solve_transposed(l: &[f64], v: &[f64], n: usize) -> Vec<f64> {
 }
 
 /// `a b`, `[m, k]` times `[k, n]`.
-fn product(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
+pub(super) fn product(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
     let mut out = vec![0.0; m * n];
     let (left, right) = (Operand::rows(a, k), Operand::rows(b, n));
     gemm(Pool::global(), Compute::F32, (m, n, k), left, right, false, &mut out, n, &mut Workspace::default());
@@ -198,21 +198,21 @@ fn product(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
 }
 
 /// `a bᵀ`, `[m, k]` times `[n, k]`.
-fn product_transposed(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
+pub(super) fn product_transposed(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
     let mut out = vec![0.0; m * n];
     let (left, right) = (Operand::rows(a, k), Operand::columns(b, k));
     gemm(Pool::global(), Compute::F32, (m, n, k), left, right, false, &mut out, n, &mut Workspace::default());
     out
 }
 
-fn transposed(a: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+pub(super) fn transposed(a: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|column| (0..rows).map(move |row| a[row * columns + column])).collect()
 }
 
-fn wide(values: &[f32]) -> Vec<f64> {
+pub(super) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 
-fn narrow(values: &[f64]) -> Vec<f32> {
+pub(super) fn narrow(values: &[f64]) -> Vec<f32> {
     values.iter().map(|x| *x as f32).collect()
 }

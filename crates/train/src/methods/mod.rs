@@ -16,5 +16,12 @@ pub mod workbench;
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] =
-    &[codeact::METHOD, fralbert::METHOD, geb::METHOD, minicpm::METHOD, step_law::METHOD, taid::METHOD];
+pub const METHODS: &[Method] = &[
+    codeact::METHOD,
+    fralbert::METHOD,
+    geb::METHOD,
+    minicpm::METHOD,
+    rps::METHOD,
+    step_law::METHOD,
+    taid::METHOD,
+];
