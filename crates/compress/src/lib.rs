@@ -23,6 +23,7 @@ use ounce_eval::method::Method;
 
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
+    lowrank::greenformers::METHOD,
     lowrank::ofa::METHOD,
     lowrank::pela::METHOD,
     prune::amoeba::METHOD,

@@ -152,6 +152,28 @@ fn a_factorised_model_is_healed_and_a_recipe_does_both() {
 }
 
 #[test]
+fn factors_are_found_by_any_solver_and_compared_with_linformer_at_a_length() {
+    let desk = desk();
+    let factorize = ["factorize", "builtin-tiny", "--ratio", "0.5"];
+    let with = |more: &[&str]| desk.json(&[&factorize[..], more].concat());
+    let lost = |report: &serde_json::Value| -> f64 {
+        let matrices = report["matrices"].as_array().expect("a list");
+        matrices.iter().map(|it| number(it, "lost")).sum::<f64>() / matrices.len() as f64
+    };
+    let svd = with(&["--plain", "-o", "svd"]);
+    let semi = with(&["--solver", "semi-nmf", "-o", "semi"]);
+    let random = with(&["--solver", "random", "--seed", "3", "-o", "random"]);
+    assert!(lost(&svd) < lost(&semi) && lost(&semi) < 1.0 && lost(&random) > 1.5, "{semi}");
+    desk.ok(&["run", "random", "the cat", "-n", "4"]);
+    let plan = with(&["--dry-run", "--linformer-keys", "16", "--tokens", "100000"]);
+    let of = |name: &str| number(&plan["at"]["operations"], name);
+    assert!(of("linformer") < of("factors") && of("factors") < of("dense"), "{plan}");
+    assert!(number(&plan, "linformer_from_tokens") < number(&with(&["--dry-run"]), "linformer_from_tokens"));
+    let said = desk.ok(&[&factorize[..], &["--dry-run", "--tokens", "64"]].concat());
+    assert!(said.contains("at 64 tokens a layer has with factors"), "{said}");
+}
+
+#[test]
 fn what_can_not_be_is_said_in_one_sentence() {
     let desk = desk();
     desk.write("short.txt", "the cat");
@@ -173,6 +195,7 @@ fn what_can_not_be_is_said_in_one_sentence() {
         ([&TINY[..], &text, &["--features", "1"]].concat(), "wide"),
         (vec!["factorize", "builtin-tiny", "--ratio", "1.5"], "below 1"),
         (vec!["factorize", "builtin-tiny", "--rank", "5000", "--plain"], "no matrix becomes smaller"),
+        (vec!["factorize", "builtin-tiny", "--ratio", "0.5", "--tokens", "0"], "1 or more"),
     ];
     for (args, said) in cases {
         let error = with(&args);

@@ -56,6 +56,25 @@ fn a_run_learns_and_leaves_a_model_that_other_commands_open() {
 }
 
 #[test]
+fn weights_in_a_shared_array_are_trained_and_written_whole() {
+    let desk = desk();
+    let stored = ["train", "run.toml", "--set", "model.stored=9000"];
+    let whole = desk.json(&[&stored[..], &["--output", "whole"]].concat());
+    let loss = |report: &serde_json::Value| report["validation"]["loss"].as_f64().expect("a loss");
+    assert!(loss(&whole) < 6.5, "{whole}");
+    let parameters = desk.json(&["show", "whole/model"])["parameters"].as_u64().expect("a number");
+    assert!(parameters > 70_000, "{parameters}");
+    desk.ok(&["run", "whole/model", "the cat", "-n", "4"]);
+    // The array is what a checkpoint keeps.
+    let checkpoint = std::fs::metadata(desk.path("whole/checkpoints/step-40/training/weights.safetensors"));
+    assert!(checkpoint.expect("weights").len() < 4 * 9000 + 2000);
+    let error = desk.fails(&[&stored[..2], &["--set", "model.stored=10", "--output", "few"]].concat());
+    assert!(error.contains("store more"), "{error}");
+    let error = desk.fails(&[&stored[..], &["--output", "dry", "--dry-run"]].concat());
+    assert!(error.contains("model.stored"), "{error}");
+}
+
+#[test]
 fn a_run_that_is_killed_ends_with_the_bits_of_one_that_is_not() {
     let desk = desk();
     desk.ok(&["train", "run.toml", "--output", "whole"]);

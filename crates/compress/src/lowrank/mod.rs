@@ -6,14 +6,18 @@
 //!
 //! - `svd`: which pair: the best for the weights, or for what the layer gives on calibration text.
 //! - `eigen`: the eigenvectors of symmetric matrices that this stands on.
-//! - `pela`: a method that stands on it, with its demonstration.
+//! - `semi_nmf`, `random`: pairs with a factor that has no negative entries, and pairs to train from nothing.
+//! - `pela`, `greenformers`: methods that stand on it, with their demonstrations.
 //!
 //! A factorised layer is part of a model like any other: [`Spec::ranks`](ounce_model::spec::Spec::ranks) names it, `config.json`
 //! has it as `ounce_ranks`, the engine and the trainer multiply with both matrices in turn.
 
 mod eigen;
+pub mod greenformers;
 pub mod ofa;
 pub mod pela;
+mod random;
+mod semi_nmf;
 pub(crate) mod svd;
 
 use std::collections::HashMap;
@@ -42,6 +46,18 @@ pub enum Amount {
     Share(f64),
     /// The rank, of every matrix.
     Rank(usize),
+}
+
+/// How a pair is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Solver {
+    /// The best pair: of the weights, or with calibration of what layers give.
+    #[default]
+    Svd,
+    /// `A` has no negative entries; `B` is free.
+    SemiNmf,
+    /// Random numbers from this seed, whose product varies as the matrix does: a design to be trained from nothing.
+    Random(u64),
 }
 
 /// What became of a matrix.
@@ -162,6 +178,25 @@ pub fn factorise(
     calibration: Option<Vec<Vec<u32>>>,
     progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<(Model, Vec<Factorised>)> {
+    factorise_by(Solver::Svd, model, plan, calibration, progress)
+}
+
+/// [`factorise`] by any solver. Only [`Solver::Svd`] takes calibration; what other solvers lose is that of the weights' square.
+///
+/// # Errors
+/// As [`factorise`], and if calibration is given to a solver that takes none.
+pub fn factorise_by(
+    solver: Solver,
+    model: &Model,
+    plan: &[(String, usize)],
+    calibration: Option<Vec<Vec<u32>>>,
+    progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+) -> Result<(Model, Vec<Factorised>)> {
+    if solver != Solver::Svd && calibration.is_some() {
+        return Err(Error::Option(
+            "only the singular value decomposition takes calibration; leave it out for other solvers".into(),
+        ));
+    }
     let ranks: HashMap<&str, usize> = plan.iter().map(|(name, rank)| (name.as_str(), *rank)).collect();
     let names: Vec<String> = plan.iter().map(|(name, _)| name.clone()).collect();
     let layers = model.spec.layers.len();
@@ -190,8 +225,13 @@ pub fn factorise(
                 let values = stored.to_f32().map_err(|error| Error::matrix(name, error.to_string()))?;
                 let (rows, columns) = (stored.rows(), stored.row_len());
                 let inputs = moments.filter(|it| it.tokens > 0).map(|it| it.products.as_slice());
-                let factors = svd::factors(&values, rows, columns, ranks[name.as_str()], inputs)
-                    .map_err(|what| Error::matrix(name, what))?;
+                let rank = ranks[name.as_str()];
+                let factors = match solver {
+                    Solver::Svd => svd::factors(&values, rows, columns, rank, inputs),
+                    Solver::SemiNmf => semi_nmf::factors(&values, rows, columns, rank, semi_nmf::ROUNDS),
+                    Solver::Random(seed) => random::factors(&values, rows, columns, rank, seed, name),
+                }
+                .map_err(|what| Error::matrix(name, what))?;
                 done.push(Factorised {
                     name: linear.to_owned(),
                     rows,
@@ -252,13 +292,6 @@ fn with_ranks(model: &Model, weights: &Weights, done: &[Factorised]) -> Result<M
     }
     model.weights = Weights::in_memory(source);
     Ok(model)
-}
-
-/// The number of tokens from which on Linformer's attention, with keys and values projected to `k` rows, saves more operations
-/// than factorised matrices: `s* = 6 d (1 − share) + 2 k`, where factors save `24 s d² (1 − share)` and Linformer `4 s² d − 8 s k d`
-/// of a layer's `24 s d² + 4 s² d` ("Greenformers", arXiv 2108.10808, compares both).
-pub fn linformer_crossover(width: usize, share: f64, k: usize) -> f64 {
-    6.0 * width as f64 * (1.0 - share) + 2.0 * k as f64
 }
 
 #[cfg(test)]

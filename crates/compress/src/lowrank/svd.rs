@@ -95,7 +95,7 @@ pub(crate) fn factors(
     }
 }
 
-fn share(part: f64, all: f64) -> f64 {
+pub(super) fn share(part: f64, all: f64) -> f64 {
     if all > 0.0 { (part / all).max(0.0) } else { 0.0 }
 }
 
@@ -106,7 +106,7 @@ fn trace(a: &[f32], c: &[f32], rows: usize, n: usize) -> f64 {
 }
 
 /// Gives both factors the same size in each of the directions between them.
-fn balance(reduce: &mut [f32], expand: &mut [f32], rank: usize, rows: usize, columns: usize) {
+pub(super) fn balance(reduce: &mut [f32], expand: &mut [f32], rank: usize, rows: usize, columns: usize) {
     for at in 0..rank {
         let row = &reduce[at * columns..(at + 1) * columns];
         let a: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
@@ -209,10 +209,10 @@ pub(super) fn transposed(a: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|column| (0..rows).map(move |row| a[row * columns + column])).collect()
 }
 
-fn wide(values: &[f32]) -> Vec<f64> {
+pub(super) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 
-fn narrow(values: &[f64]) -> Vec<f32> {
+pub(super) fn narrow(values: &[f64]) -> Vec<f32> {
     values.iter().map(|x| *x as f32).collect()
 }

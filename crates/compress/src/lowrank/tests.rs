@@ -215,6 +215,22 @@ fn factors_are_trained_by_their_own_gradients() {
 }
 
 #[test]
+fn every_solver_makes_a_model_of_factors() {
+    let model = model();
+    let plan = plan(&model, Amount::Share(0.5), &|_| true).expect("a plan");
+    let by = |solver| factorise_by(solver, &model, &plan, None, &mut |_, _| Ok(())).expect("factorised");
+    let lost = [Solver::Svd, Solver::SemiNmf, Solver::Random(1)].map(|solver| {
+        let (thin, done) = by(solver);
+        assert!((loss(&thin) - loss(&multiplied(&thin))).abs() < 1e-4, "{solver:?}");
+        done.iter().map(|it| it.lost).sum::<f64>() / done.len() as f64
+    });
+    assert!(lost.is_sorted() && lost[0] < lost[1], "{lost:?}");
+    assert!(lost[1] < 1.0 && lost[2] > 1.5, "{lost:?}");
+    let found = factorise_by(Solver::SemiNmf, &model, &plan, Some(sequences()), &mut |_, _| Ok(()));
+    assert!(found.expect_err("refused").to_string().contains("takes calibration"));
+}
+
+#[test]
 fn files_hold_factors_and_give_them_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let (thin, _) = factorised(false);
@@ -267,7 +283,6 @@ fn what_makes_nothing_smaller_is_refused() {
     // Only wide matrices gain at this rank.
     let some = plan(&model, Amount::Rank(17), &|_| true).expect("a plan");
     assert!(!some.is_empty() && some.iter().all(|(name, _)| name.contains("feed_forward")), "{some:?}");
-    assert_eq!(linformer_crossover(128, 0.25, 64), 6.0 * 128.0 * 0.75 + 128.0);
     assert_eq!((break_even(128, 128), break_even(512, 128)), (64, 102));
     // 0.5 · 1024 · 4096 / 5120 = 409.6, in whole blocks 384.
     assert_eq!(Amount::Share(0.5).rank(1024, 4096), Some(384));

@@ -9,7 +9,6 @@ mod distillation;
 mod federated;
 mod generative;
 mod language;
-mod low_rank;
 mod moe;
 mod multimodal;
 mod peft;
@@ -28,7 +27,6 @@ const LISTS: &[&[Method]] = &[
     ounce_compress::METHODS,
     ounce_train::METHODS,
     ounce_plan::METHODS,
-    low_rank::PLANNED,
     distillation::PLANNED,
     peft::PLANNED,
     moe::PLANNED,

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use ounce_compress::lowrank::{self, Amount, Factorised, linformer_crossover};
+use ounce_compress::lowrank::greenformers::{Operations, crossover};
+use ounce_compress::lowrank::{self, Amount, Factorised, Solver};
 use ounce_model::Model;
 use ounce_model::formats::WriteOptions;
 use serde::Serialize;
@@ -23,6 +24,8 @@ Examples:
   ounce factorize ./folder --ratio 0.5 --calibration book.txt -o ./thin        each matrix keeps half of its weights
   ounce factorize ./folder --rank 256 --only \"*.feed_forward.*\" -o ./thin
   ounce factorize ./folder --ratio 0.33 --dry-run                               ranks and break-even ranks; writes nothing
+  ounce factorize ./folder --ratio 0.5 --tokens 2048 --linformer-keys 128 --dry-run   factors or Linformer, at your length
+  ounce factorize ./folder --ratio 0.5 --solver random -o ./design              factors by design, to be trained from nothing
   ounce heal ./thin --teacher ./folder --text book.txt --features 1 -o ./healed
 Without healing a model loses much. A product with two factors is less work where the rank is below the break-even rank; how
 much faster it is depends on the machine.")]
@@ -47,6 +50,19 @@ pub struct Args {
     /// Keep what is best for the weights themselves, whatever layers are given; needs no calibration
     #[arg(long)]
     plain: bool,
+    /// How factors are found: svd are the best, semi-nmf has no negative entries in the first factor, random is a design to be trained
+    /// from nothing; only svd takes calibration
+    #[arg(long, value_enum, default_value_t)]
+    solver: SolverName,
+    /// Seed of --solver random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Tokens of your texts: says whether factors or attention with projected keys (Linformer) would save more there
+    #[arg(long, value_name = "N")]
+    tokens: Option<usize>,
+    /// Projected keys of that Linformer
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    linformer_keys: usize,
     #[command(flatten)]
     texts: CalibrationArgs,
     /// Replace what is at the target
@@ -57,6 +73,15 @@ pub struct Args {
     dry_run: bool,
 }
 
+/// Solvers by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum SolverName {
+    #[default]
+    Svd,
+    SemiNmf,
+    Random,
+}
+
 /// What is printed.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -64,9 +89,21 @@ pub struct Report {
     parameters_before: u64,
     parameters: u64,
     bytes: Option<u64>,
-    /// Tokens from which on Linformer with 256 keys would save more operations than these factors.
+    /// Projected keys of the Linformer that is compared with.
+    linformer_keys: usize,
+    /// Tokens from which on it would save more operations than these factors.
     linformer_from_tokens: f64,
+    /// Operations of a layer at the length that was asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<At>,
     matrices: Vec<Factorised>,
+}
+
+/// What ways would take at a length.
+#[derive(Debug, Serialize)]
+pub struct At {
+    tokens: usize,
+    operations: Operations,
 }
 
 /// Runs the command.
@@ -98,9 +135,18 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         100.0 * report.parameters as f64 / report.parameters_before.max(1) as f64
     ))?;
     output::line(format!(
-        "from about {:.0} tokens on, attention with 256 projected keys (Linformer) would save more operations than these factors",
-        report.linformer_from_tokens
+        "from about {:.0} tokens on, attention with {} projected keys (Linformer) would save more operations than these factors",
+        report.linformer_from_tokens, report.linformer_keys
     ))?;
+    if let Some(At { tokens, operations }) = &report.at {
+        let part = |operations_of: f64| 100.0 * operations_of / operations.dense;
+        output::line(format!(
+            "at {tokens} tokens a layer has with factors {:.0} % of its operations, with Linformer {:.0} %, with both {:.0} %",
+            part(operations.factors),
+            part(operations.linformer),
+            part(operations.both)
+        ))?;
+    }
     if let (Some(target), Some(bytes)) = (&report.target, report.bytes) {
         output::line(format!("{}: {}", target.display(), units::bytes(bytes)))?;
     }
@@ -127,28 +173,38 @@ pub fn make(args: &Args) -> anyhow::Result<Report> {
         let is_of = |patterns: &[glob::Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
         (only.is_empty() || is_of(&only)) && !is_of(&skip)
     };
+    if args.linformer_keys == 0 || args.tokens == Some(0) {
+        bail!("--tokens and --linformer-keys should be 1 or more");
+    }
+    let solver = match args.solver {
+        SolverName::Svd => Solver::Svd,
+        SolverName::SemiNmf => Solver::SemiNmf,
+        SolverName::Random => Solver::Random(args.seed),
+    };
     let plan = lowrank::plan(&model, amount, &chosen)?;
     let before = model.spec.parameters();
     let Some(target) = args.output.as_ref().filter(|_| !args.dry_run) else {
         let matrices = lowrank::forecast(&model, &plan);
         let saved: u64 = matrices.iter().map(Factorised::saved).sum();
-        return Ok(report(&model, None, before - saved, None, matrices));
+        return Ok(report(args, &model, None, before - saved, None, matrices));
     };
-    let calibration = (!args.plain).then(|| args.texts.sequences(&model)).transpose()?;
+    let calibrated = !args.plain && solver == Solver::Svd;
+    let calibration = calibrated.then(|| args.texts.sequences(&model)).transpose()?;
     let (thin, matrices) = {
         let watch = Watch::start();
         let mut bar = Progress::new("factorising", Unit::Items);
-        lowrank::factorise(&model, &plan, calibration, &mut |done, total| {
+        lowrank::factorise_by(solver, &model, &plan, calibration, &mut |done, total| {
             bar.set(done as u64, total as u64);
             Ok(watch.check()?)
         })?
     };
     let options = WriteOptions { overwrite: args.force, ..WriteOptions::default() };
     let bytes = convert::write(&thin, target, &options)?;
-    Ok(report(&model, Some(target.clone()), thin.spec.parameters(), Some(bytes), matrices))
+    Ok(report(args, &model, Some(target.clone()), thin.spec.parameters(), Some(bytes), matrices))
 }
 
 fn report(
+    args: &Args,
     model: &Model,
     target: Option<PathBuf>,
     parameters: u64,
@@ -163,7 +219,12 @@ fn report(
         parameters_before: model.spec.parameters(),
         parameters,
         bytes,
-        linformer_from_tokens: linformer_crossover(model.spec.hidden_size, share, 256),
+        linformer_keys: args.linformer_keys,
+        linformer_from_tokens: crossover(model.spec.hidden_size, share, args.linformer_keys),
+        at: args.tokens.map(|tokens| {
+            let operations = Operations::of(tokens, model.spec.hidden_size, share, args.linformer_keys);
+            At { tokens, operations }
+        }),
         matrices,
     }
 }

@@ -38,6 +38,10 @@ pub static TABLE: &[Key] = &[
         "patterns of weights to train, as [\"*norm*\", \"layers.0.*\"]; empty for all. Others stay as they are stored, quantized or not",
     ),
     key(
+        "model.stored",
+        "numbers that all weights are stored in while the model is trained: matrices read theirs from one shared array (STABLE-RPS); 0 stores each weight. The written model has them all",
+    ),
+    key(
         "tokenizer.from",
         "a folder or tokenizer.json; empty for the model's own, or the built-in model's for new weights",
     ),

@@ -72,6 +72,8 @@ pub struct Model {
     pub init: f32,
     /// Patterns of weights to train; empty for all.
     pub trains: Vec<String>,
+    /// Numbers that all weights are stored in, read from one shared array; 0 stores each weight.
+    pub stored: usize,
 }
 
 impl Default for Model {
@@ -90,6 +92,7 @@ impl Default for Model {
             tied: true,
             init: 0.0,
             trains: Vec::new(),
+            stored: 0,
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod geb;
 mod gradnormlorp;
 mod indus;
 pub mod minicpm;
+pub mod rps;
 pub mod step_law;
 mod taid;
 mod tiny;
@@ -27,6 +28,7 @@ pub const METHODS: &[Method] = &[
     gradnormlorp::METHOD,
     indus::METHOD,
     minicpm::METHOD,
+    rps::METHOD,
     step_law::METHOD,
     taid::METHOD,
 ];

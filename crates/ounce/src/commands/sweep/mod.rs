@@ -151,6 +151,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Done> {
         return Ok(Done::Done);
     }
     let mut results = Results::open(&args.output, &identity(&base, &args))?;
+    if base.model.stored > 0 {
+        bail!("a sweep can't share weights; leave model.stored out");
+    }
     // Made once here, not by several workers at the same time.
     let first = setup::prepare(&configs[0], None)?;
     if !globals.json {

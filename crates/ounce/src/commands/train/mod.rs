@@ -13,7 +13,9 @@ use ounce_train::Trainable;
 use ounce_train::checkpoint::{self, Kept};
 use ounce_train::config::{self, Config};
 use ounce_train::data::BatchSource;
+use ounce_train::methods::rps::SharedNet;
 use ounce_train::net::Net;
+use ounce_train::optim::Optimizer;
 use ounce_train::trainer::{Ended, Start, Trainer, Validation, memory};
 use serde::Serialize;
 
@@ -137,6 +139,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         run.notes.iter().for_each(|note| output::note(note));
     }
     if args.dry_run {
+        if config.model.stored > 0 {
+            bail!("--dry-run can't forecast a run with model.stored; leave one of them out");
+        }
         let forecast = forecast(&config, &mut run)?;
         if globals.json {
             output::json(&forecast)?
@@ -153,12 +158,22 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         (None, true) => Start::Resume,
         (None, false) => Start::Fresh,
     };
-    let Run { mut net, mut train, mut validation, judge, optimizer, schedule, .. } = run;
+    let Run { mut net, mut train, mut validation, judge, mut optimizer, optimizer_options, schedule, .. } =
+        run;
     let spec = &net.skeleton().spec;
     let next = match (spec.classifier.is_some(), spec.causal) {
         (true, _) => "classify",
         (false, true) => "run",
         (false, false) => "logits",
+    };
+    let mut shared;
+    let net: &mut dyn Trainable = match config.model.stored {
+        0 => &mut net,
+        stored => {
+            shared = SharedNet::new(net, stored, config.train.seed)?;
+            optimizer = Optimizer::new(optimizer_options, shared.params())?;
+            &mut shared
+        }
     };
     let options = setup::trainer_options(&config, schedule);
     // Cut to what a trait object's lifetime allows.
@@ -168,7 +183,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     };
     let at_once = config.train.batch;
     let mut judging = judge.map(|judge| move |net: &mut dyn Trainable| judge.judge(net, at_once));
-    let mut trainer = Trainer::new(&mut net, train.as_mut(), validation, optimizer, options, &folder, start)?;
+    let mut trainer = Trainer::new(net, train.as_mut(), validation, optimizer, options, &folder, start)?;
     if let Some(judge) = &mut judging {
         trainer.judge(judge);
     }
