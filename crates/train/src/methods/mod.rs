@@ -4,7 +4,7 @@
 //! together and what it was measured to give. [`METHODS`] lists them for the catalogue.
 
 pub mod codeact;
-mod crisis;
+pub mod crisis;
 mod encoders;
 mod fralbert;
 pub mod geb;
@@ -22,7 +22,6 @@ use ounce_eval::method::Method;
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
     codeact::METHOD,
-    crisis::METHOD,
     fralbert::METHOD,
     geb::METHOD,
     gradnormlorp::METHOD,

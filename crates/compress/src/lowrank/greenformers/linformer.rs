@@ -185,7 +185,7 @@ mod tests {
             let gradient = gradients.get(var).expect("one").flatten_all().expect("flat");
             let gradient = gradient.to_vec1::<f32>().expect("values");
             for place in [0, counts[which] / 3, counts[which] - 1] {
-                let mut moved = |by: f32| {
+                let moved = |by: f32| {
                     let mut values = values.clone();
                     values[which][place] += by;
                     value(&values)
