@@ -5,7 +5,7 @@ mod common;
 use common::Desk;
 use serde_json::{Value, json};
 
-/// Twelve texts of three events; the second repeats the first.
+/// Twelve texts of six events; the second repeats the first.
 fn desk() -> Desk {
     let desk = Desk::new();
     let things =
@@ -16,7 +16,7 @@ fn desk() -> Desk {
     ];
     let more = things.iter().enumerate();
     texts.extend(more.map(
-        |(n, it)| json!({"id": n, "text": format!("{it} {n}{n} {it}"), "event": format!("e{}", n % 3)}),
+        |(n, it)| json!({"id": n, "text": format!("{it} {n}{n} {it}"), "event": format!("e{}", n % 6)}),
     ));
     let vote = |text: &Value, label: &str| json!({"id": text["id"], "label": label, "confidence": 0.9});
     let label = |n: usize| if n.is_multiple_of(2) { "request" } else { "offer" };

@@ -310,7 +310,7 @@ mod tests {
                     encoder.params[index].value[place] = was;
                     loss
                 };
-                let expected = (moved(4e-3) - moved(-4e-3)) / 8e-3;
+                let expected = (moved(1e-3) - moved(-1e-3)) / 2e-3;
                 let name = &encoder.params[index].name;
                 assert!(
                     (found - expected).abs() < 0.02 * expected.abs() + 1e-3,
