@@ -120,10 +120,10 @@ pub fn write(model: &Model, target: &Path, options: &WriteOptions) -> anyhow::Re
     })
 }
 
-/// As [`write`], and checks that it takes the bytes that were forecast.
+/// As [`write()`], and checks that it takes the bytes that were forecast.
 ///
 /// # Errors
-/// As [`write`], and if there are more or fewer.
+/// As [`write()`], and if there are more or fewer.
 pub fn write_as_forecast(
     model: &Model,
     target: &Path,

@@ -3,7 +3,7 @@
 //!
 //! "Beta-Rank: A Robust Convolutional Filter Pruning Method For Imbalanced Medical Image Analysis", arXiv 2304.07461.
 //!
-//! - **Rank** ([`rank`]): of filter `k` of a layer `R_k = ‖f_k‖₁ · β_k`, with `β_k` the mean over output positions of `σ(Y_k) / σ(X)`: the deviation of
+//! - **Rank** ([`rank()`]): of filter `k` of a layer `R_k = ‖f_k‖₁ · β_k`, with `β_k` the mean over output positions of `σ(Y_k) / σ(X)`: the deviation of
 //!   what the filter gives there, before norm and ReLU, over a batch, by that of the window it reads, over the batch, channels and window.
 //!   Positions whose window has none are left out. Ranks are brought to 0…1 within a layer.
 //! - **Batch** ([`lesions::Set::balanced`]): one, with as many pictures of each class.
