@@ -9,6 +9,8 @@
 //! A technique comes with options, the change itself, tests, and a demonstration that measures it against a baseline.
 //! [`METHODS`] lists them for the catalogue.
 
+#[cfg(test)]
+mod desk;
 pub mod error;
 pub mod lowrank;
 pub mod prune;

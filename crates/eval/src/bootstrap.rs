@@ -19,7 +19,7 @@ pub struct Interval {
 }
 
 /// A value with its samples' 2.5 and 97.5 percentiles.
-pub(crate) fn interval(value: f64, samples: &[f64]) -> Interval {
+pub fn interval(value: f64, samples: &[f64]) -> Interval {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |share: f64| {
@@ -31,7 +31,7 @@ pub(crate) fn interval(value: f64, samples: &[f64]) -> Interval {
 
 /// Something of each bootstrap sample of `count` things, given by their places. The same seed draws the same samples, so
 /// that two models can be compared thing by thing.
-pub(crate) fn resampled<T>(count: usize, seed: u64, mut of: impl FnMut(&[usize]) -> T) -> Vec<T> {
+pub fn resampled<T>(count: usize, seed: u64, mut of: impl FnMut(&[usize]) -> T) -> Vec<T> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut drawn = vec![0; count];
     (0..if count == 0 { 0 } else { SAMPLES })

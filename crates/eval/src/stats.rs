@@ -15,6 +15,11 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
     quantile_of_sorted(&sorted, share)
 }
 
+/// The mean of a number of each thing; 0 without any.
+pub fn mean_of<T>(things: &[T], of: impl Fn(&T) -> f64) -> f64 {
+    things.iter().map(of).sum::<f64>() / things.len().max(1) as f64
+}
+
 /// Mean and standard error of a few runs.
 pub fn mean_and_error(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;

@@ -46,6 +46,13 @@ pub struct Expected {
     pub basis: Basis,
 }
 
+impl Expected {
+    /// Of what was made as the recipe does it, and measured.
+    pub fn tried(quality: Quality) -> Expected {
+        Expected { kl: quality.kl, quality: Some(quality), basis: Basis::Trial }
+    }
+}
+
 /// A way to a smaller model.
 #[derive(Debug, Clone, Serialize)]
 pub struct Candidate {
@@ -80,8 +87,8 @@ impl Candidate {
         self.misses.is_empty()
     }
 
-    /// Whether its loss was measured.
-    fn was_tried(&self) -> bool {
+    /// Whether its loss was measured, or is none.
+    pub fn was_tried(&self) -> bool {
         self.expected.is_some_and(|it| it.basis != Basis::Sensitivities)
     }
 

@@ -3,23 +3,13 @@
 //! An entry of `B A` is a sum of `r` products, so its deviation is `√r σ_A σ_B`. Both factors are drawn with `σ = √(σ_W / √r)`, which makes
 //! that the deviation `σ_W` of the matrix that they stand for: what flows through a layer begins as large as it would have been.
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use ounce_train::net::normal;
 
 use super::svd::{Factors, product, share};
 
 /// The deviation of both factors of rank `rank` whose product is to have deviation `of_product`.
 pub(super) fn deviation(of_product: f64, rank: usize) -> f64 {
     (of_product / (rank as f64).sqrt()).sqrt()
-}
-
-/// Normally distributed values (Box–Muller).
-pub(super) fn normal(random: &mut ChaCha8Rng, deviation: f64, count: usize) -> Vec<f32> {
-    let mut one = || {
-        let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * random.random::<f64>()).cos()
-    };
-    (0..count).map(|_| (deviation * one()) as f32).collect()
 }
 
 /// A random pair for `w`, `[rows, columns]`, from a stream that hangs on the seed and the name. `lost` is the part of the weights'
@@ -39,14 +29,9 @@ pub(super) fn factors(
     if !square.is_finite() {
         return Err("holds values that are no numbers; repair the weights first".to_string());
     }
-    // FNV-1a; only has to differ from name to name.
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let mut random = ChaCha8Rng::seed_from_u64(seed ^ hash);
-    let each = deviation((square / w.len().max(1) as f64).sqrt(), rank);
-    let reduce = normal(&mut random, each, rank * columns);
-    let expand = normal(&mut random, each, rows * rank);
+    let each = deviation((square / w.len().max(1) as f64).sqrt(), rank) as f32;
+    let reduce = normal(each, rank * columns, seed, &format!("{name}.reduce"));
+    let expand = normal(each, rows * rank, seed, &format!("{name}.expand"));
     let found = product(&expand, &reduce, rows, rank, columns);
     let far = w.iter().zip(&found).map(|(w, x)| f64::from(w - x).powi(2)).sum();
     Ok(Factors { rank, reduce, expand, lost: share(far, square) })

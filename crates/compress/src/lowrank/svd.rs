@@ -190,7 +190,7 @@ pub(super) fn solve_transposed(l: &[f64], v: &[f64], n: usize) -> Vec<f64> {
 }
 
 /// `a b`, `[m, k]` times `[k, n]`.
-pub(super) fn product(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
+pub(crate) fn product(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
     let mut out = vec![0.0; m * n];
     let (left, right) = (Operand::rows(a, k), Operand::rows(b, n));
     gemm(Pool::global(), Compute::F32, (m, n, k), left, right, false, &mut out, n, &mut Workspace::default());

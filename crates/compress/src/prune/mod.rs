@@ -20,6 +20,8 @@ pub mod gradual;
 mod learning;
 pub mod magnitude;
 
+#[cfg(test)]
+mod classifier;
 pub mod pst;
 pub mod sparsegpt;
 pub mod structured;

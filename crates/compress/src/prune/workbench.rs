@@ -1,19 +1,15 @@
 //! What demonstrations of pruning share: texts in parts, held-out loss, shapes drawn by hand, speeds side by side.
 
 use ounce_engine::{Engine, Mode};
-use ounce_eval::method::Lab;
+use ounce_eval::method::{Fixture, Lab, Text};
 use ounce_eval::speed::{Work, run_once};
 use ounce_model::{Config, Model, families};
 use ounce_train::net::{Init, Net, Options as NetOptions};
-use ounce_train::{Batch, Loss, Trainable};
 use serde_json::json;
 
+use super::learning::mean_loss;
 use crate::Result;
 use crate::quantize::demonstration::stories;
-use ounce_eval::method::Text;
-
-/// Tokens of a batch that judges.
-const JUDGED: usize = 4096;
 
 /// Tokens that are generated to compare speeds, and how often.
 const SPEED_TOKENS: usize = 96;
@@ -36,7 +32,7 @@ impl Texts {
 
     /// Nats a token on held-out text.
     pub fn loss(&self, model: &Model) -> Result<f64> {
-        held_out_loss(model, &self.held_out)
+        mean_loss(model, &self.held_out)
     }
 }
 
@@ -66,6 +62,21 @@ impl Letters {
         let parts = (0..parts).map(|part| train[part * each..(part + 1) * each].to_vec()).collect();
         Letters { parts, held_out, count: known.len() }
     }
+
+    /// A Llama of so many letters with random weights: every layer has four key/value heads, each a quarter of the width wide
+    /// in all, and a feed-forward half of 8/3 of the width.
+    pub fn model(&self, lab: &dyn Lab, hidden: usize, layers: usize, context: usize) -> Result<Model> {
+        let keys = [
+            ("vocab_size", self.count),
+            ("hidden_size", hidden),
+            ("num_hidden_layers", layers),
+            ("num_key_value_heads", 4),
+            ("head_dim", hidden / 4),
+            ("intermediate_size", hidden * 8 / 3),
+            ("max_position_embeddings", context),
+        ];
+        reshaped(&lab.model(Fixture::Tiny)?, &keys, lab.seed())
+    }
 }
 
 /// A Llama of another shape, with random weights and no tokenizer: these keys of the configuration take the place of the model's.
@@ -85,22 +96,6 @@ pub(crate) fn difference(models: [&Model; 2], ids: &[u32]) -> Result<f64> {
     let [a, b] = [logits(models[0])?, logits(models[1])?];
     let scale = a.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     Ok(f64::from(a.iter().zip(&b).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / scale))
-}
-
-/// Nats a token on texts.
-pub(crate) fn held_out_loss(model: &Model, held_out: &[Vec<u32>]) -> Result<f64> {
-    let mut net = Net::with_frozen(model, NetOptions::default(), &|_| false)?;
-    let mut sum = Loss::default();
-    let (mut own, mut count) = (Vec::new(), 0);
-    for (at, ids) in held_out.iter().enumerate() {
-        own.push(ids.as_slice());
-        count += ids.len();
-        if count >= JUDGED || at + 1 == held_out.len() {
-            sum += net.loss(&Batch::next_token(own.drain(..)))?;
-            count = 0;
-        }
-    }
-    Ok(sum.mean())
 }
 
 /// A Llama as a person would draw it, of the same vocabulary and depth: the widest that has at most so many parameters, its

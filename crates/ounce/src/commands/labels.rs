@@ -1,6 +1,6 @@
 //! `ounce labels`: labels from several labellers, by what they agree on (CrisisHelpOffer, method 1).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -301,16 +301,11 @@ fn verdicts(texts: &[Text], rule: Rule) -> Decided {
 }
 
 /// Groups that are held out.
-fn held_out(
-    texts: &[Text],
-    kept: &[(usize, Verdict)],
-    args: &Args,
-) -> anyhow::Result<std::collections::BTreeSet<String>> {
+fn held_out(texts: &[Text], kept: &[(usize, Verdict)], args: &Args) -> anyhow::Result<BTreeSet<String>> {
     if args.held_out == 0.0 || kept.is_empty() {
         return Ok(Default::default());
     }
-    let groups: std::collections::BTreeSet<&str> =
-        kept.iter().map(|(at, _)| texts[*at].group.as_str()).collect();
+    let groups: BTreeSet<&str> = kept.iter().map(|(at, _)| texts[*at].group.as_str()).collect();
     let groups: Vec<String> = groups.into_iter().map(str::to_string).collect();
     let count = groups.len();
     let (_, held) = labelled::split(groups, args.held_out, args.seed, String::clone).with_context(|| {

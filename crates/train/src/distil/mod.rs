@@ -193,4 +193,4 @@ impl Trainable for Distilled<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

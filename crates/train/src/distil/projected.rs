@@ -109,70 +109,28 @@ fn objective(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{encoder, gradients_are_differences, hidden_tokens};
     use super::*;
-    use crate::config::{self, Preset};
+    use crate::Trainable;
     use crate::distil::LiveTeacher;
     use crate::loss::Softness;
-    use crate::net::{Init, Net};
-    use crate::{Batch, IGNORE, Trainable};
-
-    const VOCABULARY: usize = 13;
-
-    fn encoder(hidden: usize, layers: usize, seed: u64) -> Net {
-        let shape = config::Model {
-            preset: Preset::Bert,
-            hidden,
-            layers,
-            heads: 2,
-            context: 16,
-            ..config::Model::default()
-        };
-        let model = shape.bare(VOCABULARY).expect("a shape");
-        Net::random(
-            &model,
-            Default::default(),
-            Init { matrix: 0.2, embedding: 0.5, scaled_output: false },
-            seed,
-        )
-        .expect("a network")
-    }
-
-    fn batch() -> Batch {
-        let tokens = vec![1, 5, 9, 2, 7, 3, 11, 4];
-        let targets = vec![IGNORE, 6, IGNORE, 8, IGNORE, IGNORE, 12, IGNORE];
-        Batch { tokens, targets, lengths: vec![5, 3], ..Batch::default() }
-    }
 
     /// The whole loss, projections included, against differences.
     #[test]
     fn gradients_are_those_of_the_loss() {
         let options = Options { softness: Softness { temperature: 2.0, hard: 0.5 }, features: 0.8 };
-        let student = encoder(8, 2, 3).model().expect("a model");
-        let mut net = projected(&student, LiveTeacher(encoder(12, 4, 4)), options).expect("they fit");
+        let student = encoder(8, 2, 2, 0.2, 3).model().expect("a model");
+        let mut net = projected(&student, LiveTeacher(encoder(12, 4, 2, 0.2, 4)), options).expect("they fit");
         let carried = net.params().iter().filter(|param| param.name.ends_with("down.projection")).count();
         assert_eq!(carried, 2);
-        net.accumulate(&batch(), 1.0).expect("a step");
-        let gradients: Vec<Vec<f32>> = net.params().iter().map(|param| param.grad.clone()).collect();
-        for (index, gradient) in gradients.iter().enumerate() {
-            for place in [0, gradient.len() / 2] {
-                let mut loss = |by: f32| {
-                    net.params_mut()[index].value[place] += by;
-                    let loss = net.loss(&batch()).expect("a loss").sum;
-                    net.params_mut()[index].value[place] -= by;
-                    loss
-                };
-                let expected = (loss(4e-3) - loss(-4e-3)) / 8e-3;
-                let (found, name) = (f64::from(gradient[place]), &net.params()[index].name);
-                let most = 4e-3 * expected.abs().max(1.0);
-                assert!((found - expected).abs() < most, "{name} at {place}: {found} {expected}");
-            }
-        }
+        gradients_are_differences(&mut net, &hidden_tokens(), 4e-3);
     }
 
     #[test]
     fn projections_leave_with_the_lesson() {
-        let student = encoder(8, 2, 3).model().expect("a model");
-        let net = projected(&student, LiveTeacher(encoder(12, 4, 4)), Options::default()).expect("they fit");
+        let student = encoder(8, 2, 2, 0.2, 3).model().expect("a model");
+        let net = projected(&student, LiveTeacher(encoder(12, 4, 2, 0.2, 4)), Options::default())
+            .expect("they fit");
         let learned = net.model().expect("a model");
         for info in student.spec.tensors() {
             let (a, b) = (student.weights.f32(&info.name), learned.weights.f32(&info.name));

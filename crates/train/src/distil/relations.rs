@@ -230,29 +230,12 @@ pub fn relations(student: &Model, teacher: &Model, options: Relations) -> Result
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{gradients_are_differences, hidden_tokens};
     use super::*;
-    use crate::config::{self, Preset};
-    use crate::net::{Init, Net};
-    use crate::{IGNORE, Trainable};
+    use crate::Trainable;
 
     fn encoder(hidden: usize, layers: usize, heads: usize, seed: u64) -> Model {
-        let shape = config::Model {
-            preset: Preset::Bert,
-            hidden,
-            layers,
-            heads,
-            context: 16,
-            ..config::Model::default()
-        };
-        let init = Init { matrix: 0.4, embedding: 0.5, scaled_output: false };
-        let net = Net::random(&shape.bare(13).expect("a shape"), Default::default(), init, seed);
-        net.expect("a network").model().expect("a model")
-    }
-
-    fn batch() -> Batch {
-        let tokens = vec![1, 5, 9, 2, 7, 3, 11, 4];
-        let targets = vec![IGNORE, 6, IGNORE, 8, IGNORE, IGNORE, 12, IGNORE];
-        Batch { tokens, targets, lengths: vec![5, 3], ..Batch::default() }
+        super::super::tests::encoder(hidden, layers, heads, 0.4, seed).model().expect("a model")
     }
 
     /// By the formula, one number at a time.
@@ -279,7 +262,7 @@ mod tests {
         let model = encoder(12, 2, 2, 4);
         let mut net =
             relations(&model, &model, Relations { layer: 1, heads: 3, hard: 0.0 }).expect("they fit");
-        let loss = net.accumulate(&batch(), 1.0).expect("a step");
+        let loss = net.accumulate(&hidden_tokens(), 1.0).expect("a step");
         assert!(loss.sum.abs() < 1e-5, "{loss:?}");
         assert!(net.params().iter().flat_map(|param| &param.grad).all(|gradient| gradient.abs() < 1e-4));
     }
@@ -290,27 +273,8 @@ mod tests {
         let (student, teacher) = (encoder(8, 2, 2, 3), encoder(12, 3, 3, 4));
         let options = Relations { layer: 1, heads: 4, hard: 0.3 };
         let mut net = relations(&student, &teacher, options).expect("they fit");
-        net.accumulate(&batch(), 1.0).expect("a step");
-        let gradients: Vec<Vec<f32>> = net.params().iter().map(|param| param.grad.clone()).collect();
-        let mut moved = 0;
-        for (index, gradient) in gradients.iter().enumerate() {
-            for place in [0, gradient.len() / 2] {
-                let mut loss = |by: f32| {
-                    net.params_mut()[index].value[place] += by;
-                    let loss = net.loss(&batch()).expect("a loss").sum;
-                    net.params_mut()[index].value[place] -= by;
-                    loss
-                };
-                let expected = (loss(4e-3) - loss(-4e-3)) / 8e-3;
-                let (found, name) = (f64::from(gradient[place]), &net.params()[index].name);
-                moved += usize::from(found.abs() > 1e-3);
-                assert!(
-                    (found - expected).abs() < 5e-3 * expected.abs().max(1.0),
-                    "{name}: {found} {expected}"
-                );
-            }
-        }
-        assert!(moved > 10, "{moved} of {}", 2 * gradients.len());
+        let moved = gradients_are_differences(&mut net, &hidden_tokens(), 5e-3);
+        assert!(moved > 10, "{moved} of {}", 2 * net.params().len());
     }
 
     #[test]

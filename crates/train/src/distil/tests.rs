@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::IGNORE;
 use crate::config::{self, Preset};
 use crate::data::Pieces;
 use crate::loss::{DivergenceKind, TaidOptions};
+use crate::net::Init;
 use crate::optim::{self, Optimizer};
 use crate::schedule::{Schedule, Shape};
 use crate::trainer::{self, Observer, Start, Step, Trainer};
@@ -36,6 +38,51 @@ fn distilled(kind: DivergenceKind, options: Options, steps: u64) -> Distilled<'s
     let divergence =
         kind.divergence(TaidOptions { alpha: 0.05, ..TaidOptions::default() }, steps).expect("made");
     Distilled::new(net(16, 2, 6), teacher, divergence, options).expect("they fit")
+}
+
+/// An encoder of thirteen tokens; matrices begin with this deviation.
+pub(crate) fn encoder(hidden: usize, layers: usize, heads: usize, matrix: f32, seed: u64) -> Net {
+    let shape = config::Model {
+        preset: Preset::Bert,
+        hidden,
+        layers,
+        heads,
+        context: 16,
+        ..config::Model::default()
+    };
+    let init = Init { matrix, embedding: 0.5, scaled_output: false };
+    Net::random(&shape.bare(13).expect("a shape"), Default::default(), init, seed).expect("a network")
+}
+
+/// Two sequences of those tokens, some of which are hidden.
+pub(crate) fn hidden_tokens() -> Batch {
+    let tokens = vec![1, 5, 9, 2, 7, 3, 11, 4];
+    let targets = vec![IGNORE, 6, IGNORE, 8, IGNORE, IGNORE, 12, IGNORE];
+    Batch { tokens, targets, lengths: vec![5, 3], ..Batch::default() }
+}
+
+/// Asserts that the gradients of a batch's loss, first and middle number of each weight, are its differences, up to `near` of them or of
+/// 1. Gives how many of these gradients stand out.
+pub(crate) fn gradients_are_differences(net: &mut impl Trainable, batch: &Batch, near: f64) -> usize {
+    net.accumulate(batch, 1.0).expect("a step");
+    let gradients: Vec<Vec<f32>> = net.params().iter().map(|param| param.grad.clone()).collect();
+    let mut moved = 0;
+    for (index, gradient) in gradients.iter().enumerate() {
+        for place in [0, gradient.len() / 2] {
+            let mut loss = |by: f32| {
+                net.params_mut()[index].value[place] += by;
+                let loss = net.loss(batch).expect("a loss").sum;
+                net.params_mut()[index].value[place] -= by;
+                loss
+            };
+            let expected = (loss(4e-3) - loss(-4e-3)) / 8e-3;
+            let (found, name) = (f64::from(gradient[place]), &net.params()[index].name);
+            moved += usize::from(found.abs() > 1e-3);
+            let most = near * expected.abs().max(1.0);
+            assert!((found - expected).abs() < most, "{name} at {place}: {found} {expected}");
+        }
+    }
+    moved
 }
 
 /// The whole way: logits, streams and a loss on weights, against differences of the loss.

@@ -68,7 +68,7 @@ fn any_norm(spec: &Spec) -> Option<Norm> {
 }
 
 /// Normally distributed values of a tensor (Box–Muller), from a stream that hangs on the seed and the name.
-pub(crate) fn normal(deviation: f32, count: usize, seed: u64, name: &str) -> Vec<f32> {
+pub fn normal(deviation: f32, count: usize, seed: u64, name: &str) -> Vec<f32> {
     // FNV-1a; only has to differ from name to name.
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -47,8 +47,7 @@ use crate::data::select::scale_to_one;
 use crate::loss::{Choices, CrossEntropy, LogProbabilities, LogitLoss, PreferenceLoss, Scores, SpanLoss};
 use crate::{Batch, Error, Loss, Param, ParamKind, Result, Trainable};
 
-pub use self::init::Init;
-pub(crate) use self::init::normal;
+pub use self::init::{Init, normal};
 pub use self::rotation::Rotation;
 pub use self::streams::{StreamLoss, Watched};
 pub(crate) use self::{

@@ -5,6 +5,7 @@
 //! - `projected`: moments of a few directions of a matrix's gradient.
 //! - [`norm`]: the gradients' global norm, for clipping.
 
+mod moments;
 pub mod norm;
 mod options;
 mod projected;
@@ -60,6 +61,11 @@ impl Optimizer {
             params.iter().zip(&groups).map(|(param, group)| State::new(&options, group, param)).collect();
         let (pool, scratch) = (Pool::global(), Scratch::default());
         Ok(Optimizer { options, groups, states, steps: 0, pool, scratch })
+    }
+
+    /// The rule and its numbers.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// The threads to compute on, in place of the whole program's.

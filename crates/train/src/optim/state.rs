@@ -1,12 +1,12 @@
 //! One weight's memory of earlier gradients.
 
 use ounce_kernels::optimizer::adamw::AdamW;
-use ounce_kernels::optimizer::adamw8;
 use ounce_kernels::optimizer::lion::Lion;
 use ounce_kernels::optimizer::muon::{self, Muon};
 use ounce_kernels::optimizer::sgd::Sgd;
 use ounce_kernels::pool::Pool;
 
+use super::moments::{Moments, NAMES};
 use super::options::{Group, Kind, Options, Projection};
 use super::projected::Projected;
 use crate::Param;
@@ -44,15 +44,16 @@ pub struct SlotMut<'s> {
     pub bytes: &'s mut [u8],
 }
 
+/// A part of a weight's memory: its name, the type of its values, its content.
+pub(super) type Part<B> = (&'static str, SlotType, B);
+
 /// The memory of one weight.
 #[derive(Debug, Clone)]
 pub(super) enum State {
     /// Of a frozen weight, or of SGD without momentum.
     Empty,
     /// Two moments.
-    Adam { m: Vec<f32>, v: Vec<f32> },
-    /// Two moments in 8 bits.
-    Adam8(adamw8::State),
+    Adam(Moments),
     /// One.
     Momentum { m: Vec<f32> },
     /// Two moments of a few directions.
@@ -61,24 +62,21 @@ pub(super) enum State {
 
 impl State {
     pub(super) fn new(options: &Options, group: &Group, param: &Param) -> State {
-        let zeros = || vec![0.0f32; param.grad.len()];
         match group.kind {
             _ if !param.is_trainable() => State::Empty,
             _ if group.projection != Projection::None => {
                 State::Projected(Box::new(Projected::new(options, group, param)))
             }
             Kind::Sgd if options.momentum == 0.0 => State::Empty,
-            Kind::AdamW => State::Adam { m: zeros(), v: zeros() },
-            Kind::AdamW8bit => State::Adam8(adamw8::State::new(param.grad.len())),
-            Kind::Lion | Kind::Muon | Kind::Sgd => State::Momentum { m: zeros() },
+            Kind::AdamW | Kind::AdamW8bit => State::Adam(Moments::new(group.kind, param.grad.len())),
+            Kind::Lion | Kind::Muon | Kind::Sgd => State::Momentum { m: vec![0.0; param.grad.len()] },
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
         match self {
             State::Empty => 0,
-            State::Adam { m, v } => 4 * (m.len() + v.len()),
-            State::Adam8(it) => it.m.len() + it.v.len() + 4 * (it.m_scales.len() + it.v_scales.len()),
+            State::Adam(moments) => moments.bytes(),
             State::Momentum { m } => 4 * m.len(),
             State::Projected(it) => it.bytes(),
         }
@@ -103,8 +101,7 @@ impl State {
         let adam = AdamW { lr, beta1, beta2, eps, weight_decay, step };
         let sgd = Sgd { lr, momentum, nesterov: false, weight_decay };
         match (self, group.kind) {
-            (State::Adam { m, v }, _) => adam.update(pool, value, grad, m, v, scale),
-            (State::Adam8(state), _) => adamw8::update(pool, &adam, value, grad, state, scale),
+            (State::Adam(moments), _) => moments.update(pool, &adam, value, grad, scale),
             (State::Projected(it), _) => it.step(pool, options, &adam, param, scale),
             (State::Momentum { m }, Kind::Lion) => {
                 Lion { lr, beta1, beta2, weight_decay }.update(pool, value, grad, m, scale);
@@ -121,41 +118,26 @@ impl State {
     }
 
     pub(super) fn slots<'s>(&'s self, param: &'s Param) -> Vec<Slot<'s>> {
-        let slot = |part, dtype, bytes| Slot { param: &param.name, part, dtype, bytes };
-        let wide = |part, values: &'s [f32]| slot(part, SlotType::F32, bytemuck::cast_slice(values));
+        let mut parts = Vec::new();
         match self {
-            State::Empty => Vec::new(),
-            State::Adam { m, v } => vec![wide("m", m), wide("v", v)],
-            State::Adam8(it) => vec![
-                slot("m", SlotType::U8, &it.m),
-                wide("m_scales", &it.m_scales),
-                slot("v", SlotType::U8, &it.v),
-                wide("v_scales", &it.v_scales),
-            ],
-            State::Momentum { m } => vec![wide("m", m)],
-            State::Projected(it) => it.slots(param),
+            State::Empty => {}
+            State::Adam(moments) => moments.slots(NAMES, &mut parts),
+            State::Momentum { m } => parts.push((NAMES[0], SlotType::F32, bytemuck::cast_slice(m))),
+            State::Projected(it) => it.slots(&mut parts),
         }
+        let slot = |(part, dtype, bytes)| Slot { param: &param.name, part, dtype, bytes };
+        parts.into_iter().map(slot).collect()
     }
 
     pub(super) fn slots_mut(&mut self, param: &Param) -> Vec<SlotMut<'_>> {
-        let slot =
-            |part: &str, dtype, bytes| SlotMut { name: format!("{}.{part}", param.name), dtype, bytes };
-        fn wide(values: &mut [f32]) -> &mut [u8] {
-            bytemuck::cast_slice_mut(values)
-        }
+        let mut parts = Vec::new();
         match self {
-            State::Empty => Vec::new(),
-            State::Adam { m, v } => {
-                vec![slot("m", SlotType::F32, wide(m)), slot("v", SlotType::F32, wide(v))]
-            }
-            State::Adam8(it) => vec![
-                slot("m", SlotType::U8, &mut it.m),
-                slot("m_scales", SlotType::F32, wide(&mut it.m_scales)),
-                slot("v", SlotType::U8, &mut it.v),
-                slot("v_scales", SlotType::F32, wide(&mut it.v_scales)),
-            ],
-            State::Momentum { m } => vec![slot("m", SlotType::F32, wide(m))],
-            State::Projected(it) => it.slots_mut(param),
+            State::Empty => {}
+            State::Adam(moments) => moments.slots_mut(NAMES, &mut parts),
+            State::Momentum { m } => parts.push((NAMES[0], SlotType::F32, bytemuck::cast_slice_mut(m))),
+            State::Projected(it) => it.slots_mut(&mut parts),
         }
+        let name = |part: &str| format!("{}.{part}", param.name);
+        parts.into_iter().map(|(part, dtype, bytes)| SlotMut { name: name(part), dtype, bytes }).collect()
     }
 }

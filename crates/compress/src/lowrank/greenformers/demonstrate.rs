@@ -310,27 +310,8 @@ fn meeting(lengths: &[f64], times: &[[f64; 3]]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use ounce_eval::method::{Fixture, Text};
-
     use super::*;
-
-    struct Desk;
-
-    impl Lab for Desk {
-        fn seed(&self) -> u64 {
-            1
-        }
-
-        fn text(&self, _: Text, _: usize) -> String {
-            String::new()
-        }
-
-        fn model(&self, _: Fixture) -> ounce_model::Result<ounce_model::Model> {
-            unreachable!("no model is opened")
-        }
-
-        fn progress(&self, _: &str, _: f64) {}
-    }
+    use crate::desk::Desk;
 
     #[test]
     fn a_small_run_gives_sound_evidence() {

@@ -9,14 +9,13 @@ use ounce_model::spec::Norm;
 use ounce_train::graph::ops::activation::{self, Activation};
 use ounce_train::graph::ops::{Factor, Kernels, gather, linear, logit_loss, norm, read};
 use ounce_train::loss::CrossEntropy;
+use ounce_train::net::normal;
 use ounce_train::optim::norm::{clip_factor, global_norm};
 use ounce_train::optim::{Optimizer, Options};
 use ounce_train::{Param, ParamKind, Result};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 
 use super::super::Factorised;
-use super::super::random::{deviation, normal};
+use super::super::random::deviation;
 use super::super::{Solver, break_even, semi_nmf, svd};
 use super::linformer::{attend, project};
 use super::task::{GROUPS, Samples, VOCABULARY};
@@ -67,10 +66,9 @@ impl Encoder {
     /// Random weights.
     pub fn random(shape: Shape, seed: u64) -> Encoder {
         let Shape { width, layers, length, form, keys, .. } = shape;
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut params = Vec::new();
         let mut add = |name: String, sides: [usize; 2], deviation: f64| {
-            let values = normal(&mut random, deviation, sides[0] * sides[1]);
+            let values = normal(deviation as f32, sides[0] * sides[1], seed, &name);
             params.push(Param::new(name, &sides, ParamKind::Matrix, values));
         };
         add("words".into(), [VOCABULARY, width], DEVIATION);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row, Text};
+use ounce_eval::stats::mean_of;
 use ounce_model::Model;
 use ounce_model::spec_tensors::is_factor;
 use ounce_train::data::{BatchSource, Pieces, Position};
@@ -107,25 +108,21 @@ fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     Ok(evidence)
 }
 
-fn mean(found: &[Found], of: impl Fn(&Found) -> f64) -> f64 {
-    found.iter().map(of).sum::<f64>() / found.len().max(1) as f64
-}
-
 fn accuracy(found: &[Found]) -> f64 {
-    mean(found, |it| (it.accuracy[0] + it.accuracy[1]) / 2.0)
+    mean_of(found, |it| (it.accuracy[0] + it.accuracy[1]) / 2.0)
 }
 
 fn row(label: &str, found: &[Found], parameters: u64) -> Row {
     let deviation = {
         let all = accuracy(found);
-        let squares = mean(found, |it| ((it.accuracy[0] + it.accuracy[1]) / 2.0 - all).powi(2));
+        let squares = mean_of(found, |it| ((it.accuracy[0] + it.accuracy[1]) / 2.0 - all).powi(2));
         squares.sqrt()
     };
     Row::new(label)
         .with("parameters", parameters as f64, "")
-        .with("loss on tales before fine-tuning", mean(found, |it| it.tales), "nats")
-        .with("accuracy, town", 100.0 * mean(found, |it| it.accuracy[0]), "%")
-        .with("accuracy, sums", 100.0 * mean(found, |it| it.accuracy[1]), "%")
+        .with("loss on tales before fine-tuning", mean_of(found, |it| it.tales), "nats")
+        .with("accuracy, town", 100.0 * mean_of(found, |it| it.accuracy[0]), "%")
+        .with("accuracy, sums", 100.0 * mean_of(found, |it| it.accuracy[1]), "%")
         .with("mean accuracy", 100.0 * accuracy(found), "%")
         .with("deviation between seeds", 100.0 * deviation, "points")
 }

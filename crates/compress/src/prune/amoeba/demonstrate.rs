@@ -3,19 +3,20 @@
 
 use std::time::Instant;
 
-use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row};
+use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
 use ounce_eval::stats::mean_and_error;
 use ounce_model::Model;
 
 use super::NUMBER;
 use super::depth::{candidates, greedy};
-use super::elastic::{Elastic, Settings, Shape, loss_of};
+use super::elastic::{Elastic, Settings, Shape};
 use super::smol;
 use super::train::{Course, Options, Trained, train};
 use crate::Result;
 use crate::prune::gradual;
+use crate::prune::learning::mean_loss;
 use crate::prune::structured::choose::without_layers;
-use crate::prune::workbench::{Letters, difference, held_out_loss, listed, reshaped};
+use crate::prune::workbench::{Letters, difference, listed};
 
 const LOSS: &str = "held-out loss";
 const EACH: &str = "a run for each shape";
@@ -69,7 +70,7 @@ fn depths(model: &Model, elastic: &Elastic, shown: &[Vec<u32>], held_out: &[Vec<
     let layers = model.spec.layers.len();
     let most = elastic.settings.most_removed;
     let loss = |removed: &[usize], text: &[Vec<u32>]| -> Result<f64> {
-        loss_of(&without_layers(&model.spec, removed)?.apply(model)?, text)
+        mean_loss(&without_layers(&model.spec, removed)?.apply(model)?, text)
     };
     let step_by_step = greedy(&candidates(layers, 1), most, &mut |removed| loss(removed, shown))?;
     let mut losses = Vec::new();
@@ -102,19 +103,10 @@ fn label(elastic: &Elastic, shape: Shape) -> String {
 }
 
 pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
-    let Letters { parts, held_out, count } =
-        Letters::new(lab, plan.seeds + 1, plan.bytes, plan.held_out, CONTEXT);
-    let keys = [
-        ("vocab_size", count),
-        ("hidden_size", plan.hidden),
-        ("num_hidden_layers", plan.layers),
-        ("num_key_value_heads", 4),
-        ("head_dim", plan.hidden / 4),
-        ("intermediate_size", plan.hidden * 8 / 3),
-        ("max_position_embeddings", CONTEXT),
-    ];
+    let letters = Letters::new(lab, plan.seeds + 1, plan.bytes, plan.held_out, CONTEXT);
     lab.progress("training the model that shapes are cut out of", 0.0);
-    let whole = reshaped(&lab.model(Fixture::Tiny)?, &keys, lab.seed())?;
+    let whole = letters.model(lab, plan.hidden, plan.layers, CONTEXT)?;
+    let Letters { parts, held_out, .. } = letters;
     let course =
         gradual::Options { steps: plan.steps[0], tokens: 1024, rate: 6e-3, schedule: None, seed: lab.seed() };
     let whole = gradual::train(&whole, &parts[plan.seeds], &course, &mut |_, _| Ok(()))?;
@@ -135,8 +127,8 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
         by_depth.extend(depths(&whole, &elastic, shown, &held_out)?.losses);
         let plain = elastic.without_biases();
         for (&shape, untrained) in shapes.iter().zip(&mut untrained) {
-            untrained[0].push(held_out_loss(&elastic.at(shape, Vec::new())?, &held_out)?);
-            untrained[1].push(held_out_loss(&plain.at(shape, Vec::new())?, &held_out)?);
+            untrained[0].push(mean_loss(&elastic.at(shape, Vec::new())?, &held_out)?);
+            untrained[1].push(mean_loss(&plain.at(shape, Vec::new())?, &held_out)?);
         }
         parameters = shapes.iter().map(|&shape| elastic.parameters(shape)).collect::<Result<_>>()?;
         let adapters = smol::Options { rank: 4, ..smol::Options::default() };
@@ -170,7 +162,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
                     let taken = trained.smol.choose(&trained.elastic.features(shape), None).taken;
                     gates.push(taken.iter().map(|it| it.0).collect::<Vec<_>>());
                 }
-                losses.push(held_out_loss(&small, &held_out)?);
+                losses.push(mean_loss(&small, &held_out)?);
             }
         }
     }
@@ -240,7 +232,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
             plan.hidden,
             whole.spec.parameters(),
             plan.steps[0],
-            held_out_loss(&whole, &held_out)?,
+            mean_loss(&whole, &held_out)?,
             plan.seeds,
             plan.steps[1],
             shapes.len(),

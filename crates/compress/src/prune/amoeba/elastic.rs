@@ -4,13 +4,12 @@ use std::collections::HashMap;
 
 use ounce_model::families::spec_of;
 use ounce_model::{Model, Tensor, Weights};
-use ounce_train::net::{Net, Options as NetOptions};
-use ounce_train::{Batch, Loss, Trainable};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::depth::{self, DepthSet};
 use super::width::{self, Fluctuation};
+use crate::prune::learning::mean_loss;
 use crate::prune::structured::groups::{attention, mlp};
 use crate::prune::structured::{Cut, LayerCut};
 use crate::stages::not_empty;
@@ -93,22 +92,6 @@ fn with_biases(model: &Model) -> Result<Option<Model>> {
     Ok(Some(Model { weights: model.weights.extended(new)?, spec, config, ..model.clone() }))
 }
 
-/// Nats a token of a model on sequences.
-pub(super) fn loss_of(model: &Model, sequences: &[Vec<u32>]) -> Result<f64> {
-    const TOKENS: usize = 4096;
-    let mut net = Net::with_frozen(model, NetOptions::default(), &|_| false)?;
-    let (mut sum, mut own, mut count) = (Loss::default(), Vec::new(), 0);
-    for (at, ids) in sequences.iter().enumerate() {
-        own.push(ids.as_slice());
-        count += ids.len();
-        if count >= TOKENS || at + 1 == sequences.len() {
-            sum += net.loss(&Batch::next_token(own.drain(..)))?;
-            count = 0;
-        }
-    }
-    Ok(sum.mean())
-}
-
 impl Elastic {
     /// Finds what leaves at which depth and width, on calibration text. `progress` is told the share that is done.
     ///
@@ -132,7 +115,7 @@ impl Elastic {
             progress(0.2 + 0.8 * (f64::from(done) / evaluations as f64).min(1.0))?;
             done += 1;
             let cut = crate::prune::structured::choose::without_layers(&model.spec, removed)?;
-            loss_of(&cut.apply(model)?, sequences)
+            mean_loss(&cut.apply(model)?, sequences)
         })?;
         progress(1.0)?;
         Elastic::new(model, settings, sets, &seen)

@@ -9,10 +9,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use super::elastic::{Elastic, Settings, Shape, loss_of};
+use super::elastic::{Elastic, Settings, Shape};
 use super::smol::{self, Smol};
 use super::train::{Course, Options, Trained, train};
 use super::{depth, file, width};
+use crate::prune::learning::mean_loss;
 use crate::prune::structured::tests::random;
 
 fn texts() -> Vec<Vec<u32>> {
@@ -231,7 +232,7 @@ fn all_shapes_learn_and_a_file_gives_them_back() {
     let before: Vec<f64> = elastic
         .shapes()
         .into_iter()
-        .map(|it| loss_of(&elastic.at(it, Vec::new()).unwrap(), &texts()).unwrap())
+        .map(|it| mean_loss(&elastic.at(it, Vec::new()).unwrap(), &texts()).unwrap())
         .collect();
     let options = Options { steps: 60, tokens: 96, rate: 1e-2, adapters: options(), ..Options::default() };
     let trained = train(elastic.clone(), &texts(), &options, &mut |_, _| Ok(())).unwrap();
@@ -265,5 +266,5 @@ fn all_shapes_learn_and_a_file_gives_them_back() {
     // One shape alone learns the text too.
     let alone = Options { course: Course::One(smallest), ..options };
     let alone = train(elastic, &texts(), &alone, &mut |_, _| Ok(())).unwrap();
-    assert!(loss_of(&alone.extract(smallest).unwrap(), &texts()).unwrap() < before[5]);
+    assert!(mean_loss(&alone.extract(smallest).unwrap(), &texts()).unwrap() < before[5]);
 }

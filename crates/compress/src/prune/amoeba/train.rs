@@ -9,12 +9,13 @@ use ounce_train::{Batch, Trainable};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::elastic::{Elastic, Shape, loss_of};
+use super::elastic::{Elastic, Shape};
 use super::smol::{self, Choice, Slopes, Smol};
-use crate::prune::learning::Shuffled;
+use crate::Result;
+use crate::prune::learning::{Shuffled, finite, mean_loss};
+use crate::prune::structured::groups::layer_of;
 use crate::quantize::training::adam::cosine;
 use crate::stages::not_empty;
-use crate::{Error, Result};
 
 /// The most by which a small loss is raised to the size of the largest shape's.
 const MOST_BALANCE: f64 = 20.0;
@@ -94,9 +95,8 @@ impl Trained {
     /// The matrices of a shape's layers before the cut, with what was taken of the adapters.
     pub(super) fn tensors(&self, shape: Shape, choice: &Choice) -> Result<Vec<(String, Tensor)>> {
         let gone = &self.elastic.sets[shape.removed].removed;
-        let of_layer = |name: &str| name.split('.').nth(1).and_then(|it| it.parse::<usize>().ok());
         let adapters = self.smol.adapters.iter().enumerate();
-        let needed = adapters.filter(|(_, it)| of_layer(&it.name).is_none_or(|layer| !gone.contains(&layer)));
+        let needed = adapters.filter(|(_, it)| layer_of(&it.name).is_none_or(|layer| !gone.contains(&layer)));
         needed
             .map(|(at, adapters)| {
                 let mut values = self.elastic.model.weights.f32(&adapters.name)?;
@@ -130,7 +130,7 @@ impl Trained {
     /// # Errors
     /// As [`Trained::extract`].
     pub fn losses(&self, sequences: &[Vec<u32>]) -> Result<Vec<f64>> {
-        self.elastic.shapes().into_iter().map(|shape| loss_of(&self.extract(shape)?, sequences)).collect()
+        self.elastic.shapes().into_iter().map(|shape| mean_loss(&self.extract(shape)?, sequences)).collect()
     }
 
     /// One shape on one batch: its loss, a mean, and the gradients of the whole model's matrices for that mean. With the teacher's predictions it learns those;
@@ -156,11 +156,7 @@ impl Trained {
             None if ask => net.run(batch, Some(scale), &mut Told(&mut said))?,
             None => net.run(batch, Some(scale), &mut CrossEntropy)?,
         };
-        if !loss.sum.is_finite() {
-            return Err(Error::Option(
-                "the loss of training is no number; the rate is too high, or weights are damaged".into(),
-            ));
-        }
+        finite(&loss)?;
         let holes = small.spec.layers.len() == whole.spec.layers.len();
         let of: HashMap<&str, &ounce_train::Param> = net
             .params()

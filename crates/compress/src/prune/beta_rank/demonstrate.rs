@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
-use ounce_eval::stats::{mean_and_error, quantile};
+use ounce_eval::stats::{mean_and_error, mean_of, quantile};
 use ounce_train::vision::{Net, fold};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -159,26 +159,22 @@ fn measure(lab: &dyn Lab) -> Result<Evidence> {
     Ok(evidence)
 }
 
-fn mean(found: &[Found], of: impl Fn(&Found) -> f64) -> f64 {
-    found.iter().map(of).sum::<f64>() / found.len().max(1) as f64
-}
-
 fn row(label: &str, found: &[Found]) -> Row {
     let recalls: Vec<f64> = found.iter().map(|it| 100.0 * it.score.recall).collect();
     let (recall, error) = mean_and_error(&recalls);
     Row::new(label)
         .with("macro recall", recall, "%")
         .with("standard error", error, "points")
-        .with("macro F1", 100.0 * mean(found, |it| it.score.f1), "%")
-        .with("recall of the two rarest", 100.0 * mean(found, |it| it.score.rare), "%")
-        .with("accuracy", 100.0 * mean(found, |it| it.score.accuracy), "%")
-        .with("macro recall before learning on", 100.0 * mean(found, |it| it.cut.recall), "%")
-        .with("products", 100.0 * mean(found, |it| it.products), "%")
-        .with("stability", mean(found, |it| it.stability), "")
+        .with("macro F1", 100.0 * mean_of(found, |it| it.score.f1), "%")
+        .with("recall of the two rarest", 100.0 * mean_of(found, |it| it.score.rare), "%")
+        .with("accuracy", 100.0 * mean_of(found, |it| it.score.accuracy), "%")
+        .with("macro recall before learning on", 100.0 * mean_of(found, |it| it.cut.recall), "%")
+        .with("products", 100.0 * mean_of(found, |it| it.products), "%")
+        .with("stability", mean_of(found, |it| it.stability), "")
 }
 
 fn expect(evidence: &mut Evidence, unpruned: &[Found], found: &[Vec<Found>; 4], times: &[f64]) {
-    let recall = |found: &[Found]| 100.0 * mean(found, |it| it.score.recall);
+    let recall = |found: &[Found]| 100.0 * mean_of(found, |it| it.score.recall);
     let [beta, l1, hrank, chance] = found;
     let said = |other: &[Found]| format!("{:.2} % against {:.2} %", recall(beta), recall(other));
     for (other, name) in [(l1, "L1 norms'"), (hrank, "HRank's"), (chance, "chance's")] {
@@ -193,7 +189,7 @@ fn expect(evidence: &mut Evidence, unpruned: &[Found], found: &[Vec<Found>; 4], 
         said(unpruned),
         recall(beta) + 2.0 >= recall(unpruned),
     );
-    let [of_beta, of_hrank] = [beta, hrank].map(|found| mean(found, |it| it.stability));
+    let [of_beta, of_hrank] = [beta, hrank].map(|found| mean_of(found, |it| it.stability));
     evidence.expect(
         "Batches agree on Beta-Rank's best filters at least as far as on HRank's.",
         format!("{of_beta:.2} against {of_hrank:.2}"),

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use ounce_eval::bootstrap::{interval, resampled};
 
 use super::criterion::{Criterion, masked};
 use super::subject::Subject;
@@ -11,9 +10,6 @@ use crate::{Error, Result};
 
 /// The highest sparsity that is tried.
 pub const MOST: f64 = 0.95;
-
-/// Resamplings of an interval.
-const RESAMPLED: usize = 1000;
 
 /// The largest sparsity within the loss of quality that is allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -172,7 +168,9 @@ impl<'s> Bench<'s> {
             sparsity = (within + beyond) / 2.0;
         }
         points.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity));
-        Ok(Cliff { sparsity: within, interval: self.interval(&points) })
+        let crossings = resampled(self.whole.len(), self.seed, |order| self.crossing(&points, order));
+        let interval = interval(within, &crossings);
+        Ok(Cliff { sparsity: within, interval: [interval.low, interval.high] })
     }
 
     /// Where the lost share passes what is allowed, between measured points, with the items in some order.
@@ -187,19 +185,6 @@ impl<'s> Bench<'s> {
             before = (point.sparsity, lost);
         }
         before.0
-    }
-
-    fn interval(&self, points: &[Point]) -> [f64; 2] {
-        let count = self.whole.len();
-        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut found: Vec<f64> = (0..RESAMPLED)
-            .map(|_| {
-                let order: Vec<usize> = (0..count).map(|_| random.random_range(0..count)).collect();
-                self.crossing(points, &order)
-            })
-            .collect();
-        found.sort_by(f64::total_cmp);
-        [found[RESAMPLED / 40], found[RESAMPLED - 1 - RESAMPLED / 40]]
     }
 
     /// Near the cliffs of components the sparsities that zero most weights together within what is allowed: combinations of `steps` around each,

@@ -12,7 +12,7 @@ use super::gates::{self, Draw};
 use super::lora::{Adapter, is_adapted};
 use super::size::{Places, sparsity};
 use crate::prune::learning::{Shuffled, accumulate};
-use crate::prune::structured::groups::{Unit, attention, query_range};
+use crate::prune::structured::groups::{Unit, attention, layer_of, query_range};
 use crate::prune::structured::{Cut, saliency::is_entrance};
 use crate::quantize::training::adam::{Adam, cosine};
 use crate::stages::not_empty;
@@ -216,7 +216,7 @@ impl Gated {
         if name.starts_with("embed.") {
             return (None, self.places.stream.clone().map(Some).collect());
         }
-        let layer = name.split('.').nth(1).and_then(|it| it.parse::<usize>().ok()).unwrap_or(0);
+        let layer = layer_of(name).unwrap_or(0);
         let mut columns = vec![None; width];
         if name.contains(".attention.") {
             if let Some(heads) = attention(&self.spec, layer) {

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ounce_kernels::pool::Pool;
 use ounce_model::{Model, Tensor};
 use ounce_train::data::BatchSource;
 use ounce_train::graph::{GraphNet, NoHook, Pass, Slot, Weight};
 use ounce_train::methods::workbench::cosine;
 use ounce_train::net::Options as NetOptions;
-use ounce_train::optim::norm::{clip_factor, global_norm};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::{Param, ParamKind, Trainable};
 use rand::{RngExt, SeedableRng};
@@ -18,8 +16,9 @@ use rand_chacha::ChaCha8Rng;
 use super::places::{Support, places};
 use super::slot::{Change, DseeSlot};
 use crate::prune::gradual::packed::pack;
+use crate::prune::learning::{check_share, descend, finite, is_head, silence};
 use crate::prune::lowest;
-use crate::prune::structured::groups::attention;
+use crate::prune::structured::groups::{attention, layer_of};
 use crate::prune::structured::{Cut, Unit};
 use crate::{Error, Result};
 
@@ -82,11 +81,6 @@ fn is_changed(linear: &str) -> bool {
     linear.ends_with(".attention.query") || linear.ends_with(".attention.value")
 }
 
-/// Whether a weight is of the head, which learns as it is.
-fn is_head(name: &str) -> bool {
-    !name.starts_with("layers.") && !name.starts_with("embed")
-}
-
 fn is_inner(name: &str, shape: &[usize]) -> bool {
     name.starts_with("layers.") && shape.len() > 1
 }
@@ -123,7 +117,7 @@ impl Adapted {
                 changes.insert(linear.to_owned(), numbers);
             }
             if options.coefficients && tensor.name.starts_with("layers.") {
-                let layer = linear.split('.').nth(1).and_then(|it| it.parse::<usize>().ok()).unwrap_or(0);
+                let layer = layer_of(linear).unwrap_or(0);
                 let heads = attention(&model.spec, layer).map_or(1, |it| it.kv_heads);
                 if linear.ends_with(".attention.output") {
                     coefficients.insert(linear.to_owned(), vec![1.0; heads]);
@@ -220,7 +214,7 @@ impl Adapted {
             let Some(batch) = source.next()? else {
                 return Err(Error::Option(format!("the data ends after {step} of {} steps", tuning.steps)));
             };
-            net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
+            silence(&mut net);
             let count = batch.counted().max(1);
             // The loss is a sum over the batch, so is the penalty.
             let penalty = tuning.penalty * count as f64;
@@ -232,11 +226,8 @@ impl Adapted {
                 Ok((value, loss))
             };
             let loss = net.run(&batch, Some(1.0 / count as f32), &mut objective)?;
-            if !loss.sum.is_finite() {
-                return Err(Error::Option("the loss of training is no number; lower the rate".into()));
-            }
-            let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
-            optimizer.step(net.params_mut(), rates.rate(step), clip);
+            finite(&loss)?;
+            descend(&mut net, &mut optimizer, rates.rate(step));
         }
         progress(tuning.steps, tuning.steps)?;
         self.take(&net)
@@ -263,11 +254,7 @@ impl Adapted {
     /// # Errors
     /// If the share is out of its range, or a weight can't be read.
     pub fn prune_weights(&mut self, share: f64) -> Result<()> {
-        if !(0.0..1.0).contains(&share) {
-            return Err(Error::Option(format!(
-                "the share to remove should be from 0 to below 1, found {share}"
-            )));
-        }
+        check_share(share)?;
         let inner: Vec<_> =
             self.model.spec.tensors().into_iter().filter(|it| is_inner(&it.name, &it.shape)).collect();
         let mut sizes = Vec::new();
@@ -300,7 +287,7 @@ impl Adapted {
         }
         let (mut units, mut folded) = (Vec::new(), Vec::new());
         for (linear, values) in &self.coefficients {
-            let layer = linear.split('.').nth(1).and_then(|it| it.parse::<usize>().ok()).unwrap_or(0);
+            let layer = layer_of(linear).unwrap_or(0);
             let of_heads = linear.ends_with(".attention.output");
             let share = if of_heads { heads } else { neurons };
             let sizes: Vec<f32> = values.iter().map(|value| value.abs()).collect();

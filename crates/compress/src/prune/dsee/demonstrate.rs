@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
-use ounce_eval::stats::{mean_and_error, quantile};
+use ounce_eval::stats::{mean_and_error, mean_of, quantile};
 use ounce_model::Model;
 
 use super::NUMBER;
@@ -169,10 +169,6 @@ fn measure(lab: &dyn Lab) -> Result<Evidence> {
     Ok(evidence)
 }
 
-fn mean(found: &[Found], of: impl Fn(&Found) -> f64) -> f64 {
-    found.iter().map(of).sum::<f64>() / found.len().max(1) as f64
-}
-
 fn row(label: &str, found: &[Found], whole: usize) -> Row {
     let percent: Vec<f64> = found.iter().map(|it| 100.0 * it.accuracy).collect();
     let (accuracy, error) = mean_and_error(&percent);
@@ -181,18 +177,18 @@ fn row(label: &str, found: &[Found], whole: usize) -> Row {
         .with("standard error", error, "points")
         .with(
             "numbers that learn, of the layers' weights",
-            100.0 * mean(found, |it| it.trained as f64) / whole as f64,
+            100.0 * mean_of(found, |it| it.trained as f64) / whole as f64,
             "%",
         )
-        .with("zeros", 100.0 * mean(found, |it| it.zeros), "%")
-        .with("layers and change", mean(found, |it| it.bytes as f64) / 1024.0, "KiB")
-        .with("products a token", 100.0 * mean(found, |it| it.products as f64) / whole as f64, "% of all")
+        .with("zeros", 100.0 * mean_of(found, |it| it.zeros), "%")
+        .with("layers and change", mean_of(found, |it| it.bytes as f64) / 1024.0, "KiB")
+        .with("products a token", 100.0 * mean_of(found, |it| it.products as f64) / whole as f64, "% of all")
 }
 
 fn expect(evidence: &mut Evidence, found: &[Vec<Found>], times: &[f64], whole: usize) {
     let accuracy = |label: &str| {
         let at = LABELS.iter().position(|it| *it == label).unwrap_or(0);
-        100.0 * mean(&found[at], |it| it.accuracy)
+        100.0 * mean_of(&found[at], |it| it.accuracy)
     };
     let both = |a: &str, b: &str| format!("{:.2} % against {:.2} %", accuracy(a), accuracy(b));
     let at_most = found[1].iter().zip(&found[0]).all(|(dsee, lora)| dsee.trained <= lora.trained);
@@ -224,7 +220,7 @@ fn expect(evidence: &mut Evidence, found: &[Vec<Found>], times: &[f64], whole: u
         if exact { "so it is" } else { "not so" },
         exact,
     );
-    let products = mean(&found[6], |it| it.products as f64) / whole as f64;
+    let products = mean_of(&found[6], |it| it.products as f64) / whole as f64;
     let (time, error) = mean_and_error(times);
     evidence.expect(
         "Without a quarter of the heads and 40 % of the neurons at least a fifth of the products is gone, accuracy is within 1.5 points of DSEE with all, and \

@@ -3,7 +3,7 @@
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
-use crate::lowrank::svd::factors;
+use crate::lowrank::svd::{factors, product};
 use crate::prune::lowest;
 
 /// How places are chosen.
@@ -38,13 +38,7 @@ pub fn places(
             let mut sparse: Vec<usize> = Vec::new();
             for _ in 0..TURNS {
                 let found = factors(&rest, rows, columns, rank.min(rows.min(columns)), None)?;
-                let mut smooth = vec![0.0; w.len()];
-                let outs = found.expand.chunks_exact(found.rank);
-                for (row, out) in smooth.chunks_exact_mut(columns).zip(outs) {
-                    for (factor, reduce) in out.iter().zip(found.reduce.chunks_exact(columns)) {
-                        row.iter_mut().zip(reduce).for_each(|(sum, value)| *sum += factor * value);
-                    }
-                }
+                let smooth = product(&found.expand, &found.reduce, rows, found.rank, columns);
                 let left: Vec<f32> = w.iter().zip(&smooth).map(|(w, smooth)| -(w - smooth).abs()).collect();
                 sparse = lowest(&left, count);
                 // What the sparse part takes is no longer the low-rank part's.

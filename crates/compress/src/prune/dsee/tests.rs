@@ -4,48 +4,21 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var};
 use ounce_model::Model;
-use ounce_train::data::labelled::{Example, LabelledSettings, LabelledStream, Target};
-use ounce_train::net::classifier::{Task, with_classifier};
-use ounce_train::net::{Init, Net, Options as NetOptions};
-use ounce_train::{Batch, Trainable};
-use rand::{RngExt, SeedableRng};
+use ounce_train::Trainable;
+use ounce_train::net::{Net, Options as NetOptions};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
 
 use super::adapted::{Adapted, Options, Tuning};
 use super::places::{Support, places};
 use super::slot::scattered;
-use crate::prune::structured::tests::random;
+use crate::prune::classifier::{batch, classifier, numbers, source};
 
 fn options() -> Options {
     Options { rank: 2, entries: 12, support: Support::Decomposed, scale: 2.0, coefficients: false, seed: 4 }
 }
 
 const TUNING: Tuning = Tuning { steps: 12, rate: 5e-3, penalty: 0.0 };
-
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    (0..count).map(|_| random.random_range(-1.0..1.0)).collect()
-}
-
-fn classifier() -> Model {
-    let bert = random(json!({"model_type": "bert", "architectures": ["BertForMaskedLM"]}));
-    with_classifier(&bert, Task::Texts, &["a", "b"].map(str::to_owned), Init::default(), 3).unwrap()
-}
-
-fn source() -> LabelledStream {
-    let example = |at: u32| Example {
-        ids: (0..6).map(|i| 1 + (at * (i + 1) + 3 * i) % 29).collect(),
-        types: vec![0; 6],
-        target: Target::Label(at % 2),
-    };
-    let settings = LabelledSettings { examples: 8, seed: 1, shuffle: true, epochs: None };
-    LabelledStream::new((0..32).map(example).collect(), settings).unwrap()
-}
-
-fn batch() -> Batch {
-    ounce_train::data::BatchSource::next(&mut source()).unwrap().unwrap()
-}
 
 fn scores(model: &Model) -> Vec<f32> {
     Net::from_model(model, NetOptions::default()).unwrap().scores(&batch()).unwrap()

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
-use ounce_eval::stats::{mean_and_error, quantile, rank_correlation};
+use ounce_eval::stats::{mean_and_error, mean_of, quantile, rank_correlation};
 
 use super::NUMBER;
 use super::implicit::{Choices, Size};
@@ -268,22 +268,18 @@ fn measure(lab: &dyn Lab) -> Result<Evidence> {
     Ok(evidence)
 }
 
-fn mean(found: &[Found], of: impl Fn(&Found) -> f64) -> f64 {
-    found.iter().map(of).sum::<f64>() / found.len().max(1) as f64
-}
-
 fn row(label: &str, found: &[Found]) -> Row {
     let ndcg: Vec<f64> = found.iter().map(|it| 100.0 * it.ranked.ndcg).collect();
     let (ndcg, error) = mean_and_error(&ndcg);
     Row::new(label)
         .with(NDCG, ndcg, "%")
         .with("standard error", error, "points")
-        .with("Recall@20", 100.0 * mean(found, |it| it.ranked.recall), "%")
-        .with("users hit", 100.0 * mean(found, |it| it.ranked.hits), "%")
-        .with("weights", mean(found, |it| it.weights as f64), "")
-        .with("bytes", mean(found, |it| it.bytes as f64), "")
-        .with(MACS, mean(found, |it| it.macs) / 1e6, "million")
-        .with("products to score a user", mean(found, |it| it.serving), "")
+        .with("Recall@20", 100.0 * mean_of(found, |it| it.ranked.recall), "%")
+        .with("users hit", 100.0 * mean_of(found, |it| it.ranked.hits), "%")
+        .with("weights", mean_of(found, |it| it.weights as f64), "")
+        .with("bytes", mean_of(found, |it| it.bytes as f64), "")
+        .with(MACS, mean_of(found, |it| it.macs) / 1e6, "million")
+        .with("products to score a user", mean_of(found, |it| it.serving), "")
 }
 
 fn expect(evidence: &mut Evidence, arms: &[(Way, f64)], found: &[Vec<Found>], times: &[f64]) {
@@ -291,7 +287,7 @@ fn expect(evidence: &mut Evidence, arms: &[(Way, f64)], found: &[Vec<Found>], ti
         let at = arms.iter().position(|arm| *arm == (way, if way == Way::Dense { 0.0 } else { CLOSELY }));
         at.map_or(&[][..], |at| &found[at])
     };
-    let ndcg = |way: Way| 100.0 * mean(of(way), |it| it.ranked.ndcg);
+    let ndcg = |way: Way| 100.0 * mean_of(of(way), |it| it.ranked.ndcg);
     let (dynamic, dense) = (ndcg(Way::Dynamic), ndcg(Way::Dense));
     evidence.expect(
         "At 80 % DSL keeps 97 % of the dense model's NDCG@20.",
@@ -315,19 +311,19 @@ fn expect(evidence: &mut Evidence, arms: &[(Way, f64)], found: &[Vec<Found>], ti
         if exact { "so it is" } else { "not so" },
         exact,
     );
-    let [users, items] = [0, 1].map(|at| mean(of(Way::Dynamic), |it| it.correlation[at]));
+    let [users, items] = [0, 1].map(|at| mean_of(of(Way::Dynamic), |it| it.correlation[at]));
     evidence.expect(
         "At 80 % busy users and popular items hold more weights: both rank correlations are above 0.",
         format!("{users:.2} of users, {items:.2} of items"),
         users > 0.0 && items > 0.0,
     );
-    let ratio = mean(of(Way::Pruned), |it| it.macs) / mean(of(Way::Dynamic), |it| it.macs);
+    let ratio = mean_of(of(Way::Pruned), |it| it.macs) / mean_of(of(Way::Dynamic), |it| it.macs);
     evidence.expect(
         "At 80 % a dense model that is pruned and trained on takes at least twice DSL's products to train.",
         format!("{ratio:.2} times, at an NDCG@20 of {:.2} % against {dynamic:.2} %", ndcg(Way::Pruned)),
         ratio >= 2.0,
     );
-    let products = mean(of(Way::Dynamic), |it| it.serving) / mean(of(Way::Dense), |it| it.serving);
+    let products = mean_of(of(Way::Dynamic), |it| it.serving) / mean_of(of(Way::Dense), |it| it.serving);
     let (time, error) = mean_and_error(times);
     evidence.expect(
         "At 80 % scoring all items takes a tenth of the dense model's products, and less time by turns on one thread.",

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ounce_eval::method::{DemonstrationError, Evidence, Fixture, Lab, Row};
+use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
 use ounce_eval::stats::mean_and_error;
 use ounce_model::Model;
 use ounce_train::Batch;
@@ -13,9 +13,10 @@ use super::similarity::{similarity, sources};
 use super::student::{Student, dropped};
 use crate::Result;
 use crate::prune::gradual;
+use crate::prune::learning::mean_loss;
 use crate::prune::structured::choose::keep_layers;
 use crate::prune::structured::influence::influence;
-use crate::prune::workbench::{Letters, held_out_loss, listed, reshaped};
+use crate::prune::workbench::{Letters, listed};
 
 const LOSS: &str = "held-out loss";
 const ONWARD: &str = "teacher, trained on by the text";
@@ -76,19 +77,10 @@ fn seconds(students: &mut [Student], batch: &Batch, train: bool) -> Result<Vec<f
 }
 
 pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
-    let Letters { parts, held_out, count } =
-        Letters::new(lab, plan.seeds + 1, plan.bytes, plan.held_out, CONTEXT);
-    let keys = [
-        ("vocab_size", count),
-        ("hidden_size", plan.hidden),
-        ("num_hidden_layers", plan.layers),
-        ("num_key_value_heads", 4),
-        ("head_dim", plan.hidden / 4),
-        ("intermediate_size", plan.hidden * 8 / 3),
-        ("max_position_embeddings", CONTEXT),
-    ];
+    let letters = Letters::new(lab, plan.seeds + 1, plan.bytes, plan.held_out, CONTEXT);
     lab.progress("training the teacher", 0.0);
-    let teacher = reshaped(&lab.model(Fixture::Tiny)?, &keys, lab.seed())?;
+    let teacher = letters.model(lab, plan.hidden, plan.layers, CONTEXT)?;
+    let Letters { parts, held_out, .. } = letters;
     let dense = |steps: u64, rate: f64, seed: u64| gradual::Options {
         steps,
         tokens: 1024,
@@ -102,7 +94,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
         &dense(plan.steps[0], 6e-3, lab.seed()),
         &mut |_, _| Ok(()),
     )?;
-    let original = held_out_loss(&teacher, &held_out)?;
+    let original = mean_loss(&teacher, &held_out)?;
     let arms = [ONWARD, UNHEALED, TEXT, TWO, UNLIKE, DROPPED];
     let mut losses: Vec<Vec<f64>> = vec![Vec::new(); arms.len()];
     let mut found: Vec<[Vec<usize>; 2]> = Vec::new();

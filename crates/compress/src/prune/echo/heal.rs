@@ -1,20 +1,18 @@
 //! Two stages in which a student relearns (section 3.3): by its teacher, then by the text alone.
 
-use ounce_kernels::pool::Pool;
 use ounce_model::Model;
 use ounce_train::distil::{Lesson, LiveTeacher, Teacher};
 use ounce_train::graph::Pass;
 use ounce_train::loss::{Distillation, ForwardKl, Softness};
 use ounce_train::methods::workbench;
 use ounce_train::net::{Net, Options as NetOptions};
-use ounce_train::optim::norm::{clip_factor, global_norm};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::{Batch, Loss, Trainable};
 
 use super::student::{Echo, Student};
-use crate::prune::learning::Shuffled;
+use crate::Result;
+use crate::prune::learning::{Shuffled, descend, finite, silence};
 use crate::stages::not_empty;
-use crate::{Error, Result};
 
 /// How a student is taught.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -96,20 +94,15 @@ pub fn heal(
         progress(step, total)?;
         let batch = Batch::next_token(text.next(options.tokens));
         let scale = 1.0 / batch.counted().max(1) as f32;
-        student.net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
+        silence(&mut student.net);
         let loss = if step < options.steps[0] {
             let lesson = teacher.lesson(&batch, &ends)?;
             lesson_loss(student, &lesson, &batch, options, Some(scale))?
         } else {
             student.run(&batch, Some(scale))?
         };
-        if !loss.sum.is_finite() {
-            return Err(Error::Option(
-                "the loss of training is no number; the rate is too high, or weights are damaged".into(),
-            ));
-        }
-        let clip = clip_factor(global_norm(Pool::global(), student.net.params()), Some(1.0));
-        optimizer.step(student.net.params_mut(), rates.rate(step), clip);
+        finite(&loss)?;
+        descend(&mut student.net, &mut optimizer, rates.rate(step));
     }
     progress(total, total)
 }

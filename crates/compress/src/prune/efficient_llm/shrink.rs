@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 
-use ounce_kernels::pool::Pool;
 use ounce_model::{Model, Spec};
 use ounce_train::methods::workbench;
 use ounce_train::net::{Net, Options as NetOptions};
-use ounce_train::optim::norm::{clip_factor, global_norm};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::{Batch, Param, Trainable};
 
 use super::fisher::Fisher;
-use crate::prune::learning::{Shuffled, accumulate};
+use crate::prune::learning::{Shuffled, accumulate, descend};
 use crate::prune::structured::compensate::compensate;
 use crate::prune::structured::cut::Moved;
 use crate::prune::structured::{Cut, Limits, Scores, choose, saliency};
@@ -139,8 +137,7 @@ impl<'s> Run<'s> {
         let batch = Batch::next_token(own.iter().copied());
         accumulate(net, &batch)?;
         fisher.see(net.params(), batch.counted());
-        let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
-        optimizer.step(net.params_mut(), rate, clip);
+        descend(net, optimizer, rate);
         Ok(own)
     }
 

@@ -8,8 +8,9 @@ use ounce_model::Model;
 use super::NUMBER;
 use super::packed::{pack, unpack};
 use super::train::{Options, Schedule, is_pruned, train};
+use crate::prune::learning::mean_loss;
 use crate::prune::structured::groups;
-use crate::prune::workbench::{Letters, drawn, held_out_loss, reshaped};
+use crate::prune::workbench::{Letters, drawn, reshaped};
 use crate::{Error, Result};
 
 const LOSS: &str = "held-out loss";
@@ -113,7 +114,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
         step(DENSE);
         let model = large(number)?;
         let dense = run(&model, None)?;
-        note(DENSE, held_out_loss(&dense, &held_out)?, dense_bytes(&dense));
+        note(DENSE, mean_loss(&dense, &held_out)?, dense_bytes(&dense));
         // Rankings from a tenth to seven tenths of the steps, while the rate is high enough to recover.
         let every = (plan.steps / 40).max(1);
         let (start, times) = (plan.steps / 10, plan.steps * 6 / 10 / every);
@@ -122,17 +123,17 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
             step(&label);
             let found = run(&model, Some(Schedule { last, start, every, times }))?;
             let (bytes, back) = stored(&found)?;
-            let loss = held_out_loss(&found, &held_out)?;
-            exact &= loss == held_out_loss(&back, &held_out)?;
+            let loss = mean_loss(&found, &held_out)?;
+            exact &= loss == mean_loss(&back, &held_out)?;
             note(&label, loss, bytes);
             let label = format!("small, dense, bytes of {:.0} %", last * 100.0);
             step(&label);
             let small = run(&filled(&model, (bytes / 4) as u64, number)?, None)?;
-            note(&label, held_out_loss(&small, &held_out)?, dense_bytes(&small));
+            note(&label, mean_loss(&small, &held_out)?, dense_bytes(&small));
         }
         step(AT_ONCE);
         let found = run(&model, Some(Schedule::at_once(0.9, start + times * every)))?;
-        note(AT_ONCE, held_out_loss(&found, &held_out)?, stored(&found)?.0);
+        note(AT_ONCE, mean_loss(&found, &held_out)?, stored(&found)?.0);
     }
     let mut evidence = Evidence::new(NUMBER, lab.seed(), "small, dense, bytes of 90 %");
     for (label, losses, bytes) in &rows {

@@ -1,14 +1,12 @@
 //! Training with masks that grow.
 
-use ounce_kernels::pool::Pool;
 use ounce_model::Model;
 use ounce_train::methods::workbench;
 use ounce_train::net::{Net, Options as NetOptions};
-use ounce_train::optim::norm::{clip_factor, global_norm};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::{Batch, Param, Trainable};
 
-use crate::prune::learning::{Shuffled, accumulate};
+use crate::prune::learning::{Shuffled, accumulate, check_share, descend};
 use crate::prune::lowest;
 use crate::stages::not_empty;
 use crate::{Error, Result};
@@ -116,12 +114,7 @@ pub fn train(
     not_empty(sequences)?;
     if let Some(schedule) = options.schedule {
         let end = schedule.start + schedule.times * schedule.every;
-        if !(0.0..1.0).contains(&schedule.last) {
-            return Err(Error::Option(format!(
-                "the share to remove should be from 0 to below 1, found {}",
-                schedule.last
-            )));
-        }
+        check_share(schedule.last)?;
         if end >= options.steps {
             let what =
                 format!("the last ranking would be at step {end} of {}; give more steps", options.steps);
@@ -141,8 +134,7 @@ pub fn train(
         }
         accumulate(&mut net, &Batch::next_token(order.next(options.tokens)))?;
         masks.iter().for_each(|mask| mask.silence(&mut net.params_mut()[mask.param]));
-        let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
-        optimizer.step(net.params_mut(), rates.rate(step), clip);
+        descend(&mut net, &mut optimizer, rates.rate(step));
         masks.iter().for_each(|mask| mask.hold(&mut net.params_mut()[mask.param]));
     }
     progress(options.steps, options.steps)?;

@@ -1,28 +1,18 @@
 //! Gradients through the ranking against differences, exact zeros, and folding.
 
 use candle_core::{Device, Tensor, Var};
-use ounce_train::data::labelled::{Example, LabelledSettings, LabelledStream, Target};
-use ounce_train::net::classifier::{Task, with_classifier};
-use ounce_train::net::{Init, Net, Options as NetOptions};
-use ounce_train::{Batch, Trainable};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use serde_json::json;
+use ounce_train::Trainable;
+use ounce_train::net::{Net, Options as NetOptions};
 
 use super::slot::{Share, importance, masked};
 use super::train::network;
 use super::{Options, Way, prune};
-use crate::prune::structured::tests::random;
+use crate::prune::classifier::{batch, classifier, numbers, source};
 
 const PST: Way = Way::Pst { rank: 2, score_rank: 3 };
 
 fn options(way: Way, sparsity: f64) -> Options {
     Options { way, sparsity, steps: 12, still: [0.2, 0.3], rate: 5e-3, seed: 4 }
-}
-
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    (0..count).map(|_| random.random_range(-1.0..1.0)).collect()
 }
 
 /// `Σ g ⊙ W' ⊙ (M + S − S₀)` in f64, with the mask and the scores `S₀` of the point at which the derivative is asked for: what goes
@@ -86,26 +76,6 @@ fn gradients_go_straight_through_the_ranking() {
             assert!((f64::from(*found) - wanted).abs() < 2e-3, "{at} {place}: {found} for {wanted}");
         }
     }
-}
-
-/// A small encoder that classifies, and examples whose label is the kind of their first token.
-fn classifier() -> ounce_model::Model {
-    let bert = random(json!({"model_type": "bert", "architectures": ["BertForMaskedLM"]}));
-    with_classifier(&bert, Task::Texts, &["a", "b"].map(str::to_owned), Init::default(), 3).unwrap()
-}
-
-fn source() -> LabelledStream {
-    let example = |at: u32| Example {
-        ids: (0..6).map(|i| 1 + (at * (i + 1) + 3 * i) % 29).collect(),
-        types: vec![0; 6],
-        target: Target::Label(at % 2),
-    };
-    let settings = LabelledSettings { examples: 8, seed: 1, shuffle: true, epochs: None };
-    LabelledStream::new((0..32).map(example).collect(), settings).unwrap()
-}
-
-fn batch() -> Batch {
-    ounce_train::data::BatchSource::next(&mut source()).unwrap().unwrap()
 }
 
 #[test]

@@ -1,12 +1,10 @@
 //! Fine-tuning while masks grow.
 
-use ounce_kernels::pool::Pool;
 use ounce_model::Model;
 use ounce_train::data::BatchSource;
 use ounce_train::graph::{GraphNet, Slot};
 use ounce_train::methods::workbench::cosine;
 use ounce_train::net::Options as NetOptions;
-use ounce_train::optim::norm::{clip_factor, global_norm};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::{Param, Trainable};
 use rand::SeedableRng;
@@ -14,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::slot::{PrunedSlot, Share};
 use crate::prune::gradual::Schedule;
+use crate::prune::learning::{accumulate, check_share, descend, is_head};
 use crate::{Error, Result};
 
 /// What learns, and what decides on weights.
@@ -68,11 +67,6 @@ pub struct Outcome {
     pub state_bytes: usize,
 }
 
-/// Whether a weight is one of the head, which always learns.
-fn is_head(name: &str) -> bool {
-    !name.starts_with("layers.") && !name.starts_with("embed")
-}
-
 /// Fine-tunes and prunes. The matrices of layers get zeros; what is behind the layers learns as it is, embeddings stay. `progress` is told
 /// the steps done and in all.
 ///
@@ -84,10 +78,7 @@ pub fn prune(
     options: &Options,
     progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<Outcome> {
-    if !(0.0..1.0).contains(&options.sparsity) {
-        let found = options.sparsity;
-        return Err(Error::Option(format!("the share to remove should be from 0 to below 1, found {found}")));
-    }
+    check_share(options.sparsity)?;
     let [before, after] = options.still.map(|part| (part * options.steps as f64) as u64);
     let Some(times) = options.steps.checked_sub(before + after).filter(|it| *it > 0) else {
         let what = format!("{} steps leave none for the share to rise in; give more", options.steps);
@@ -110,13 +101,8 @@ pub fn prune(
         let Some(batch) = source.next()? else {
             return Err(Error::Option(format!("the data ends after {step} of {} steps", options.steps)));
         };
-        net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
-        let loss = net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
-        if !loss.sum.is_finite() {
-            return Err(Error::Option("the loss of training is no number; lower the rate".into()));
-        }
-        let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
-        optimizer.step(net.params_mut(), rates.rate(step), clip);
+        accumulate(&mut net, &batch)?;
+        descend(&mut net, &mut optimizer, rates.rate(step));
     }
     progress(options.steps, options.steps)?;
     let learns = |param: &&Param| param.is_trainable() && param.name.starts_with("layers.");

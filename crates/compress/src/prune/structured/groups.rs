@@ -89,6 +89,11 @@ pub(super) fn along_stream(name: &str) -> (bool, bool) {
     }
 }
 
+/// The number of the layer that a tensor or a linear layer (`layers.3.attention.query`) is of; none for what is outside of layers.
+pub fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("layers.")?.split('.').next()?.parse().ok()
+}
+
 /// The dense feed-forward half of a layer, if it has one.
 pub fn mlp(spec: &Spec, layer: usize) -> Option<&Mlp> {
     match &spec.layers.get(layer)?.feed_forward.as_ref()?.kind {

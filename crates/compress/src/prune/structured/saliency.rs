@@ -16,7 +16,7 @@ use ounce_model::spec::Spec;
 use ounce_train::net::{Net, Options};
 use ounce_train::{Batch, Trainable};
 
-use super::groups::{Axis, Unit, attention, mlp, query_range, slices};
+use super::groups::{Axis, Unit, attention, layer_of, mlp, query_range, slices};
 use crate::stages::{look, mode, not_empty};
 use crate::{Error, Result};
 
@@ -140,8 +140,7 @@ pub(crate) fn add(
         scores.stream.iter_mut().zip(columns).for_each(|(sum, column)| *sum += column);
         return;
     }
-    let layer = name.split('.').nth(1).and_then(|it| it.parse::<usize>().ok());
-    let Some(layer) = layer else { return };
+    let Some(layer) = layer_of(name) else { return };
     if name.contains(".attention.") {
         if let Some(heads) = attention(spec, layer) {
             for (kv_head, score) in scores.heads[layer].iter_mut().enumerate() {
@@ -210,9 +209,7 @@ pub fn magnitude(model: &Model, stream: bool) -> Result<Scores> {
                 scores.stream.iter_mut().zip(sums).for_each(|(score, sum)| *score += sum);
             }
         }
-        let layer =
-            tensor.name.strip_prefix("layers.").and_then(|it| it.split('.').next()?.parse::<usize>().ok());
-        let Some(layer) = layer else { continue };
+        let Some(layer) = layer_of(&tensor.name) else { continue };
         let units = (0..scores.heads[layer].len()).map(|kv_head| (true, kv_head));
         let units = units.chain((0..scores.channels[layer].len()).map(|channel| (false, channel)));
         let units: Vec<(bool, usize)> =

@@ -1,5 +1,6 @@
 //! What a model can become.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use ounce_compress::quantize::{Plan, Unit, units};
@@ -46,9 +47,19 @@ pub struct Base {
     pub cut: Option<(Step, String)>,
     /// What the cut alone loses: mean KL in nats a token.
     pub kl: f64,
+    /// Mean squares of its matrices' inputs; empty until trials begin.
+    pub importance: HashMap<String, Vec<f32>>,
 }
 
 impl Base {
+    /// A model with what makes it, of which nothing was measured yet.
+    ///
+    /// # Errors
+    /// If GGUF, whose names are used, has no place for it.
+    pub fn new(model: Model, cut: Option<(Step, String)>) -> anyhow::Result<Base> {
+        Ok(Base { units: units(&model)?, model, cut, kl: 0.0, importance: HashMap::new() })
+    }
+
     fn named(&self, name: &str) -> String {
         self.cut.as_ref().map_or(name.to_owned(), |(_, cut)| format!("{cut}, {name}"))
     }
@@ -111,9 +122,8 @@ impl<'m> Subject<'m> {
         texts: &CalibrationArgs,
     ) -> anyhow::Result<Subject<'m>> {
         let (machine, calibration) = calibration::known_or_measured(asked.threads)?;
-        let whole = Base { model: model.clone(), units: units(model)?, cut: None, kl: 0.0 };
         let mut subject = Subject {
-            bases: vec![whole],
+            bases: vec![Base::new(model.clone(), None)?],
             run: OriginalRun::default(),
             text: texts.path().map(|it| it.display().to_string()),
             model,
@@ -191,7 +201,9 @@ impl<'m> Subject<'m> {
     pub fn uniform(&self, base: usize) -> anyhow::Result<Vec<Way>> {
         let mut ways = Vec::new();
         let of = &self.bases[base];
-        self.push(&mut ways, base, "as it is".to_owned(), None, Some(Step::new("convert", [])))?;
+        // A cut writes its result itself.
+        let alone = of.cut.is_none().then(|| Step::new("convert", []));
+        self.push(&mut ways, base, "as it is".to_owned(), None, alone)?;
         let wide =
             of.units.iter().filter(|unit| !unit.is_outer()).all(|unit| unit.columns.is_multiple_of(256));
         let types: &[DType] = match (self.is_gguf(), wide) {

@@ -179,12 +179,12 @@ pub fn search(
     let (mut trial_tokens, mut left_out) = (0, None);
     if !hopeless {
         let calibration = texts.sequences(model)?;
-        let mut trials = trial::Trials::new(&subject, &calibration)?;
+        let trials = trial::Trials::new(&mut subject, &calibration)?;
         trial_tokens = trials.tokens();
         let deadline = Instant::now() + options.time;
         sizes::add(&subject, &trials, asked, 0, &mut all)?;
         if prunes {
-            left_out = pruning::add(&mut subject, &mut trials, asked, &mut all, options.time)?;
+            left_out = pruning::add(&mut subject, &trials, asked, &mut all, options.time)?;
         }
         all.retain(allowed);
         trials.run(&subject, &mut all, asked, deadline)?;

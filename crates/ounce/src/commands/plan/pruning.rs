@@ -6,15 +6,15 @@
 use std::time::{Duration, Instant};
 
 use ounce_compress::prune::structured::{Limits, Scores, Target, choose, compensate, saliency};
-use ounce_compress::quantize::units;
 use ounce_engine::Mode;
 use ounce_kernels::attention::KvType;
 use ounce_model::Model;
 use ounce_model::account::Formats;
-use ounce_plan::search::Candidate;
+use ounce_plan::search::{Candidate, Expected};
 use toml::Value;
 
 use super::super::prune::structured::with_bar;
+use super::super::quantize::allocation::look;
 use super::budget::Asked;
 use super::candidates::{Base, Subject, Way};
 use super::sizes;
@@ -78,7 +78,7 @@ pub fn smallest(subject: &Subject<'_>, asked: &Asked) -> anyhow::Result<Option<C
         Some((share, cut.apply(model).ok()?))
     });
     let Some((share, model)) = cut else { return Ok(None) };
-    let base = Base { units: units(&model)?, model, cut: Some((step(subject, share), name(share))), kl: 0.0 };
+    let base = Base::new(model, Some((step(subject, share), name(share))))?;
     let Some((format, plan, quantize)) = subject.smallest(&base) else { return Ok(None) };
     let kv = asked.kv.unwrap_or(KvType::Q8_0);
     let name = format!("{}, {format}", name(share));
@@ -97,11 +97,15 @@ fn name(share: f64) -> String {
 /// If a cut model can't be made or run, or the user stops the work.
 pub fn add(
     subject: &mut Subject<'_>,
-    trials: &mut Trials<'_>,
+    trials: &Trials<'_>,
     asked: &Asked,
     ways: &mut Vec<Way>,
     time: Duration,
 ) -> anyhow::Result<Option<String>> {
+    if best_loss(ways) == Some(0.0) {
+        // The model meets the budget as it is.
+        return Ok(None);
+    }
     let model = subject.model;
     let learn = trials.learn();
     let limits = limits(subject);
@@ -150,16 +154,13 @@ pub fn add(
         if best.is_some_and(|best| quality.kl > best) {
             break;
         }
-        trials.look(&left)?;
-        let base = Base {
-            units: units(&left)?,
-            model: left,
-            cut: Some((step(subject, share), name(share))),
-            kl: quality.kl,
-        };
-        subject.bases.push(base);
+        let importance = look(&left, learn)?;
+        let base = Base::new(left, Some((step(subject, share), name(share))))?;
+        subject.bases.push(Base { kl: quality.kl, importance, ..base });
         let place = subject.bases.len() - 1;
         let mut made = subject.uniform(place)?;
+        let alone = made.iter_mut().filter(|it| it.plan.is_none() && it.kv == kv);
+        alone.for_each(|it| it.candidate.expected = Some(Expected::tried(quality)));
         made.iter_mut().for_each(|it| it.candidate.judge(&asked.budget));
         sizes::add(subject, trials, asked, place, &mut made)?;
         ways.extend(promising(made, best));

@@ -1,7 +1,6 @@
 //! Short trials: a candidate's weights are made as its recipe makes them, on less text, and its predictions compared with the
 //! original's on text that they did not see.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -18,7 +17,7 @@ use serde_json::json;
 
 use super::super::quantize::allocation::{Table, look};
 use super::budget::{Asked, quality};
-use super::candidates::{Subject, Way};
+use super::candidates::{Base, Subject, Way};
 use crate::compute;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
@@ -39,8 +38,6 @@ pub struct Trials<'m> {
     learn: &'m [Vec<u32>],
     reference: Reference,
     judged: usize,
-    /// Mean squares of the inputs of each base's matrices.
-    importance: Vec<HashMap<String, Vec<f32>>>,
     table: Table,
     /// Seconds in which the original's layers ran over a token.
     pace: f64,
@@ -52,7 +49,7 @@ impl<'m> Trials<'m> {
     ///
     /// # Errors
     /// If the text is too short, the model can't be run, or the user stops the work.
-    pub fn new(subject: &Subject<'m>, calibration: &'m [Vec<u32>]) -> anyhow::Result<Trials<'m>> {
+    pub fn new(subject: &mut Subject<'_>, calibration: &'m [Vec<u32>]) -> anyhow::Result<Trials<'m>> {
         let model = subject.model;
         let of = |tokens: usize| tokens.div_ceil(calibration.first().map_or(1, Vec::len).max(1));
         // The last sequences judge, so that no trial has seen them.
@@ -67,21 +64,14 @@ impl<'m> Trials<'m> {
         let importance = look(model, learn)?;
         let pace = start.elapsed().as_secs_f64() / learn.iter().map(Vec::len).sum::<usize>().max(1) as f64;
         let table = Table::measure(model, &subject.bases[0].units, subject.is_gguf(), learn, &importance)?;
+        subject.bases[0].importance = importance;
         let watch = Watch::start();
         let original = engine(model, compute::usual_kv_type(&Formats::of(&model.weights), Mode::fast()))?;
         let context = judge.iter().map(Vec::len).max().unwrap_or(1);
         let options = Options { context, stride: context, prefix: None };
         let reference = Reference::of(&original, judge, &options, LOGITS, |_, _| Ok(watch.check()?))?;
         let judged = judge.iter().map(Vec::len).sum();
-        Ok(Trials {
-            learn: &learn[..of(LEARN).min(learn.len())],
-            reference,
-            judged,
-            importance: vec![importance],
-            table,
-            pace,
-            watch,
-        })
+        Ok(Trials { learn: &learn[..of(LEARN).min(learn.len())], reference, judged, table, pace, watch })
     }
 
     /// The text that candidates are made with.
@@ -92,15 +82,6 @@ impl<'m> Trials<'m> {
     /// Seconds in which the original's layers ran over a token.
     pub fn pace(&self) -> f64 {
         self.pace
-    }
-
-    /// Looks at the inputs of a base's matrices. The bases come in their order.
-    ///
-    /// # Errors
-    /// If the model can't be run or the user stops the work.
-    pub fn look(&mut self, base: &Model) -> anyhow::Result<()> {
-        self.importance.push(look(base, self.learn)?);
-        Ok(())
     }
 
     /// Tokens that trials are judged on.
@@ -127,7 +108,7 @@ impl<'m> Trials<'m> {
         let mut order: Vec<usize> = (0..ways.len()).filter(|&it| ways[it].candidate.fits()).collect();
         let loss = |way: &Way| way.candidate.expected.map_or(f64::INFINITY, |it| it.kl);
         order.sort_by(|&a, &b| loss(&ways[a]).total_cmp(&loss(&ways[b])));
-        order.retain(|&it| ways[it].candidate.expected.is_none_or(|it| it.basis != Basis::Unchanged));
+        order.retain(|&it| !ways[it].candidate.was_tried());
         let weights: usize = subject.bases[0].units.iter().map(|unit| unit.values()).sum();
         let left = deadline.saturating_duration_since(Instant::now());
         // The real way if half of the time is enough for four candidates.
@@ -145,13 +126,13 @@ impl<'m> Trials<'m> {
             bar.say(&ways[index].candidate.name);
             bar.set(done as u64, order.len() as u64);
             let way = &ways[index];
-            let model = &subject.bases[way.base].model;
+            let base = &subject.bases[way.base];
             let weights = match &way.plan {
-                None => model.weights.clone(),
+                None => base.model.weights.clone(),
                 Some(plan) => match made.iter().find(|it| it.0 == way.base && it.1 == *plan) {
                     Some((.., weights)) => weights.clone(),
                     None => {
-                        let weights = self.quantized(model, way.base, plan, exact)?;
+                        let weights = self.quantized(base, plan, exact)?;
                         // The same weights come again with another cache.
                         made.truncate(3);
                         made.insert(0, (way.base, plan.clone(), weights.clone()));
@@ -159,7 +140,7 @@ impl<'m> Trials<'m> {
                     }
                 },
             };
-            let quality = self.judge(&Model { weights, ..model.clone() }, way.kv)?;
+            let quality = self.judge(&Model { weights, ..base.model.clone() }, way.kv)?;
             let basis = if exact || way.plan.is_none() { Basis::Trial } else { Basis::RoundedTrial };
             let candidate: &mut Candidate = &mut ways[index].candidate;
             if let Some(reckoned) = candidate.expected.filter(|it| it.basis == Basis::Sensitivities) {
@@ -173,14 +154,14 @@ impl<'m> Trials<'m> {
         Ok(())
     }
 
-    fn quantized(&self, model: &Model, base: usize, plan: &Plan, exact: bool) -> anyhow::Result<Weights> {
+    fn quantized(&self, base: &Base, plan: &Plan, exact: bool) -> anyhow::Result<Weights> {
         let folder = tempfile::tempdir()?;
         let store = Store::open(&folder.path().join("parts"), &json!({}))?;
         let mut observer = |_: Option<&_>, _: u64, _: u64| Ok(self.watch.check()?);
         let method = if exact { Method::Gptq(gptq::Options::default()) } else { Method::Weighted };
-        let quantizer = Quantizer::new(model, plan, method, &store, &mut observer);
+        let quantizer = Quantizer::new(&base.model, plan, method, &store, &mut observer);
         let calibration = if exact { self.learn.to_vec() } else { Vec::new() };
-        let weights = quantizer.with_importance(&self.importance[base]).run(calibration)?;
+        let weights = quantizer.with_importance(&base.importance).run(calibration)?;
         // The files stay mapped when their folder is gone.
         store.remove()?;
         Ok(weights)

@@ -118,6 +118,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Done> {
     }
     ensure!(args.workers > 0, "a sweep needs one worker at least");
     let base = read(&args)?;
+    ensure!(base.model.stored == 0, "a sweep can't share weights; leave model.stored out");
     let context = context(&base)?;
     let cells = grid(&args, &base, context)?.cells()?;
     if let Some(cell) = cells.iter().find(|cell| cell.batch_tokens % context as u64 != 0) {
@@ -151,9 +152,6 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Done> {
         return Ok(Done::Done);
     }
     let mut results = Results::open(&args.output, &identity(&base, &args))?;
-    if base.model.stored > 0 {
-        bail!("a sweep can't share weights; leave model.stored out");
-    }
     // Made once here, not by several workers at the same time.
     let first = setup::prepare(&configs[0], None)?;
     if !globals.json {

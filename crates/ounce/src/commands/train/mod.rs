@@ -158,8 +158,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         (None, true) => Start::Resume,
         (None, false) => Start::Fresh,
     };
-    let Run { mut net, mut train, mut validation, judge, mut optimizer, optimizer_options, schedule, .. } =
-        run;
+    let Run { mut net, mut train, mut validation, judge, mut optimizer, schedule, .. } = run;
     let spec = &net.skeleton().spec;
     let next = match (spec.classifier.is_some(), spec.causal) {
         (true, _) => "classify",
@@ -171,7 +170,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         0 => &mut net,
         stored => {
             shared = SharedNet::new(net, stored, config.train.seed)?;
-            optimizer = Optimizer::new(optimizer_options, shared.params())?;
+            optimizer = Optimizer::new(optimizer.options().clone(), shared.params())?;
             &mut shared
         }
     };

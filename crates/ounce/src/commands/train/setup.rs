@@ -30,8 +30,6 @@ pub(in crate::commands) struct Run {
     /// What a classifier is judged on at each validation.
     pub judge: Option<Judge>,
     pub optimizer: Optimizer,
-    /// What it was made from.
-    pub optimizer_options: ounce_train::optim::Options,
     pub schedule: Schedule,
     /// Targets of a step, about.
     pub tokens_per_step: u64,
@@ -96,21 +94,9 @@ pub(in crate::commands) fn prepare(config: &Config, begun: Option<Begun>) -> any
     if let Some(base) = config.model.base_width() {
         options.scale_to_width(spec.hidden_size, base);
     }
-    let optimizer = Optimizer::new(options.clone(), net.params())?;
+    let optimizer = Optimizer::new(options, net.params())?;
     let schedule = config.schedule.schedule(peak, total)?;
-    Ok(Run {
-        net,
-        train,
-        validation,
-        judge,
-        optimizer,
-        optimizer_options: options,
-        schedule,
-        tokens_per_step,
-        context,
-        advice,
-        notes,
-    })
+    Ok(Run { net, train, validation, judge, optimizer, schedule, tokens_per_step, context, advice, notes })
 }
 
 /// What is trained and on what.

@@ -119,21 +119,10 @@ impl Embedder {
 mod tests {
     use super::*;
     use crate::Trainable;
-    use crate::config::{self, Preset};
-    use crate::net::{Init, Net};
+    use crate::distil::tests::gradients_are_differences;
 
     fn encoder(hidden: usize, seed: u64) -> Model {
-        let shape = config::Model {
-            preset: Preset::Bert,
-            hidden,
-            layers: 1,
-            heads: 2,
-            context: 8,
-            ..config::Model::default()
-        };
-        let init = Init { matrix: 0.4, embedding: 0.5, scaled_output: false };
-        let net = Net::random(&shape.bare(13).expect("a shape"), Default::default(), init, seed);
-        net.expect("a network").model().expect("a model")
+        crate::distil::tests::encoder(hidden, 1, 2, 0.4, seed).model().expect("a model")
     }
 
     fn four() -> Batch {
@@ -173,23 +162,7 @@ mod tests {
         let nets = [of_pairs(&encoder(8, 3), 0.2), of_similarities(&encoder(8, 3), teacher, 0.2)];
         for net in nets {
             let mut net = net.expect("an embedder");
-            net.accumulate(&four(), 1.0).expect("a step");
-            let gradients: Vec<Vec<f32>> = net.params().iter().map(|param| param.grad.clone()).collect();
-            for (index, gradient) in gradients.iter().enumerate() {
-                let place = gradient.len() / 2;
-                let mut loss = |by: f32| {
-                    net.params_mut()[index].value[place] += by;
-                    let loss = net.loss(&four()).expect("a loss").sum;
-                    net.params_mut()[index].value[place] -= by;
-                    loss
-                };
-                let expected = (loss(4e-3) - loss(-4e-3)) / 8e-3;
-                let (found, name) = (f64::from(gradient[place]), &net.params()[index].name);
-                assert!(
-                    (found - expected).abs() < 5e-3 * expected.abs().max(1.0),
-                    "{name}: {found} {expected}"
-                );
-            }
+            gradients_are_differences(&mut net, &four(), 5e-3);
         }
     }
 }
