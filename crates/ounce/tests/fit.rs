@@ -18,7 +18,7 @@ fn candidates(plan: &Value) -> &[Value] {
 
 #[test]
 fn a_plan_meets_what_was_asked_and_its_recipe_gives_the_file_that_was_told() {
-    let desk = Desk::new();
+    let desk = Desk::measured();
     let plan = plan(&desk, &["--disk", "400K", "--quality", "kl<0.5", "-o", "recipe.toml"]);
     let chosen = &candidates(&plan)[plan["chosen"].as_u64().expect("a choice") as usize];
     let told = chosen["costs"]["disk"].as_u64().expect("bytes");
@@ -42,7 +42,7 @@ fn a_plan_meets_what_was_asked_and_its_recipe_gives_the_file_that_was_told() {
 
 #[test]
 fn a_fit_is_measured_and_reported() {
-    let desk = Desk::new();
+    let desk = Desk::measured();
     desk.write("test.txt", corpus(30));
     let fit = [&["fit", "builtin-tiny", "-o", "small.gguf", "--disk", "400K", "--memory", "4G"][..], &LITTLE];
     let report = desk.json(&[&fit.concat()[..], &["--test", "test.txt"]].concat());
@@ -75,7 +75,7 @@ fn a_fit_is_measured_and_reported() {
 
 #[test]
 fn impossible_budgets_end_at_once_with_the_nearest() {
-    let desk = Desk::new();
+    let desk = Desk::measured();
     let ran = desk.run(&["fit", "builtin-tiny", "-o", "x.gguf", "--disk", "20K"]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stdout.contains("no candidate meets this budget") && ran.stdout.contains("the nearest is"));
@@ -91,7 +91,7 @@ fn impossible_budgets_end_at_once_with_the_nearest() {
 
 #[test]
 fn what_is_too_large_in_few_bits_is_cut_first() {
-    let desk = Desk::new();
+    let desk = Desk::measured();
     desk.write("test.txt", corpus(30));
     // Less than the smallest format takes of the whole model.
     let asked = [
@@ -125,8 +125,32 @@ fn what_is_too_large_in_few_bits_is_cut_first() {
 }
 
 #[test]
+fn what_misses_quality_alone_is_trained() {
+    let desk = Desk::measured();
+    let asked = ["builtin-tiny", "--disk", "290K", "--quality", "kl<0.002", "--techniques", "quantize"];
+    let little = ["--calibration-tokens", "3072", "--time", "20s"];
+    let plan = desk.run(&[&["plan"][..], &asked, &little, &["--json"]].concat());
+    let found: Value = serde_json::from_str(&plan.stdout).expect("JSON");
+    assert!(plan.code == 1 && found["chosen"].is_null(), "{found}");
+    let place = found["trainable"].as_u64().expect("one that misses quality alone") as usize;
+    assert_eq!(candidates(&found)[place]["misses"][0]["limit"], "quality");
+    let fit = |more: &[&str]| {
+        let ran = desk.run(&[&["fit", "-o", "x.gguf", "--json"][..], &asked, &little, more].concat());
+        let report: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        (ran.code, report)
+    };
+    let (code, report) = fit(&["--no-heal"]);
+    assert!(code == 1 && report["met"] == false && !desk.path("x.gguf").exists());
+    let (code, report) = fit(&[]);
+    assert_eq!(code, i32::from(report["met"] == false));
+    let kl = |it: &Value| it["mean_kl"]["value"].as_f64().expect("a loss");
+    assert!(kl(&report["quality"]) < kl(&report["untrained"]), "{report}");
+    assert_eq!(report["recipe"]["step"][0]["train"], "both");
+}
+
+#[test]
 fn what_is_wrong_is_said_before_anything_is_done() {
-    let desk = Desk::new();
+    let desk = Desk::measured();
     let said = |args: &[&str], part: &str| {
         let text = desk.fails(args);
         assert!(text.contains(part), "{args:?}: {text}");
@@ -157,7 +181,7 @@ fn what_is_wrong_is_said_before_anything_is_done() {
 
 #[test]
 fn steps_follow_each_other() {
-    let desk = Desk::new();
+    let desk = Desk::measured();
     desk.write(
         "two.toml",
         "[[step]]\ndo = \"convert\"\ndtype = \"f16\"\n[[step]]\ndo = \"quantize\"\ntype = \"q8_0\"\nmethod = \"round\"\n",

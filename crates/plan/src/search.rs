@@ -149,6 +149,16 @@ pub fn nearest(candidates: &[Candidate]) -> Option<usize> {
     all.min_by(|(_, a), (_, b)| worst(a).total_cmp(&worst(b))).map(|(index, _)| index)
 }
 
+/// The place of the best candidate that misses nothing but quality: training may still bring that. None if there is no such.
+pub fn trainable(candidates: &[Candidate]) -> Option<usize> {
+    let loss = |candidate: &Candidate| candidate.expected.map_or(f64::INFINITY, |it| it.kl);
+    let alone = |candidate: &Candidate| {
+        !candidate.fits() && candidate.misses.iter().all(|it| it.limit == Limit::Quality)
+    };
+    let all = candidates.iter().enumerate().filter(|(_, it)| alone(it));
+    all.min_by(|(_, a), (_, b)| loss(a).total_cmp(&loss(b))).map(|(index, _)| index)
+}
+
 /// Why a candidate was not taken, in a few words; `chosen` is the one that was.
 pub fn reason(candidate: &Candidate, chosen: Option<&Candidate>, limit: impl Fn(&Miss) -> String) -> String {
     if !candidate.fits() {
@@ -179,6 +189,7 @@ pub fn told(miss: &Miss) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Floor;
 
     const MB: u64 = 1_000_000;
 
@@ -231,5 +242,15 @@ mod tests {
         all.iter_mut().for_each(|it| it.judge(&none));
         assert_eq!(choose(&all), None);
         assert_eq!(nearest(&all), Some(4));
+        assert_eq!(trainable(&all), None, "all are too large");
+        let lossy = Budget { memory: Some(600 * MB), quality: Some(Floor::Kl(0.005)), ..Budget::default() };
+        for candidate in &mut all {
+            if let Some(expected) = &mut candidate.expected {
+                expected.quality = Some(Quality { kl: expected.kl, ..Quality::ORIGINAL });
+            }
+            candidate.judge(&lossy);
+        }
+        assert_eq!(choose(&all[..4]), None);
+        assert_eq!(trainable(&all[..4]), Some(1), "of those that are small enough the one that loses least");
     }
 }

@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
@@ -25,6 +26,26 @@ pub struct Desk {
 impl Desk {
     pub fn new() -> Desk {
         Desk { folder: tempfile::tempdir().expect("temporary folder"), env: Vec::new() }
+    }
+
+    /// One whose machine was measured before, in a hurry: all of a test file share that, since it takes a while.
+    pub fn measured() -> Desk {
+        static DATA: OnceLock<PathBuf> = OnceLock::new();
+        let data = DATA.get_or_init(|| {
+            let name = concat!("measured-for-", env!("CARGO_CRATE_NAME"));
+            let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+            // What another version kept may not be read by this one.
+            let _ = std::fs::remove_dir_all(&folder);
+            let ran = Desk::new().with_env("XDG_DATA_HOME", &*folder.to_string_lossy()).run(&[
+                "plan",
+                "builtin-tiny",
+                "--disk",
+                "1K",
+            ]);
+            assert_eq!(ran.code, 1, "{}", ran.stderr);
+            folder
+        });
+        Desk::new().with_env("XDG_DATA_HOME", &*data.to_string_lossy())
     }
 
     /// The same with an environment variable set.

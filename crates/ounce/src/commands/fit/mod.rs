@@ -35,7 +35,7 @@ Examples:
   ounce fit ./folder --memory 300M --per-token 20ms --quality 'kl<0.05' -o small.gguf --calibration wiki.txt
   ounce fit ./folder --disk 90M -o ./small                      a folder that transformers reads
 Plans as `ounce plan`, compresses as `ounce compress`, and measures the result: memory and times in a process of its
-own, quality on text that calibration did not see. Where quality is missed, the result is trained a little and
+own, quality on text that calibration did not see. Where quality is missed, in trials or then, the result is trained and
 measured again, unless --no-heal. TARGET.report/ gets report.html, report.json and recipe.toml. Exit code
 0: the budget is met as measured. 1: it is not, and the nearest is told. A run that is stopped goes on where it stopped
 when the same command is given again.")]
@@ -68,6 +68,8 @@ struct Made {
     matrices: Vec<Finished>,
     costs: Costs,
     divergence: ounce_eval::divergence::Report,
+    /// What it was before it was trained; none if it was not.
+    untrained: Option<ounce_eval::divergence::Report>,
 }
 
 /// Runs the command.
@@ -90,14 +92,16 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if !globals.json {
         table::print(&found, &asked)?;
     }
-    let Some(choice) = found.choice() else {
+    // What misses nothing but quality is made and trained.
+    let place = found.chosen.or(found.trainable.filter(|_| !args.no_heal));
+    let Some(choice) = place.map(|it| &found.candidates[it]) else {
         if globals.json {
             output::json(&serde_json::json!({ "met": false, "asked": asked, "plan": found }))?;
         }
         return Ok(Outcome::No);
     };
     let made = make(&args, &model, &asked, choice, globals)?;
-    let report = Report::new(&args, &model, &asked, &found, choice, made, start.elapsed())?;
+    let report = Report::new(&args, &model, &asked, &found, place, choice, made, start.elapsed())?;
     let folder = args.report.clone().unwrap_or_else(|| folder(&target));
     report.write(&folder, &plan::comments(&args.model, &asked, choice))?;
     if globals.json {
@@ -154,33 +158,29 @@ fn make(
         };
         let small = source::open(target)?;
         let divergence = quality::compare(model, &small, kv, asked, &args.texts.test)?;
-        Ok(Made { recipe, matrices, costs, divergence })
+        Ok(Made { recipe, matrices, costs, divergence, untrained: None })
     };
-    let made = attempt(choice.recipe.clone(), args.force)?;
-    let missed = asked.budget.misses_quality(&measures(&made.divergence));
-    let Some(healed) =
-        missed.filter(|_| !args.no_heal).and_then(|_| heal(&made.recipe, args.texts.calibration.path()))
-    else {
-        return Ok(made);
-    };
-    output::note("the quality is missed; the result is trained a little");
-    let again = attempt(healed, true)?;
-    let better = measures(&again.divergence).kl < measures(&made.divergence).kl;
-    if better {
-        return Ok(again);
+    let mut made = attempt(choice.recipe.clone(), args.force)?;
+    while !args.no_heal && asked.budget.misses_quality(&measures(&made.divergence)).is_some() {
+        let Some(healed) = heal(&made.recipe, args.texts.calibration.path()) else { break };
+        let kl = measures(&made.divergence).kl;
+        output::note(&format!("the quality is missed (KL {kl:.5}); the result is trained"));
+        let again = attempt(healed, true)?;
+        if measures(&again.divergence).kl >= kl {
+            output::note("training did not help; the result before it is made again");
+            return Ok(Made { untrained: made.untrained, ..attempt(made.recipe, true)? });
+        }
+        made = Made { untrained: made.untrained.or(Some(made.divergence)), ..again };
     }
-    output::note("training did not help; the first result is made again");
-    attempt(made.recipe, true)
+    Ok(made)
 }
 
-/// The same recipe with training: what was cut learns what the original predicts on this text, else what was quantized last does. None if
-/// it has that already, or neither cuts nor quantizes.
+/// The same recipe with more training: what was cut learns what the original predicts on this text, then what was quantized last does.
+/// None if it has that already, or neither cuts nor quantizes.
 fn heal(recipe: &Recipe, text: Option<&Path>) -> Option<Recipe> {
     let mut healed = recipe.clone();
-    if let Some(cut) = healed.steps.iter().rposition(|it| it.command == "prune") {
-        if healed.steps.iter().any(|it| it.command == "heal") {
-            return None;
-        }
+    let cut = healed.steps.iter().rposition(|it| it.command == "prune");
+    if let Some(cut) = cut.filter(|_| !healed.steps.iter().any(|it| it.command == "heal")) {
         let text = text.map(|it| ("text", Value::String(it.display().to_string())));
         healed.steps.insert(cut + 1, Step::new("heal", text));
         return Some(healed);
@@ -214,7 +214,9 @@ mod tests {
         let commands = healed.steps.iter().map(|it| it.command.as_str());
         assert_eq!(commands.collect::<Vec<_>>(), ["prune", "heal", "quantize"]);
         assert_eq!(healed.steps[1].flags["text"].as_str(), Some("text.txt"));
-        assert!(heal(&healed, None).is_none());
+        let again = heal(&healed, None).unwrap();
+        assert_eq!(again.steps[2].flags["train"].as_str(), Some("both"));
+        assert!(heal(&again, None).is_none());
         assert_eq!(folder(Path::new("a/b.gguf")), Path::new("a/b.report"));
     }
 }

@@ -67,6 +67,8 @@ pub struct Report {
     pub asked: Asked,
     pub rows: Vec<Row>,
     pub quality: Divergence,
+    /// The same before the result was trained; none if it was not.
+    pub untrained: Option<Divergence>,
     /// Whether the quality that was asked for is there; none where none was asked for.
     pub quality_met: Option<bool>,
     pub chosen: String,
@@ -117,6 +119,7 @@ impl Report {
         model: &Model,
         asked: &Asked,
         found: &Found,
+        place: Option<usize>,
         choice: &Candidate,
         made: Made,
         time: Duration,
@@ -150,11 +153,12 @@ impl Report {
             ),
             asked: asked.clone(),
             quality: made.divergence,
+            untrained: made.untrained,
             quality_met,
             chosen: choice.name.clone(),
             plan: PlanFound {
                 candidates: found.candidates.clone(),
-                chosen: found.chosen,
+                chosen: place,
                 original: found.original.clone(),
                 trial_tokens: found.trial_tokens,
                 seconds: found.seconds,
@@ -218,7 +222,11 @@ impl Report {
         let quality = expected.and_then(|it| it.quality);
         let asked = self.asked.budget.quality.map(|it| it.to_string()).unwrap_or_default();
         let percent = |share: f64| format!("{:.2} %", share * 100.0);
-        vec![
+        let untrained = self.untrained.as_ref().map(|it| {
+            let kl = format!("{:.5}", it.mean_kl.value);
+            ["KL before training".into(), "0".into(), String::new(), kl, String::new()]
+        });
+        let rows = [
             ["KL to the original".into(), "0".into(), kl, format!("{:.5}", found.mean_kl.value), asked],
             [
                 "perplexity".into(),
@@ -234,7 +242,8 @@ impl Report {
                 percent(found.top1_agreement.value),
                 String::new(),
             ],
-        ]
+        ];
+        untrained.into_iter().chain(rows).collect()
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Found {
     pub chosen: Option<usize>,
     /// The place of the one that misses by least, where none was chosen.
     pub nearest: Option<usize>,
+    /// The place of the one that misses nothing but quality, where none was chosen: training may bring that.
+    pub trainable: Option<usize>,
     /// How the original ran; forecasts are corrected by it.
     pub original: OriginalRun,
     /// Tokens on which candidates were tried.
@@ -198,7 +200,8 @@ pub fn search(
     search::mark_front(&mut candidates);
     let chosen = search::choose(&candidates);
     let nearest = if chosen.is_none() { search::nearest(&candidates) } else { None };
+    let trainable = if chosen.is_none() { search::trainable(&candidates) } else { None };
     let original = subject.run;
     let seconds = start.elapsed().as_secs_f64();
-    Ok(Found { candidates, chosen, nearest, original, trial_tokens, left_out, seconds })
+    Ok(Found { candidates, chosen, nearest, trainable, original, trial_tokens, left_out, seconds })
 }

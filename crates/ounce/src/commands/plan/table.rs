@@ -58,6 +58,11 @@ pub fn print(found: &Found, asked: &Asked) -> anyhow::Result<()> {
                 nearest.name,
                 expected(nearest),
                 nearest.misses.iter().map(over).collect::<Vec<_>>().join(", ")
+            ))?;
+            let Some(place) = found.trainable else { return Ok(()) };
+            output::line(format!(
+                "{} misses quality alone, which training may bring: ounce fit tries that",
+                found.candidates[place].name
             ))
         }
         (None, None) => output::line("\nno candidate meets this budget"),
