@@ -25,15 +25,19 @@ use ounce_eval::method::Method;
 
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
+    lowrank::greenformers::METHOD,
     lowrank::ofa::METHOD,
     lowrank::pela::METHOD,
     prune::amoeba::METHOD,
     prune::beta_rank::METHOD,
+    prune::components::METHOD,
     prune::compresso::METHOD,
+    prune::dsee::METHOD,
     prune::dsl::METHOD,
     prune::echo::METHOD,
     prune::efficient_llm::METHOD,
     prune::gradual::METHOD,
+    prune::pst::METHOD,
     quantize::axes::METHOD,
     quantize::efficient_qat::METHOD,
     quantize::l4q::METHOD,

@@ -76,7 +76,7 @@ fn model(config: Config, spec: Spec, source: MemorySource) -> Model {
         chat: None,
         config,
         generation: Config::new("generation_config.json", Map::new()),
-        origin: Origin { path: "memory".into(), format: Format::HuggingFace },
+        origin: Origin { path: "memory".into(), format: Format::HuggingFace, name: None },
         extras: Vec::new(),
     }
 }

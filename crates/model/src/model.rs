@@ -45,6 +45,18 @@ pub struct Origin {
     pub path: PathBuf,
     /// Its format.
     pub format: Format,
+    /// What its file calls it; none where files say nothing of that.
+    pub name: Option<String>,
+}
+
+impl Origin {
+    /// What people call it: as its file does, else as its file or folder is called.
+    pub fn called(&self) -> Option<String> {
+        let path = &self.path;
+        let named = || if path.is_dir() { path.file_name() } else { path.file_stem() };
+        let plain = || Some(named()?.to_string_lossy().trim_matches(['<', '>']).to_owned());
+        self.name.clone().or_else(plain)
+    }
 }
 
 /// File formats of whole models.

@@ -115,6 +115,7 @@ fn what_is_too_large_in_few_bits_is_cut_first() {
     assert!(report["chosen"].as_str().is_some_and(|it| it.contains("% cut, ")), "{}", report["chosen"]);
     let disk =
         report["rows"].as_array().expect("rows").iter().find(|it| it["limit"] == "disk").expect("disk");
+    assert_eq!(disk["error"].as_f64(), Some(0.0), "bytes are told exactly, whatever steps lie between");
     assert!(disk["measured"].as_f64().is_some_and(|it| it <= f64::from(260 << 10)), "{disk}");
     // What the trial told is what was measured, roughly: the final cut has more text to go by.
     let told =
@@ -122,6 +123,27 @@ fn what_is_too_large_in_few_bits_is_cut_first() {
     let (told, found) = (told["expected"]["kl"].as_f64(), report["quality"]["mean_kl"]["value"].as_f64());
     let ratio = found.zip(told).map(|(found, told)| found / told);
     assert!(ratio.is_some_and(|it| (0.3..3.0).contains(&it)), "{found:?} {told:?}");
+}
+
+#[test]
+fn factors_are_candidates_where_they_are_asked_for() {
+    let desk = Desk::measured();
+    // Less than the smallest format takes of the whole model: something has to leave.
+    let asked = ["plan", "builtin-tiny", "--disk", "270K", "--techniques", "quantize,factorize"];
+    let little = ["--calibration-tokens", "4096", "--time", "20s", "-o", "r.toml", "--json"];
+    let ran = desk.run(&[&asked[..], &little].concat());
+    let found: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let thin = |it: &&Value| it["name"].as_str().is_some_and(|it| it.starts_with("factors of "));
+    let one = candidates(&found).iter().find(thin).unwrap_or_else(|| panic!("no factors: {found}"));
+    assert_eq!(one["recipe"]["step"][0]["do"], "factorize");
+    assert!(one["costs"]["per_token"].as_f64().is_some_and(|it| it > 0.0));
+    assert!(one["expected"]["kl"].as_f64().is_some_and(|it| it > 0.0));
+    if ran.code == 0 {
+        let told = &candidates(&found)[found["chosen"].as_u64().expect("a place") as usize]["costs"]["disk"];
+        desk.ok(&["compress", "builtin-tiny", "--recipe", "r.toml", "-o", "small.gguf", "--no-test"]);
+        let bytes = std::fs::metadata(desk.path("small.gguf")).expect("a file").len();
+        assert_eq!(told.as_u64(), Some(bytes));
+    }
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn random_model(
         progress(done as f64 / total as f64);
     }
     let generation = Config::new(config.path(), serde_json::Map::new());
-    let origin = Origin { path: config.path().to_path_buf(), format: Format::BuiltIn };
+    let origin = Origin { path: config.path().to_path_buf(), format: Format::BuiltIn, name: None };
     let weights = Weights::in_memory(source);
     Ok(Model { spec, weights, tokenizer: None, chat: None, config, generation, origin, extras: Vec::new() })
 }

@@ -77,9 +77,13 @@ pub struct Factorised {
     pub lost: f64,
 }
 
-/// A rank of 64 or more goes down to the next multiple of 32, so that factors can be quantized in blocks.
+/// Ranks come in multiples of this wherever something is to be quantized, for blocks are as long.
+const BLOCK: usize = 32;
+
+/// A rank of 64 or more goes down to the next multiple of 32, so that factors can be quantized in blocks; of smaller ones that would
+/// take too much.
 fn whole_blocks(rank: usize) -> usize {
-    if rank < 64 { rank } else { rank / 32 * 32 }
+    if rank < 2 * BLOCK { rank } else { rank / BLOCK * BLOCK }
 }
 
 /// The rank above which two factors have as many weights as the matrix, or more.
@@ -143,6 +147,30 @@ pub fn plan(model: &Model, amount: Amount, only: &dyn Fn(&str) -> bool) -> Resul
              choose another share or rank"
                 .into(),
         )),
+        false => Ok(plan),
+    }
+}
+
+/// A [`plan`] by share all of whose ranks are multiples of 32, 32 at least, so that every factor can be quantized in blocks. Matrices that
+/// would not become smaller so stay whole.
+///
+/// # Errors
+/// If nothing becomes smaller.
+pub fn plan_in_blocks(model: &Model, share: f64) -> Result<Vec<(String, usize)>> {
+    let found = plan(model, Amount::Share(share), &|_| true)?;
+    let sizes: HashMap<String, Vec<usize>> =
+        model.spec.tensors().into_iter().map(|it| (it.name, it.shape)).collect();
+    let whole = found.into_iter().filter_map(|(name, rank)| {
+        let rank = (rank + BLOCK / 2) / BLOCK * BLOCK;
+        let shape = sizes.get(&name)?;
+        let rank = Amount::Rank(rank.max(BLOCK)).rank(shape[0], shape[1])?;
+        Some((name, rank))
+    });
+    let plan: Vec<(String, usize)> = whole.collect();
+    match plan.is_empty() {
+        true => {
+            Err(Error::Option(format!("no matrix becomes smaller with a rank that is a multiple of {BLOCK}")))
+        }
         false => Ok(plan),
     }
 }

@@ -199,7 +199,7 @@ fn with_outliers() -> (Model, Vec<Vec<u32>>, Vec<u32>) {
         chat: None,
         config,
         generation: Config::new("generation_config.json", serde_json::Map::new()),
-        origin: Origin { path: "memory".into(), format: Format::HuggingFace },
+        origin: Origin { path: "memory".into(), format: Format::HuggingFace, name: None },
         extras: Vec::new(),
     };
     let mut text = |length: usize| (0..length).map(|_| rng.random_range(0..128)).collect::<Vec<u32>>();

@@ -6,15 +6,6 @@ const FAMILY: Family = Family::DomainLanguage;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        1,
-        "CrisisHelpOffer",
-        FAMILY,
-        "\"Actionable Help\" in Crises: A Novel Dataset and Resource-Efficient Models for Identifying Request and Offer Social Media Posts",
-        Some("2502.16839"),
-        "Several labellers mark raw short texts, agreement and a manual check clean them, and an encoder for the subject comes out in three sizes.",
-        "101k tweets; encoders 47, 68 and 83 % smaller than BERT-base, 3.5 to 18.6 times faster, at equal or better accuracy.",
-    ),
-    Method::planned(
         50,
         "Few-shot cross-lingual prompting",
         FAMILY,

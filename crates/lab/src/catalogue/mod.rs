@@ -9,12 +9,10 @@ mod distillation;
 mod federated;
 mod generative;
 mod language;
-mod low_rank;
 mod moe;
 mod multimodal;
 mod peft;
 mod planning;
-mod pruning;
 mod retrieval;
 mod runtime;
 mod speech;
@@ -35,11 +33,9 @@ const LISTS: &[&[Method]] = &[
     runtime::PLANNED,
     training::PLANNED,
     planning::PLANNED,
-    pruning::PLANNED,
     federated::PLANNED,
     retrieval::PLANNED,
     language::PLANNED,
-    low_rank::PLANNED,
     multimodal::PLANNED,
     vision::PLANNED,
     generative::PLANNED,

@@ -6,15 +6,6 @@ const FAMILY: Family = Family::Peft;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        10,
-        "DSEE",
-        FAMILY,
-        "DSEE: Dually Sparsity-embedded Efficient Tuning of Pre-trained Language Models",
-        Some("2111.00160"),
-        "The fine-tuning update is a low-rank part and a handful of free entries, and the base weights are thinned in the same run.",
-        "BERT with 0.5 % trainable parameters and about 25 % fewer inference FLOPs at comparable quality.",
-    ),
-    Method::planned(
         16,
         "Clinical prompt learning",
         FAMILY,

@@ -70,7 +70,7 @@ pub fn open_model(path: &Path) -> Result<Model> {
         None => None,
     };
     let generation = Config::new(path, Map::new());
-    let origin = Origin { path: path.to_path_buf(), format: Format::Llama2c };
+    let origin = Origin { path: path.to_path_buf(), format: Format::Llama2c, name: None };
     Ok(Model { spec, weights, tokenizer, chat: None, config, generation, origin, extras: Vec::new() })
 }
 

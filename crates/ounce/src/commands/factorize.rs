@@ -1,21 +1,25 @@
 //! `ounce factorize`: two thin matrices in the place of each.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use ounce_compress::lowrank::greenformers::{Operations, crossover};
 use ounce_compress::lowrank::{self, Amount, Factorised, Solver};
+use ounce_engine::Mode;
 use ounce_model::Model;
+use ounce_model::account::Formats;
 use ounce_model::formats::WriteOptions;
+use ounce_model::machine::Cpu;
+use ounce_plan::forecast::{Workload, forecast};
 use serde::Serialize;
 
-use super::convert;
 use super::quantize::texts::CalibrationArgs;
+use super::{convert, profile};
 use crate::cli::Globals;
 use crate::failure::Outcome;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
-use crate::{output, source, units};
+use crate::{calibration, compute, output, source, units};
 
 /// Replace matrices by products of two thin ones
 #[derive(Debug, clap::Args)]
@@ -41,6 +45,9 @@ pub struct Args {
     /// One rank for all matrices; those that would not become smaller stay whole
     #[arg(long, value_name = "N")]
     rank: Option<usize>,
+    /// Ranks in multiples of 32, so that every factor can be quantized in blocks
+    #[arg(long, conflicts_with_all = ["rank", "only", "skip"])]
+    blocks: bool,
     /// Factorise only matrices of layers with such names; may be given again
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
@@ -89,6 +96,9 @@ pub struct Report {
     parameters_before: u64,
     parameters: u64,
     bytes: Option<u64>,
+    /// Seconds for a token behind a prompt of 512, of the whole model and of this one, by forecast; none where the machine was not profiled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_token: Option<[f64; 2]>,
     /// Projected keys of the Linformer that is compared with.
     linformer_keys: usize,
     /// Tokens from which on it would save more operations than these factors.
@@ -111,7 +121,10 @@ pub struct At {
 /// # Errors
 /// If the model can't be factorised as asked or the target can't be written.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
-    let report = make(&args)?;
+    let mut report = make(&args)?;
+    if let Some(target) = report.target.as_ref() {
+        report.per_token = told(&args.model, target, globals)?;
+    }
     if globals.json {
         output::json(&report)?;
         return Ok(Outcome::Done);
@@ -145,6 +158,18 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
             part(operations.factors),
             part(operations.linformer),
             part(operations.both)
+        ))?;
+    }
+    if let Some([whole, thin]) = report.per_token {
+        let slower = if thin > whole {
+            ": slower, for products of thin matrices cost more than their bytes"
+        } else {
+            ""
+        };
+        output::line(format!(
+            "a token takes {} by forecast, {} as it was{slower}",
+            units::time(thin),
+            units::time(whole)
         ))?;
     }
     if let (Some(target), Some(bytes)) = (&report.target, report.bytes) {
@@ -181,7 +206,10 @@ pub fn make(args: &Args) -> anyhow::Result<Report> {
         SolverName::SemiNmf => Solver::SemiNmf,
         SolverName::Random => Solver::Random(args.seed),
     };
-    let plan = lowrank::plan(&model, amount, &chosen)?;
+    let plan = match amount {
+        Amount::Share(share) if args.blocks => lowrank::plan_in_blocks(&model, share)?,
+        _ => lowrank::plan(&model, amount, &chosen)?,
+    };
     let before = model.spec.parameters();
     let Some(target) = args.output.as_ref().filter(|_| !args.dry_run) else {
         let matrices = lowrank::forecast(&model, &plan);
@@ -219,6 +247,7 @@ fn report(
         parameters_before: model.spec.parameters(),
         parameters,
         bytes,
+        per_token: None,
         linformer_keys: args.linformer_keys,
         linformer_from_tokens: crossover(model.spec.hidden_size, share, args.linformer_keys),
         at: args.tokens.map(|tokens| {
@@ -227,6 +256,27 @@ fn report(
         }),
         matrices,
     }
+}
+
+/// Seconds for a token, of the whole model and of what was made of it, where this machine was profiled and both generate.
+fn told(whole: &str, thin: &Path, globals: &Globals) -> anyhow::Result<Option<[f64; 2]>> {
+    let threads = if globals.threads == 0 { Cpu::detect().cores } else { globals.threads };
+    if profile::known(threads).is_none() {
+        return Ok(None);
+    }
+    let (machine, kernels) = calibration::known(threads, None)?;
+    let of = |model: Model| -> anyhow::Result<Option<f64>> {
+        if !model.spec.causal {
+            return Ok(None);
+        }
+        let formats = Formats::of(&model.weights);
+        let kv = compute::usual_kv_type(&formats, Mode::fast());
+        let prompt = 512.min(model.spec.context_length.saturating_sub(1)).max(1);
+        let workload = Workload { batch: 1, prompt, context: prompt + 1, threads, kv };
+        Ok(Some(forecast(&model.spec, &formats, &machine, &kernels, &workload)?.per_token_seconds))
+    };
+    let (before, after) = (of(source::open(whole)?)?, of(Model::open(thin)?)?);
+    Ok(before.zip(after).map(|(before, after)| [before, after]))
 }
 
 fn patterns(texts: &[String]) -> anyhow::Result<Vec<glob::Pattern>> {

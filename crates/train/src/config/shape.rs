@@ -58,7 +58,7 @@ impl Model {
             tokenizer: None,
             chat: None,
             generation: Keys::new("<new model>", Map::new()),
-            origin: Origin { path: config.path().to_path_buf(), format: Format::BuiltIn },
+            origin: Origin { path: config.path().to_path_buf(), format: Format::BuiltIn, name: None },
             config,
             extras: Vec::new(),
         })

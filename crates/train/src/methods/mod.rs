@@ -22,6 +22,7 @@ use ounce_eval::method::Method;
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
     codeact::METHOD,
+    crisis::METHOD,
     fralbert::METHOD,
     geb::METHOD,
     gradnormlorp::METHOD,

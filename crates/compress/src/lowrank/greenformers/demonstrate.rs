@@ -48,12 +48,12 @@ impl Plan {
             lengths: vec![64, 256, 512, 1024, 2048],
             repetitions: 9,
             trained_width: 64,
-            length: 128,
-            steps: 240,
-            tune: 60,
+            length: 64,
+            steps: 150,
+            tune: 50,
             batch: 16,
             test: 512,
-            rate: 4e-3,
+            rate: 2e-3,
         }
     }
 }
@@ -79,7 +79,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
         ),
         format!(
             "Learning: two layers, {} wide, rank {}, sequences of {} words, {} projected keys, {} steps of {} sequences ({} of them to fine-tune where a trained \
-             encoder is factorised); means of {} seeds on {} sequences that were not shown. Right by chance: 25 %.",
+             encoder is factorised); means of {} seeds on {} sequences that were not shown. The commonest label is right in 43.75 %.",
             plan.trained_width,
             plan.trained_width / 4,
             plan.length,

@@ -18,7 +18,7 @@ use crate::quantize::training::adam::cosine;
 use crate::stages::not_empty;
 
 /// The most by which a small loss is raised to the size of the largest shape's.
-const MOST_BALANCE: f64 = 20.0;
+const MOST_BALANCE: f64 = 10.0;
 
 /// Which shapes learn in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,8 +188,11 @@ impl Trained {
          -> Result<Passed> {
             let choice = self.smol.choose(&self.elastic.features(shape), Some(random));
             let mut passed = self.pass(shape, &choice, batch, teacher.map(|it| it.0), ask)?;
-            if let (Some((_, size)), true) = (teacher, options.balance) {
-                let factor = (size / passed.loss.max(1e-9)).min(MOST_BALANCE) as f32;
+            if let (Some((said, size)), true) = (teacher, options.balance) {
+                // A cross-entropy is as large as another. By the KL alone, which falls to nothing where all shapes predict the same, those
+                // that learn from the largest would pull everything to where that is easy: to no prediction at all.
+                let cross_entropy = passed.loss + said.entropy();
+                let factor = (size / cross_entropy.max(1e-9)).min(MOST_BALANCE) as f32;
                 passed.gradients.iter_mut().flat_map(|it| &mut it.1).for_each(|g| *g *= factor);
             }
             self.smol.backward(&choice, &passed.gradients, &mut slopes);

@@ -47,7 +47,7 @@ pub(crate) fn random(keys: Value) -> Model {
         chat: None,
         config,
         generation: Config::new("generation_config.json", Map::new()),
-        origin: Origin { path: "memory".into(), format: Format::HuggingFace },
+        origin: Origin { path: "memory".into(), format: Format::HuggingFace, name: None },
         extras: Vec::new(),
     }
 }

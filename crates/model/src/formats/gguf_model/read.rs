@@ -51,9 +51,11 @@ pub fn open_model(path: &Path) -> Result<Model> {
         None => Config::new(path, vocab::read_generation(&file, tokenizer.as_ref())),
     };
     let extras = extras(&file);
+    // Whatever stands there is no reason to refuse a file.
+    let name = file.get::<&str>("general.name").ok().flatten().map(str::to_owned);
     let source = Source::new(file, &spec)?;
     let weights = names::resolve(&spec, &arch.names, Arc::new(source))?;
-    let origin = Origin { path: path.to_path_buf(), format: Format::Gguf };
+    let origin = Origin { path: path.to_path_buf(), format: Format::Gguf, name };
     Ok(Model { spec, weights, tokenizer, chat, config, generation, origin, extras })
 }
 

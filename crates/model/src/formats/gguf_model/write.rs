@@ -138,10 +138,8 @@ fn header(model: &Model, draft: &Draft, planned: &[Planned<'_>]) -> Result<GgufH
     let mut header = GgufHeader::new();
     header.set("general.architecture", draft.arch.name);
     header.set("general.type", "model");
-    let path = &model.origin.path;
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    if let Some(name) = name {
-        header.set("general.name", name.to_string_lossy().as_ref());
+    if let Some(name) = model.origin.called() {
+        header.set("general.name", name.as_str());
     }
     if let Some(file_type) = prevailing(planned).and_then(types::file_type) {
         header.set("general.file_type", file_type);

@@ -141,7 +141,7 @@ impl Settings {
                 extras.push(Extra { name: name.to_string(), content });
             }
         }
-        let origin = Origin { path: folder.to_path_buf(), format };
+        let origin = Origin { path: folder.to_path_buf(), format, name: None };
         let Settings { config, generation, spec, .. } = self;
         Ok(Model { spec, weights, tokenizer, chat, config, generation, origin, extras })
     }

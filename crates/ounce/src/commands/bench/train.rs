@@ -295,7 +295,7 @@ fn prepare(args: &Args, folder: &Path) -> anyhow::Result<Net> {
         tokenizer: None,
         chat: None,
         generation: Config::new("<bench>", serde_json::Map::new()),
-        origin: Origin { path: config.path().to_path_buf(), format: Format::BuiltIn },
+        origin: Origin { path: config.path().to_path_buf(), format: Format::BuiltIn, name: None },
         config,
         extras: Vec::new(),
     };

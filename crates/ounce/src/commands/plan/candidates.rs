@@ -20,6 +20,7 @@ use toml::Value;
 
 use super::super::bench::costs::{self, Measured};
 use super::super::convert::{self, is_gguf};
+use super::super::quantize::allocation::Table;
 use super::super::quantize::closing::bits_per_weight;
 use super::super::quantize::formats::FormatArgs;
 use super::super::quantize::texts::CalibrationArgs;
@@ -38,8 +39,7 @@ const FOLDER: [DType; 6] =
 /// Bytes of weights below which a megabyte of memory matters.
 const SMALL: u64 = 256 << 20;
 
-/// What formats are chosen for: the model as it came, or what a cut leaves of it.
-#[derive(Debug)]
+/// What formats are chosen for: the model as it came, or what a cut or factorising made of it.
 pub struct Base {
     pub model: Model,
     pub units: Vec<Unit>,
@@ -49,6 +49,8 @@ pub struct Base {
     pub kl: f64,
     /// Mean squares of its matrices' inputs; empty until trials begin.
     pub importance: HashMap<String, Vec<f32>>,
+    /// Its matrices' sensitivities, where they are others than those of the model as it came.
+    pub table: Option<Table>,
 }
 
 impl Base {
@@ -57,7 +59,8 @@ impl Base {
     /// # Errors
     /// If GGUF, whose names are used, has no place for it.
     pub fn new(model: Model, cut: Option<(Step, String)>) -> anyhow::Result<Base> {
-        Ok(Base { units: units(&model)?, model, cut, kl: 0.0, importance: HashMap::new() })
+        let units = units(&model)?;
+        Ok(Base { units, model, cut, kl: 0.0, importance: HashMap::new(), table: None })
     }
 
     fn named(&self, name: &str) -> String {

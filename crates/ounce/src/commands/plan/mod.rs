@@ -1,7 +1,9 @@
 //! `ounce plan`: what a model can become to meet a budget, and the recipe of the best.
 
+mod bases;
 pub(super) mod budget;
 pub(super) mod candidates;
+mod factorizing;
 mod pruning;
 mod sizes;
 pub(super) mod table;
@@ -74,6 +76,8 @@ pub enum Technique {
     /// Heads and channels leave, wherever they matter least, before what stays is quantized. Layers then differ in shape: llama.cpp
     /// reads such files of Llama models, transformers none
     Prune,
+    /// Matrices become products of two thin ones before they are quantized. ounce alone reads such models
+    Factorize,
 }
 
 /// What a plan found.
@@ -178,6 +182,8 @@ pub fn search(
     let mut hopeless = all.iter().all(|it| !it.candidate.fits());
     let smallest = if hopeless && prunes { pruning::smallest(&subject, asked)? } else { None };
     hopeless &= smallest.as_ref().is_none_or(|it| !it.fits());
+    let factorizes = options.techniques.contains(&Technique::Factorize);
+    hopeless &= !factorizes || factorizing::is_hopeless(&all);
     let (mut trial_tokens, mut left_out) = (0, None);
     if !hopeless {
         let calibration = texts.sequences(model)?;
@@ -187,6 +193,10 @@ pub fn search(
         sizes::add(&subject, &trials, asked, 0, &mut all)?;
         if prunes {
             left_out = pruning::add(&mut subject, &trials, asked, &mut all, options.time)?;
+        }
+        if factorizes {
+            let reason = factorizing::add(&mut subject, &trials, asked, &mut all, options.time)?;
+            left_out = [left_out, reason].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
         }
         all.retain(allowed);
         trials.run(&subject, &mut all, asked, deadline)?;

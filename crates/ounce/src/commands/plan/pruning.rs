@@ -6,29 +6,20 @@
 use std::time::{Duration, Instant};
 
 use ounce_compress::prune::structured::{Limits, Scores, Target, choose, compensate, saliency};
-use ounce_engine::Mode;
 use ounce_kernels::attention::KvType;
 use ounce_model::Model;
-use ounce_model::account::Formats;
-use ounce_plan::search::{Candidate, Expected};
+use ounce_plan::search::Candidate;
 use toml::Value;
 
 use super::super::prune::structured::with_bar;
-use super::super::quantize::allocation::look;
+use super::bases::{self, best_loss};
 use super::budget::Asked;
 use super::candidates::{Base, Subject, Way};
-use super::sizes;
 use super::trial::Trials;
-use crate::{compute, units as sizes_of};
+use crate::units as sizes_of;
 
 /// Shares of the layers' weights that leave.
 const SHARES: [f64; 6] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5];
-
-/// How many of a cut's candidates stay, those that are expected to lose least.
-const KEPT: usize = 3;
-
-/// What is expected to lose more than this times the best is left out.
-const TIMES: f64 = 3.0;
 
 /// Gradients take at least so many times as long as predictions.
 const GRADIENTS: f64 = 3.0;
@@ -146,44 +137,12 @@ pub fn add(
             compensate::compensate(model, &cut, learn.to_vec(), progress)
         })?;
         let left = cut.apply(&Model { weights, ..model.clone() })?;
-        let kv =
-            asked.kv.unwrap_or_else(|| compute::usual_kv_type(&Formats::of(&left.weights), Mode::fast()));
-        let quality = trials.judge(&left, kv)?;
-        let best = best_loss(ways);
-        // What loses more before it is quantized than another does behind is never taken, and larger cuts lose more.
-        if best.is_some_and(|best| quality.kl > best) {
-            break;
+        if !bases::enter(subject, trials, asked, ways, left, (step(subject, share), name(share)))? {
+            let first = share == SHARES[0];
+            return Ok(first.then(|| {
+                "nothing is cut: the least cut alone loses more than another that fits".to_owned()
+            }));
         }
-        let importance = look(&left, learn)?;
-        let base = Base::new(left, Some((step(subject, share), name(share))))?;
-        subject.bases.push(Base { kl: quality.kl, importance, ..base });
-        let place = subject.bases.len() - 1;
-        let mut made = subject.uniform(place)?;
-        let alone = made.iter_mut().filter(|it| it.plan.is_none() && it.kv == kv);
-        alone.for_each(|it| it.candidate.expected = Some(Expected::tried(quality)));
-        made.iter_mut().for_each(|it| it.candidate.judge(&asked.budget));
-        sizes::add(subject, trials, asked, place, &mut made)?;
-        ways.extend(promising(made, best));
     }
     Ok(None)
-}
-
-/// The least expected loss of those that are expected to meet the budget.
-fn best_loss(ways: &[Way]) -> Option<f64> {
-    let fitting = ways.iter().filter(|it| it.candidate.fits());
-    fitting.filter_map(|it| Some(it.candidate.expected?.kl)).min_by(f64::total_cmp)
-}
-
-/// Of a cut's candidates those worth a trial; where none meets the budget the one that misses it by least.
-fn promising(mut made: Vec<Way>, best: Option<f64>) -> Vec<Way> {
-    let loss = |way: &Way| way.candidate.expected.map_or(f64::INFINITY, |it| it.kl);
-    if !made.iter().any(|it| it.candidate.fits()) {
-        let worst = |way: &Way| way.candidate.misses.iter().map(|it| it.times).fold(1.0, f64::max);
-        let nearest = made.into_iter().min_by(|a, b| worst(a).total_cmp(&worst(b)));
-        return nearest.into_iter().collect();
-    }
-    made.retain(|it| it.candidate.fits() && best.is_none_or(|best| loss(it) <= TIMES * best));
-    made.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
-    made.truncate(KEPT);
-    made
 }

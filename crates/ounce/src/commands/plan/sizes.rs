@@ -29,8 +29,8 @@ pub fn add(
     base: usize,
     ways: &mut Vec<Way>,
 ) -> anyhow::Result<()> {
-    let table = trials.table();
     let of = &subject.bases[base];
+    let table = of.table.as_ref().unwrap_or_else(|| trials.table());
     // Errors of cutting and of rounding add up, as those of matrices do.
     let reckoned = |plan: &Plan| {
         let kl = of.kl + table.expected(plan)?;

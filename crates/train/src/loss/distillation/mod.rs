@@ -44,6 +44,16 @@ impl Predictions {
     pub fn width(&self) -> usize {
         self.width
     }
+
+    /// Mean entropy of the rows, in nats: what a cross-entropy with these predictions has beyond the KL from them. 0 without rows.
+    pub fn entropy(&self) -> f64 {
+        let share = |log: &f32| match f64::from(*log).exp() {
+            0.0 => 0.0,
+            share => share * f64::from(*log),
+        };
+        let sum: f64 = self.values.par_iter().map(share).sum();
+        -sum / self.rows().max(1) as f64
+    }
 }
 
 impl LogitLoss for Predictions {

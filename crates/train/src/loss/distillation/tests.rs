@@ -185,3 +185,15 @@ fn taids_target_moves_as_the_equations_say_and_goes_on_from_its_memory() {
     assert!((&mut ForwardKl as &mut dyn Divergence).remember(&memory).is_err());
     assert!(Taid::new(TaidOptions { start: 0.9, end: 0.5, ..options }, 10).is_err());
 }
+
+#[test]
+fn entropy_is_that_of_the_predictions() {
+    let logits = wave(0.8);
+    let p = probabilities(&logits, None, 1.0);
+    let expected = -0.5 * p.iter().map(|p| p * p.ln()).sum::<f64>();
+    assert!((known(&logits, None).entropy() - expected).abs() < 1e-6);
+    // What is impossible adds nothing.
+    let certain = Predictions::new(vec![0.0, f32::NEG_INFINITY], 2);
+    assert_eq!(certain.entropy(), 0.0);
+    assert_eq!(Predictions::default().entropy(), 0.0);
+}
