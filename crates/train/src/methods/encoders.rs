@@ -137,8 +137,13 @@ impl Bench {
     }
 
     /// Finds hidden tokens of a corpus.
-    pub fn learn(&self, mut net: Net, corpus: &Corpus, steps: u64, seed: u64) -> Result<Model> {
-        fit(&mut net, &mut self.masked(corpus, seed)?, cosine(TEXT_RATE, steps))?;
+    pub fn learn(&self, net: Net, corpus: &Corpus, steps: u64, seed: u64) -> Result<Model> {
+        self.learn_at(TEXT_RATE, net, corpus, steps, seed)
+    }
+
+    /// The same at another rate: what is deep wants a lower one.
+    pub fn learn_at(&self, rate: f64, mut net: Net, corpus: &Corpus, steps: u64, seed: u64) -> Result<Model> {
+        fit(&mut net, &mut self.masked(corpus, seed)?, cosine(rate, steps))?;
         net.model()
     }
 
