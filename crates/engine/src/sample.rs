@@ -130,8 +130,15 @@ impl Sampler {
 
     /// Chooses a token by its logits; the first index wins among equals. Does not observe it.
     pub fn choose(&mut self, logits: &[f32]) -> u32 {
+        self.choose_among(logits, |_| {})
+    }
+
+    /// As [`Sampler::choose`], among logits that `adjust` may raise, lower, or forbid with negative infinity, after
+    /// the penalties.
+    pub fn choose_among(&mut self, logits: &[f32], adjust: impl FnOnce(&mut [f32])) -> u32 {
         let mut logits = logits[..logits.len().min(self.vocab_limit)].to_vec();
         self.penalise(&mut logits);
+        adjust(&mut logits);
         if self.options.temperature == 0.0 {
             return greatest(&logits);
         }
@@ -202,7 +209,8 @@ fn draw(weights: &[f64], at: f64) -> usize {
             return index;
         }
     }
-    weights.len() - 1
+    // Rounding may leave a rest; what has no weight is never drawn.
+    weights.iter().rposition(|&weight| weight > 0.0).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -258,6 +266,15 @@ mod tests {
         assert_eq!(sampler.choose(&LOGITS), 0);
         assert_eq!(counts(plain(), 100), counts(plain(), 100));
         assert!(Sampler::new(Sampling { top_p: 0.0, ..plain() }, 4).is_err());
+    }
+
+    #[test]
+    fn forbidden_tokens_are_never_drawn_and_raised_ones_are() {
+        let mut sampler = Sampler::new(plain(), 4).expect("options are in range");
+        let only_last = |logits: &mut [f32]| logits[..3].fill(f32::NEG_INFINITY);
+        assert!((0..100).all(|_| sampler.choose_among(&LOGITS, only_last) == 3));
+        let mut greedy = Sampler::new(Sampling::greedy(), 4).expect("options are in range");
+        assert_eq!(greedy.choose_among(&LOGITS, |logits| logits[0] += 5.0), 0);
     }
 
     #[test]
