@@ -77,6 +77,15 @@ impl ApiError {
         ApiError { code: Some("context_length_exceeded"), ..ApiError::field("messages", message) }
     }
 
+    /// The same about a field that goes by another name here.
+    #[must_use]
+    pub fn about(mut self, field: &str, here: &str) -> ApiError {
+        if self.param.as_deref() == Some(field) {
+            self.param = Some(here.to_string());
+        }
+        self
+    }
+
     /// There is no such model.
     pub fn no_model(name: &str, known: &[String]) -> ApiError {
         let message = format!("the model {name:?} is not served here; there is {}", known.join(", "));

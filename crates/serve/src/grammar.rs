@@ -63,14 +63,26 @@ impl Grammars {
     /// If the schema or grammar can't be followed, with what is wrong with it.
     pub fn constrain(&self, shape: &Shape) -> Result<Constraint, String> {
         let grammar = match shape {
-            Shape::JsonObject => TopLevelGrammar::from_json_schema(serde_json::json!({"type": "object"})),
-            Shape::Schema(schema) => TopLevelGrammar::from_json_schema(schema.clone()),
+            Shape::JsonObject => {
+                TopLevelGrammar::from_json_schema(concise(serde_json::json!({"type": "object"})))
+            }
+            Shape::Schema(schema) => TopLevelGrammar::from_json_schema(concise(schema.clone())),
             Shape::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
             Shape::Regex(expression) => TopLevelGrammar::from_regex(expression),
         };
         let parser = self.factory.create_parser(grammar).map_err(|error| error.to_string())?;
         Ok(Constraint { matcher: Matcher::new(Ok(parser)), end_ids: self.end_ids.clone() })
     }
+}
+
+/// The schema with room for a space or an indented line between its parts, and no more: blanks without end are JSON too, and
+/// models fall for them.
+pub fn concise(mut schema: Value) -> Value {
+    if let Some(schema) = schema.as_object_mut() {
+        let blanks = serde_json::json!({"whitespace_pattern": r" |\n {0,16}"});
+        schema.entry("x-guidance").or_insert(blanks);
+    }
+    schema
 }
 
 impl std::fmt::Debug for Grammars {

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::grammar::concise;
+
 /// A part of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
@@ -57,7 +59,8 @@ impl CallStyle {
             })
         };
         let calls: Vec<Value> = tools.iter().map(call).collect();
-        let schema = if calls.len() == 1 { calls[0].clone() } else { json!({"anyOf": calls}) };
+        let any = if calls.len() == 1 { calls[0].clone() } else { json!({"anyOf": calls}) };
+        let schema = concise(any.clone());
         match self {
             CallStyle::Tagged => {
                 let more = if several { "(\"\\n\" call)*" } else { "" };
@@ -68,7 +71,7 @@ impl CallStyle {
             }
             CallStyle::Mistral => {
                 let most = if several { json!(16) } else { json!(1) };
-                let list = json!({"type": "array", "items": schema, "minItems": 1, "maxItems": most});
+                let list = concise(json!({"type": "array", "items": any, "minItems": 1, "maxItems": most}));
                 format!("start: \"{MISTRAL}\" list\nlist: %json {list}\n")
             }
             CallStyle::Bare => format!("start: object\nobject: %json {schema}\n"),
@@ -92,12 +95,19 @@ pub struct Parser {
     place: Place,
     held: String,
     style: Option<CallStyle>,
+    /// Whether a call has just ended: lines behind it are no answer.
+    after_call: bool,
 }
 
 impl Parser {
     /// A parser; `style` if the model was given tools, `thinking` if the prompt ends within the model's reasoning.
     pub fn new(style: Option<CallStyle>, thinking: bool) -> Parser {
-        Parser { place: if thinking { Place::Thinking } else { Place::Start }, held: String::new(), style }
+        Parser {
+            place: if thinking { Place::Thinking } else { Place::Start },
+            held: String::new(),
+            style,
+            after_call: false,
+        }
     }
 
     /// Takes more text.
@@ -120,7 +130,8 @@ impl Parser {
         };
         match calls {
             Some(calls) => calls,
-            None if rest.trim().is_empty() && self.place != Place::Content => Vec::new(),
+            None if rest.is_empty() => Vec::new(),
+            None if rest.trim().is_empty() && (self.place != Place::Content || self.after_call) => Vec::new(),
             None if self.place == Place::Thinking => vec![Part::Reasoning(rest)],
             None if self.place == Place::Call => vec![Part::Content(format!("{}{rest}", TAG.0))],
             None => vec![Part::Content(rest)],
@@ -169,8 +180,13 @@ impl Parser {
                     }
                 };
                 let (text, met) = self.cut(mark);
-                // Lines between calls are no answer.
-                if !(met && text.trim().is_empty()) {
+                if text.trim().is_empty() && (met || self.after_call) {
+                    if !met {
+                        self.held.insert_str(0, &text);
+                        return false;
+                    }
+                } else {
+                    self.after_call = false;
                     parts.push(Part::Content(text));
                 }
                 if met {
@@ -187,6 +203,7 @@ impl Parser {
                     None => parts.push(Part::Content(format!("{}{call}{}", TAG.0, TAG.1))),
                 }
                 self.place = Place::Content;
+                self.after_call = true;
                 true
             }
             Place::Calls => false,

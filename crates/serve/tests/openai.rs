@@ -35,16 +35,11 @@ fn text(answer: &Value) -> &str {
 async fn completions_are_what_the_engine_writes_alone_also_in_company() {
     let host = Host::start(Settings::default()).await;
     let prompts = [PROMPT, "The cat", "A small dog went to", "Lily and Ben"];
-    let body = |prompt: &str| json!({"prompt": prompt, "max_tokens": 24, "temperature": 0});
-    let answers = prompts.map(|prompt| {
-        let body = body(prompt);
-        let host = &host;
-        async move { host.ok("/v1/completions", &body).await }
-    });
-    let [a, b, c, d] = answers;
-    let answers = tokio::join!(a, b, c, d);
-    for (prompt, answer) in prompts.iter().zip([answers.0, answers.1, answers.2, answers.3]) {
-        assert_eq!(text(&answer), alone(prompt, 24), "{prompt}");
+    let bodies = prompts.map(|prompt| json!({"prompt": prompt, "max_tokens": 24, "temperature": 0}));
+    let answers = bodies.iter().map(|body| host.ok("/v1/completions", body));
+    let answers = futures_util::future::join_all(answers).await;
+    for (prompt, answer) in prompts.iter().zip(&answers) {
+        assert_eq!(text(answer), alone(prompt, 24), "{prompt}");
         assert_eq!(answer["usage"]["completion_tokens"], 24);
         assert_eq!(answer["choices"][0]["finish_reason"], "length");
     }
@@ -214,7 +209,7 @@ async fn mistakes_are_told_with_the_field_and_never_by_another_status() {
         ("/v1/completions", json!({}), 400, "prompt"),
         ("/v1/completions", json!({"prompt": [1, "a"]}), 400, "prompt"),
         ("/v1/completions", json!({"prompt": "a", "best_of": 3}), 400, "best_of"),
-        ("/v1/completions", json!({"prompt": long}), 400, "messages"),
+        ("/v1/completions", json!({"prompt": long}), 400, "prompt"),
     ];
     for (path, body, status, param) in cases {
         let (found, answer) = host.post(path, &body).await;

@@ -93,7 +93,8 @@ impl Request {
             };
             // An empty prompt begins a new text.
             let ids = if ids.is_empty() { start(&request.model)? } else { ids };
-            let (mut job, events) = options.job(&request.model, ids, asker)?;
+            let job = options.job(&request.model, ids, asker);
+            let (mut job, events) = job.map_err(|error| error.about("messages", "prompt"))?;
             job.prompt_logprobs = if echo { logprobs } else { None };
             request.texts.push(text);
             request.jobs.push(job);

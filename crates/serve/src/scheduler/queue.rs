@@ -113,7 +113,7 @@ mod tests {
         queue.push(0, "few", 20.0, "few 1".to_string());
         queue.push(-1, "many", 10.0, "urgent".to_string());
         let order: Vec<String> = std::iter::from_fn(|| queue.pop()).collect();
-        assert_eq!(order, ["urgent", "few 0", "many 0", "many 1", "few 1", "many 2", "many 3"]);
+        assert_eq!(order, ["urgent", "few 0", "many 0", "few 1", "many 1", "many 2", "many 3"]);
         assert!(queue.is_empty());
     }
 

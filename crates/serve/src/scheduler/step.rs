@@ -195,7 +195,7 @@ impl<'e> Worker<'e> {
         let mut turns: Vec<Turn<'_, 'e>> = turns.collect();
         let mut rest = self.batch.step(&mut turns)?;
         let now = Instant::now();
-        let (mut siblings, mut ended) = (Vec::new(), Vec::new());
+        let (mut siblings, mut ended, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (index, planned) in plan.iter().enumerate() {
             let Some(planned) = planned else { continue };
             let rows = match planned.want {
@@ -219,7 +219,7 @@ impl<'e> Worker<'e> {
                 for choice in 1..task.job.choices {
                     match sequence.sibling(choice, self.tokenizer) {
                         Ok(sibling) => siblings.push((sibling, rows[..vocab].to_vec())),
-                        Err(error) => task.fail(Failure::Engine(error.to_string())),
+                        Err(error) => failed.push((task.clone(), Failure::Engine(error.to_string()))),
                     }
                 }
             }
@@ -238,8 +238,11 @@ impl<'e> Worker<'e> {
             match outcome {
                 Ok(None) => {}
                 Ok(Some(finish)) => ended.push((index, finish)),
-                Err(failure) => task.fail(failure),
+                Err(failure) => failed.push((task, failure)),
             }
+        }
+        for (task, failure) in failed {
+            self.fail(&task, failure);
         }
         for &(index, finish) in ended.iter().rev() {
             let sequence = self.running.remove(index);
@@ -249,7 +252,7 @@ impl<'e> Worker<'e> {
             match sibling.choose(&row, self.limits.context) {
                 Ok(Ok(_)) => self.running.push(sibling),
                 Ok(Err(finish)) => self.finish(sibling, finish),
-                Err(failure) => sibling.task.fail(failure),
+                Err(failure) => self.fail(&sibling.task, failure),
             }
         }
         Ok(())

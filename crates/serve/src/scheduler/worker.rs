@@ -230,7 +230,19 @@ impl<'e> Worker<'e> {
     pub(super) fn finish(&mut self, mut sequence: Sequence<'e>, finish: Finish) {
         sequence.finish(finish);
         if sequence.task.unfinished.get() == 0 {
-            self.metrics.done(&sequence.task.summary(), finish, sequence.task.arrived);
+            let summary = sequence.task.summary();
+            self.metrics.done(&summary, finish, sequence.task.arrived);
+            tracing::info!(
+                owner = sequence.task.job.owner,
+                prompt_tokens = summary.prompt_tokens,
+                cached_tokens = summary.cached_tokens,
+                completion_tokens = summary.completion_tokens,
+                queue_seconds = summary.queue_time.as_secs_f64(),
+                prompt_seconds = summary.prompt_time.as_secs_f64(),
+                decode_seconds = summary.decode_time.as_secs_f64(),
+                ?finish,
+                "answered"
+            );
         }
         self.keep(sequence);
     }

@@ -53,6 +53,8 @@ impl Host {
     }
 
     pub async fn with(settings: Settings, memory: u64, models: Vec<(&str, Open)>) -> Host {
+        // Tests run beside each other; threads that wait for each other would only slow all of them down.
+        ounce_kernels::pool::set_threads(1);
         let server = Server::new(settings, Budget::new(memory));
         for (name, open) in models {
             server.add(name, vec![], open).expect("a new name");
