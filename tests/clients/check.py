@@ -86,9 +86,9 @@ if len(models) > 1:
     check("openai: embeddings without a format", len(vectors.data) == 2 and len(vectors.data[0].embedding) > 8)
 
 client = anthropic.Anthropic(base_url=base, api_key="none")
-message = client.messages.create(model=model, max_tokens=12, messages=messages, temperature=0)
+message = client.messages.create(model=model, max_tokens=12, messages=messages, extra_body={"temperature": 0})
 check("anthropic: messages", message.content[0].text == text and message.stop_reason == "max_tokens", message)
-with client.messages.stream(model=model, max_tokens=12, messages=messages, temperature=0) as stream:
+with client.messages.stream(model=model, max_tokens=12, messages=messages, extra_body={"temperature": 0}) as stream:
     check("anthropic: streamed", "".join(stream.text_stream) == text)
 count = client.messages.count_tokens(model=model, messages=messages)
 check("anthropic: count_tokens", count.input_tokens == message.usage.input_tokens, count)

@@ -63,7 +63,8 @@ impl CallStyle {
         let schema = concise(any.clone());
         match self {
             CallStyle::Tagged => {
-                let more = if several { "(\"\\n\" call)*" } else { "" };
+                // Without an end, a model that falls for calls goes on until its tokens are used up.
+                let more = if several { "(\"\\n\" call){0,15}" } else { "" };
                 format!(
                     "start: call {more}\ncall: \"{}\\n\" object \"\\n{}\"\nobject: %json {schema}\n",
                     TAG.0, TAG.1
@@ -97,6 +98,8 @@ pub struct Parser {
     style: Option<CallStyle>,
     /// Whether a call has just ended: lines behind it are no answer.
     after_call: bool,
+    /// Whether reasoning has just ended: blanks behind it are no answer.
+    after_thought: bool,
 }
 
 impl Parser {
@@ -107,6 +110,7 @@ impl Parser {
             held: String::new(),
             style,
             after_call: false,
+            after_thought: false,
         }
     }
 
@@ -155,13 +159,16 @@ impl Parser {
                 if self.style == Some(CallStyle::Bare) && start.starts_with('{') {
                     return false;
                 }
+                if self.after_thought {
+                    self.held = start.to_string();
+                }
                 self.place = Place::Content;
                 true
             }
             Place::Thinking => match self.cut(THINK.1) {
                 (thought, true) => {
                     parts.push(Part::Reasoning(thought.trim_end().to_string()));
-                    self.held = self.held.trim_start().to_string();
+                    self.after_thought = true;
                     self.place = Place::Start;
                     true
                 }

@@ -266,7 +266,7 @@ async fn a_tool_that_must_be_called_is_called_with_valid_arguments() {
     assert_eq!(calls[0]["function"]["arguments"], call["function"]["arguments"]);
     assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
     let anthropic = json!({
-        "max_tokens": 400, "messages": [{"role": "user", "content": "A pet:"}], "tool_choice": {"type": "any"},
+        "max_tokens": 400, "messages": [{"role": "user", "content": "A pet:"}], "tool_choice": {"type": "any", "disable_parallel_tool_use": true},
         "tools": [{"name": "adopt", "input_schema": schema()}],
     });
     let answer = host.ok("/v1/messages", &anthropic).await;

@@ -230,3 +230,26 @@ async fn an_encoder_says_that_it_writes_no_text() {
     assert!(answer["error"]["message"].as_str().unwrap().contains("/v1/embeddings"), "{answer}");
     host.end().await;
 }
+
+#[tokio::test]
+async fn every_route_that_is_described_is_there() {
+    let host = Host::start(Settings::default()).await;
+    for route in ounce_serve::openapi::ROUTES {
+        let path = route.path.replace("{id}", "tiny");
+        let status = match route.method {
+            "get" => host.get(&path).await.0,
+            _ => host.post(&path, &json!({"model": "tiny"})).await.0,
+        };
+        assert!(!matches!(status, 404 | 405 | 500..), "{} {path}: {status}", route.method);
+    }
+    let (_, document) = host.get("/openapi.json").await;
+    let document: Value = serde_json::from_str(&document).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(
+        document["paths"]["/v1/messages"]["post"]["requestBody"]["content"]["application/json"]["schema"]["required"],
+        json!(["messages", "max_tokens"])
+    );
+    let (_, page) = host.get("/").await;
+    assert!(page.len() < 10_000 && !page.contains("http"), "nothing from elsewhere");
+    host.end().await;
+}
