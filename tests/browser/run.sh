@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Opens a report of `ounce fit` in Chromium, light and dark, wide and narrow: no error, no request to anybody, nothing cut off.
+# Opens a report of `ounce fit`, and the page of `ounce serve`, in Chromium, light and dark, wide and narrow: no error, no request to
+# others, nothing cut off.
 #
 # Usage: run.sh [FOLDER]        screenshots go to FOLDER, if one is named
 # OUNCE=FILE takes that program; else it is built. Needs node, npm and Chromium; where one is missing it says so and checks nothing.
@@ -34,3 +35,11 @@ ounce=${OUNCE:-${CARGO_TARGET_DIR:-target}/debug/ounce}
     -o "$folder/small.gguf" >/dev/null 2>"$folder/log" || { cat "$folder/log"; exit 1; }
 cp tests/browser/report.mjs "$folder/"
 node "$folder/report.mjs" "$browser" "$folder/small.report/report.html" "${1:-}"
+
+# The page of `ounce serve`.
+"$ounce" serve builtin-tiny --port 0 >"$folder/address" 2>"$folder/log" &
+server=$!
+trap 'kill "$server" 2>/dev/null || true; rm -rf "$folder"' EXIT
+for _ in $(seq 100); do [ -s "$folder/address" ] && break; sleep 0.1; done
+cp tests/browser/serve.mjs "$folder/"
+node "$folder/serve.mjs" "$browser" "$(sed 's/.* at //' "$folder/address")" "${1:-}"

@@ -3,6 +3,7 @@
 //! - [`quantize`]: fewer bits a number, or cheaper arithmetic on them.
 //! - [`lowrank`]: two thin matrices in the place of one.
 //! - [`prune`]: fewer numbers.
+//! - [`runtime`]: how a model runs.
 //! - [`trust`]: what both do to a model's trust.
 //! - [`vision`]: networks of images for small boards.
 //!
@@ -15,6 +16,7 @@ pub mod error;
 pub mod lowrank;
 pub mod prune;
 pub mod quantize;
+pub mod runtime;
 mod stages;
 pub mod trust;
 pub mod vision;
@@ -43,6 +45,7 @@ pub const METHODS: &[Method] = &[
     quantize::l4q::METHOD,
     quantize::l_mul::METHOD,
     quantize::mixdq::METHOD,
+    runtime::aded::METHOD,
     trust::METHOD,
     vision::wildfire::METHOD,
 ];

@@ -31,6 +31,22 @@ impl KvCache {
         self.layers.iter().map(LayerCache::bytes).sum()
     }
 
+    /// Bytes in use; what several caches share counts for each by its part.
+    pub fn own_bytes(&self) -> usize {
+        self.layers.iter().map(LayerCache::own_bytes).sum()
+    }
+
+    /// Bytes that `count` more positions will add.
+    pub fn growth(&self, count: usize) -> usize {
+        self.layers.iter().map(|layer| layer.growth(count)).sum()
+    }
+
+    /// A cache with the first `len` positions, which it shares with this one until one of both writes to them.
+    pub fn fork(&self, len: usize) -> KvCache {
+        let len = len.min(self.len);
+        KvCache { layers: self.layers.iter().map(|layer| layer.fork(len)).collect(), len }
+    }
+
     /// Makes room for this many positions.
     pub(crate) fn reserve(&mut self, positions: usize) {
         self.layers.iter_mut().for_each(|layer| layer.reserve(positions));

@@ -10,6 +10,7 @@ mod attention;
 pub mod batch;
 pub mod cache;
 mod classifier;
+pub mod draft;
 pub mod engine;
 pub mod error;
 mod feed_forward;

@@ -102,6 +102,9 @@ pub fn logprobs(logits: &[f32], chosen: u32, count: usize) -> (TokenLogprob, Vec
     (of(chosen), order.into_iter().map(of).collect())
 }
 
+/// Tokens that are sorted at once; more are sorted only as far as a draw looks.
+const MANY: usize = 256;
+
 /// Chooses tokens; keeps the random state and the counts that penalties need.
 #[derive(Debug, Clone)]
 pub struct Sampler {
@@ -130,8 +133,15 @@ impl Sampler {
 
     /// Chooses a token by its logits; the first index wins among equals. Does not observe it.
     pub fn choose(&mut self, logits: &[f32]) -> u32 {
+        self.choose_among(logits, |_| {})
+    }
+
+    /// As [`Sampler::choose`], among logits that `adjust` may raise, lower, or forbid with negative infinity, after
+    /// the penalties.
+    pub fn choose_among(&mut self, logits: &[f32], adjust: impl FnOnce(&mut [f32])) -> u32 {
         let mut logits = logits[..logits.len().min(self.vocab_limit)].to_vec();
         self.penalise(&mut logits);
+        adjust(&mut logits);
         if self.options.temperature == 0.0 {
             return greatest(&logits);
         }
@@ -142,6 +152,9 @@ impl Sampler {
             order.select_nth_unstable_by(keep, by_logit);
             order.truncate(keep);
         }
+        if order.len() > MANY {
+            return self.choose_of_many(&logits, order);
+        }
         order.sort_unstable_by(by_logit);
         let top = f64::from(logits[order[0] as usize]);
         let temperature = f64::from(self.options.temperature);
@@ -149,6 +162,42 @@ impl Sampler {
             order.iter().map(|&id| ((f64::from(logits[id as usize]) - top) / temperature).exp()).collect();
         self.truncate_tail(&mut weights);
         order[draw(&weights, self.random.random::<f64>())]
+    }
+
+    /// The same draw where sorting all tokens would take longer than all else: the likeliest are sorted piece by piece,
+    /// as far as the draw looks.
+    fn choose_of_many(&mut self, logits: &[f32], mut order: Vec<u32>) -> u32 {
+        let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        let top = logits.iter().fold(f32::NEG_INFINITY, |top, &logit| top.max(logit));
+        let scale = 1.0 / f64::from(self.options.temperature);
+        let weight = |id: u32| ((f64::from(logits[id as usize]) - f64::from(top)) * scale).exp();
+        let total: f64 = order.iter().map(|&id| weight(id)).sum();
+        let at = self.random.random::<f64>();
+        let (top_p, min_p) = (f64::from(self.options.top_p), f64::from(self.options.min_p));
+        // With nothing to cut off, the draw itself says how far to look.
+        let enough = if top_p < 1.0 || min_p > 0.0 { top_p * total } else { at * total };
+        let (mut weights, mut sum, mut sorted): (Vec<f64>, f64, usize) = (Vec::new(), 0.0, 0);
+        'sorting: while sorted < order.len() {
+            let piece = (order.len() - sorted).min(MANY.max(sorted));
+            if sorted + piece < order.len() {
+                order[sorted..].select_nth_unstable_by(piece, by_logit);
+            }
+            order[sorted..sorted + piece].sort_unstable_by(by_logit);
+            for &id in &order[sorted..sorted + piece] {
+                let weight = weight(id);
+                // The rest is as unlikely, or forbidden.
+                if (weight < min_p || weight == 0.0) && !weights.is_empty() {
+                    break 'sorting;
+                }
+                weights.push(weight);
+                sum += weight;
+                if sum >= enough && sum > 0.0 {
+                    break 'sorting;
+                }
+            }
+            sorted += piece;
+        }
+        if top_p < 1.0 || min_p > 0.0 { order[draw(&weights, at)] } else { order[weights.len() - 1] }
     }
 
     fn penalise(&self, logits: &mut [f32]) {
@@ -202,7 +251,8 @@ fn draw(weights: &[f64], at: f64) -> usize {
             return index;
         }
     }
-    weights.len() - 1
+    // Rounding may leave a rest; what has no weight is never drawn.
+    weights.iter().rposition(|&weight| weight > 0.0).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -258,6 +308,37 @@ mod tests {
         assert_eq!(sampler.choose(&LOGITS), 0);
         assert_eq!(counts(plain(), 100), counts(plain(), 100));
         assert!(Sampler::new(Sampling { top_p: 0.0, ..plain() }, 4).is_err());
+    }
+
+    #[test]
+    fn draws_of_many_tokens_are_those_of_all_sorted() {
+        let logits: Vec<f32> = (0..5000u32).map(|id| (id * 7919 % 5000) as f32 / 600.0).collect();
+        for (top_p, min_p, temperature) in
+            [(1.0, 0.0, 1.0), (0.9, 0.0, 0.7), (1.0, 0.02, 1.3), (0.5, 0.1, 2.0)]
+        {
+            let options = Sampling { top_p, min_p, temperature, seed: 3, ..plain() };
+            let mut sampler = Sampler::new(options.clone(), 5000).expect("options are in range");
+            let mut random = ChaCha8Rng::seed_from_u64(3);
+            let mut order: Vec<u32> = (0..5000).collect();
+            order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+            let top = f64::from(logits[order[0] as usize]);
+            let weight = |id: u32| ((f64::from(logits[id as usize]) - top) / f64::from(temperature)).exp();
+            let mut weights: Vec<f64> = order.iter().map(|&id| weight(id)).collect();
+            sampler.truncate_tail(&mut weights);
+            for _ in 0..500 {
+                let expected = order[draw(&weights, random.random::<f64>())];
+                assert_eq!(sampler.choose(&logits), expected, "{options:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn forbidden_tokens_are_never_drawn_and_raised_ones_are() {
+        let mut sampler = Sampler::new(plain(), 4).expect("options are in range");
+        let only_last = |logits: &mut [f32]| logits[..3].fill(f32::NEG_INFINITY);
+        assert!((0..100).all(|_| sampler.choose_among(&LOGITS, only_last) == 3));
+        let mut greedy = Sampler::new(Sampling::greedy(), 4).expect("options are in range");
+        assert_eq!(greedy.choose_among(&LOGITS, |logits| logits[0] += 5.0), 0);
     }
 
     #[test]

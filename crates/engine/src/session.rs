@@ -56,6 +56,30 @@ impl<'e> Session<'e> {
         self.cache.bytes()
     }
 
+    /// Bytes of the KV cache; what forks share counts for each by its part, so that the sum is what they hold together.
+    pub fn own_cache_bytes(&self) -> usize {
+        self.cache.own_bytes()
+    }
+
+    /// Bytes that appending `count` tokens will add to the KV cache.
+    pub fn cache_growth(&self, count: usize) -> usize {
+        self.cache.growth(count)
+    }
+
+    /// A sequence with the first `len` tokens of this one. Their keys and values are shared, not copied; where a sequence
+    /// writes to a shared block, it gets its own.
+    ///
+    /// Where rotations depend on a text's length, the fork is empty: what a longer text left behind would be wrong for it.
+    pub fn fork(&self, len: usize) -> Session<'e> {
+        let len = if self.ropes().any(Rope::depends_on_length) { 0 } else { len.min(self.tokens.len()) };
+        Session {
+            engine: self.engine,
+            cache: self.cache.fork(len),
+            tokens: self.tokens[..len].to_vec(),
+            scratch: Scratch::default(),
+        }
+    }
+
     /// Bytes of the buffers that steps have left behind to be used again, besides logits that were not taken back.
     pub fn buffer_bytes(&self) -> usize {
         self.scratch.bytes()

@@ -28,7 +28,19 @@ impl TextStream {
     /// # Errors
     /// If a stop string is empty.
     pub fn new(tokenizer: &Tokenizer, stops: Vec<String>, continuing: bool) -> Result<TextStream> {
-        let detokenizer = if continuing { tokenizer.stream_continuing(true) } else { tokenizer.stream(true) };
+        TextStream::of(tokenizer, stops, continuing, true)
+    }
+
+    /// As [`TextStream::new`], with special tokens such as `<|im_end|>` as part of the text.
+    ///
+    /// # Errors
+    /// If a stop string is empty.
+    pub fn with_special(tokenizer: &Tokenizer, stops: Vec<String>, continuing: bool) -> Result<TextStream> {
+        TextStream::of(tokenizer, stops, continuing, false)
+    }
+
+    fn of(tokenizer: &Tokenizer, stops: Vec<String>, continuing: bool, skip: bool) -> Result<TextStream> {
+        let detokenizer = if continuing { tokenizer.stream_continuing(skip) } else { tokenizer.stream(skip) };
         Ok(TextStream { detokenizer, stops: StopFilter::new(stops)? })
     }
 
@@ -39,6 +51,11 @@ impl TextStream {
     pub fn push(&mut self, id: u32) -> Result<Piece> {
         let text = self.detokenizer.push(id)?.unwrap_or_default();
         Ok(self.stops.push(&text))
+    }
+
+    /// The stop string that was met.
+    pub fn met(&self) -> Option<&str> {
+        self.stops.met.map(|index| self.stops.stops[index].as_str())
     }
 
     /// Hands out what was held back.
@@ -57,7 +74,8 @@ impl TextStream {
 struct StopFilter {
     stops: Vec<String>,
     held: String,
-    stopped: bool,
+    /// The stop string that was met.
+    met: Option<usize>,
 }
 
 impl StopFilter {
@@ -65,17 +83,17 @@ impl StopFilter {
         if stops.iter().any(String::is_empty) {
             return Err(Error::Option("a stop string is empty; every text contains it at once".to_string()));
         }
-        Ok(StopFilter { stops, held: String::new(), stopped: false })
+        Ok(StopFilter { stops, held: String::new(), met: None })
     }
 
     fn push(&mut self, text: &str) -> Piece {
-        if self.stopped {
+        if self.met.is_some() {
             return Piece { text: String::new(), stopped: true };
         }
         self.held.push_str(text);
-        let met = self.stops.iter().filter_map(|stop| self.held.find(stop)).min();
-        if let Some(at) = met {
-            self.stopped = true;
+        let found = |(index, stop): (usize, &String)| Some((self.held.find(stop)?, index));
+        if let Some((at, index)) = self.stops.iter().enumerate().filter_map(found).min() {
+            self.met = Some(index);
             self.held.truncate(at);
             return Piece { text: std::mem::take(&mut self.held), stopped: true };
         }
@@ -104,7 +122,7 @@ mod tests {
             StopFilter::new(stops.iter().map(|stop| stop.to_string()).collect()).expect("no empty stop");
         let mut out: Vec<String> = pieces.iter().map(|piece| filter.push(piece).text).collect();
         out.push(filter.rest());
-        (out, filter.stopped)
+        (out, filter.met.is_some())
     }
 
     #[test]

@@ -130,3 +130,53 @@ fn steps_of_a_dense_decoder_allocate_nothing_but_cache() {
     let allocations: Vec<usize> = ids[6..30].iter().map(|&id| step(id)).collect();
     assert!(allocations.iter().all(|&count| count == 0), "{name}: {allocations:?}");
 }
+
+#[test]
+fn forks_share_what_they_hold_and_write_apart() {
+    for (name, model) in models() {
+        let (ids, engine) = (ids(&model), Engine::load(&model, Mode::fast()).unwrap());
+        let mut first = engine.session();
+        first.feed(&ids[..30], |_| {}).unwrap();
+        let alone = first.cache_bytes();
+        let mut fork = first.fork(20);
+        // Where rotations depend on the length nothing can be shared.
+        let held = fork.tokens().len();
+        assert!(held == 20 || name.contains("longrope") || name.contains("dynamic"), "{name}: {held}");
+        if held > 0 {
+            assert_eq!(first.own_cache_bytes() + fork.own_cache_bytes(), alone, "{name}");
+        }
+        let other = [&ids[..20], &ids[40..46]].concat();
+        let growth = fork.cache_growth(6);
+        let together = first.own_cache_bytes() + fork.own_cache_bytes();
+        let forked = fork.feed(&other[held..], |_| {}).unwrap();
+        if held > 0 {
+            assert_eq!(first.own_cache_bytes() + fork.own_cache_bytes(), together + growth, "{name}");
+        }
+        let mut fresh = engine.session();
+        assert_close(&name, &forked, &fresh.feed(&other, |_| {}).unwrap());
+        // The one that was forked goes on as if nothing had been.
+        let mut undisturbed = engine.session();
+        undisturbed.feed(&ids[..30], |_| {}).unwrap();
+        let expected = undisturbed.feed(&ids[30..33], |_| {}).unwrap();
+        assert_close(&name, &first.feed(&ids[30..33], |_| {}).unwrap(), &expected);
+    }
+}
+
+#[test]
+fn the_growth_of_a_cache_is_told_before() {
+    let (_, model) = models().into_iter().find(|(name, _)| name == "llama").expect("a llama");
+    let engine = Engine::load(&model, Mode::fast()).unwrap();
+    let mut session = engine.session();
+    for (step, count) in [1, 3, 40, 1, 30, 1, 1].into_iter().enumerate() {
+        let ids: Vec<u32> = (0..count).map(|id| (id * 7 + step as u32) % 50).collect();
+        let (before, growth) = (session.cache_bytes(), session.cache_growth(ids.len()));
+        session.feed(&ids, |_| {}).unwrap();
+        assert_eq!(session.cache_bytes(), before + growth, "step {step}");
+    }
+}
+
+fn assert_close(name: &str, found: &[f32], expected: &[f32]) {
+    let rms = (expected.iter().map(|x| x * x).sum::<f32>() / expected.len() as f32).sqrt();
+    let largest = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest <= 1e-4 * rms, "{name}: {largest} of {rms}");
+}

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use crate::commands::{
     advise, bench, classify, completions, compress, convert, density, distill, embed, eval, factorize, fit,
     footprint, forecast, heal, labels, logits, man, methods, plan, predict_scores, profile, prune, pull,
-    quantize, run, select, show, sweep, tokenize, tokenizer, train,
+    quantize, run, select, serve, show, sweep, tokenize, tokenizer, train,
 };
 use crate::failure::Outcome;
 
@@ -60,6 +60,7 @@ pub struct Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Serve(serve::Args),
     Show(show::Args),
     Convert(convert::Args),
     Quantize(quantize::Args),
@@ -105,6 +106,7 @@ impl Cli {
         ounce_kernels::pool::set_threads(globals.threads);
         match self.command {
             Command::Run(args) => run::run(args, globals),
+            Command::Serve(args) => serve::run(args, globals),
             Command::Show(args) => show::run(args, globals),
             Command::Convert(args) => convert::run(args, globals),
             Command::Quantize(args) => quantize::run(args, globals),

@@ -7,9 +7,11 @@
 //!   past the head's are zero;
 //! - for [`KvType::Q8_0`] a scale a position for keys, and one for values.
 //!
-//! A long sequence grows by whole blocks, without moving what it holds; the last block of a short one doubles.
+//! A long sequence grows by whole blocks, without moving what it holds; the last block of a short one doubles. Sequences
+//! that begin alike may share blocks; one that writes to a shared block copies it first.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use super::hadamard;
 use super::memory::Lines;
@@ -97,7 +99,7 @@ pub struct LayerCache {
     /// Positions that stay allocated whatever is truncated.
     reserved: usize,
     /// All but the last have [`BLOCK`] positions.
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
 }
 
 /// A piece of memory for `capacity` positions, a multiple of sixteen.
@@ -167,6 +169,41 @@ impl LayerCache {
         self.blocks.iter().map(|block| block.lines.bytes()).sum()
     }
 
+    /// Bytes held; what several caches share counts for each by its part, so that their sum is what they hold together.
+    pub fn own_bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.lines.bytes() / Arc::strong_count(block)).sum()
+    }
+
+    /// Bytes that pushing `count` positions will add.
+    pub fn growth(&self, count: usize) -> usize {
+        if self.kv_heads * self.head_dim == 0 || count == 0 {
+            return 0;
+        }
+        let needed = self.len + count;
+        let mut bytes = 0;
+        for index in self.len / BLOCK..needed.div_ceil(BLOCK) {
+            let (needed, capacity) = LayerCache::block_room(index, needed, LayerCache::room_wanted(self.len));
+            let size = |capacity| self.kv_heads * self.places(capacity).end;
+            bytes += match self.blocks.get(index) {
+                None => size(capacity),
+                Some(block) if block.capacity < needed => {
+                    let kept = if Arc::strong_count(block) > 1 { 0 } else { size(block.capacity) };
+                    size(capacity) - kept
+                }
+                Some(block) if Arc::strong_count(block) > 1 => size(block.capacity),
+                Some(_) => 0,
+            };
+        }
+        bytes
+    }
+
+    /// A cache with the first `len` positions of this one. It shares their blocks until one of both writes to one.
+    pub fn fork(&self, len: usize) -> LayerCache {
+        let len = len.min(self.len);
+        let blocks = self.blocks[..len.div_ceil(BLOCK).min(self.blocks.len())].to_vec();
+        LayerCache { len, reserved: 0, blocks, ..*self }
+    }
+
     /// Makes room for `positions` in all, so that pushing up to there allocates nothing.
     pub fn reserve(&mut self, positions: usize) {
         self.reserved = self.reserved.max(positions);
@@ -215,7 +252,7 @@ impl LayerCache {
 
     /// A head's part of a block.
     pub(super) fn head_block(&self, block: usize, head: usize) -> HeadBlock<'_> {
-        let Block { capacity, lines } = &self.blocks[block];
+        let Block { capacity, lines } = &*self.blocks[block];
         let places = self.places(*capacity);
         let bytes = &lines.as_slice::<u8>()[head * places.end..(head + 1) * places.end];
         let scales = if self.kv_type.is_scaled() { capacity * size_of::<f32>() } else { 0 };
@@ -289,7 +326,7 @@ impl LayerCache {
             match self.blocks.get(index) {
                 None => {
                     let lines = Lines::zeroed(self.kv_heads * self.places(capacity).end);
-                    self.blocks.push(Block { capacity, lines });
+                    self.blocks.push(Arc::new(Block { capacity, lines }));
                 }
                 Some(block) if block.capacity < needed => self.grow_block(index, capacity),
                 Some(_) => {}
@@ -315,7 +352,7 @@ impl LayerCache {
                 new[at..at + scales.len()].copy_from_slice(scales);
             }
         }
-        self.blocks[index] = Block { capacity, lines };
+        self.blocks[index] = Arc::new(Block { capacity, lines });
     }
 
     fn push_as<E: Stored>(&mut self, keys: &[f32], values: &[f32]) {
@@ -330,7 +367,7 @@ impl LayerCache {
                 let (block, place) = ((start + index) / BLOCK, (start + index) % BLOCK);
                 let capacity = self.blocks[block].capacity;
                 let places = self.places(capacity);
-                let bytes = self.blocks[block].lines.as_mut_slice::<u8>();
+                let bytes = Arc::make_mut(&mut self.blocks[block]).lines.as_mut_slice::<u8>();
                 let rows = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
                 for (head, (key, value)) in bytes.chunks_exact_mut(places.end).zip(rows) {
                     let (head_keys, head) = head.split_at_mut(places.values);

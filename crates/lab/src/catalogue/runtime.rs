@@ -33,15 +33,6 @@ pub(super) const PLANNED: &[Method] = &[
         "Ten times less energy and five times lower latency than full context without loss, by a 0.5B beside a 7B decoder.",
     ),
     Method::planned(
-        56,
-        "ADED",
-        FAMILY,
-        "Adaptive Draft-Verification for Efficient Large Language Model Decoding",
-        Some("2407.12021"),
-        "Decoding gets faster without a draft model: a small table of what was said before proposes tokens and the model checks them.",
-        "Clear acceleration over several models and benchmarks, with unchanged output quality.",
-    ),
-    Method::planned(
         65,
         "TPI-LLM",
         FAMILY,

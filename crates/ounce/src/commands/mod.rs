@@ -27,6 +27,7 @@ pub mod pull;
 pub mod quantize;
 pub mod run;
 pub mod select;
+pub mod serve;
 pub mod show;
 pub mod sweep;
 pub mod tokenize;

@@ -1,0 +1,70 @@
+//! The file of API keys.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use ounce_serve::Key;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    key: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    secret: String,
+    requests_per_minute: Option<u32>,
+    concurrent: Option<u32>,
+    max_tokens: Option<usize>,
+    #[serde(default)]
+    models: Vec<String>,
+    #[serde(default)]
+    admin: bool,
+}
+
+/// Reads the keys of a file.
+///
+/// # Errors
+/// If it is none, or two keys have one name.
+pub fn read(path: &Path) -> anyhow::Result<Vec<Key>> {
+    let name = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(name)?;
+    let file: File = toml::from_str(&text).with_context(name)?;
+    let mut keys: Vec<Key> = Vec::new();
+    for entry in file.key {
+        if keys.iter().any(|key| key.name == entry.name) {
+            bail!("{}: two keys are called {}", name(), entry.name);
+        }
+        keys.push(Key {
+            name: entry.name,
+            secret: entry.secret,
+            requests_per_minute: entry.requests_per_minute,
+            concurrent: entry.concurrent,
+            max_tokens: entry.max_tokens,
+            models: entry.models,
+            admin: entry.admin,
+        });
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_limits_and_mistakes_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
+        std::fs::write(&path, "[[key]]\nname = \"a\"\nsecret = \"s\"\nconcurrent = 2\n").unwrap();
+        assert_eq!(read(&path).unwrap(), [Key { concurrent: Some(2), ..Key::new("a", "s") }]);
+        std::fs::write(&path, "[[key]]\nname = \"a\"\nsecrets = \"s\"\n").unwrap();
+        let error = format!("{:#}", read(&path).unwrap_err());
+        assert!(error.contains("keys.toml") && error.contains("secrets"), "{error}");
+    }
+}

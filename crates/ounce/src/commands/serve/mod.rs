@@ -1,0 +1,333 @@
+//! `ounce serve`: shares models over HTTP.
+
+mod keys;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ounce_engine::{Engine, Mode};
+use ounce_model::chat::ChatTemplate;
+use ounce_model::machine::host::Memory;
+use ounce_serve::{Budget, Key, Limits, Open, ServeError, Server, Settings, Source};
+
+use crate::cli::Globals;
+use crate::compute::ComputeArgs;
+use crate::failure::Outcome;
+use crate::interrupt::Watch;
+use crate::{output, source, units};
+
+/// Share models over HTTP, as OpenAI's, Ollama's and Anthropic's clients expect
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ounce serve builtin                                     http://127.0.0.1:8080/v1, nothing to download
+  ounce serve ./SmolLM2-135M-Instruct --port 8000
+  ounce serve chat=./qwen3-0.6b-q4.gguf embed=./all-MiniLM-L6-v2 --memory 2G
+  ounce serve org/name:Q4_K_M --host 0.0.0.0 --api-key \"$KEY\"    others may ask, with a key
+  ounce serve ./model.gguf --parallel 8 --context 4096 --queue 32
+  ounce serve ./model.gguf --check                        what it would take; starts nothing
+Then:
+  curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 40}'
+  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none python my_client.py
+A model is asked by the last part of its name, or by NAME of NAME=MODEL. Ctrl-C or SIGTERM lets requests in progress end,
+a second one ends at once. Only this machine can ask unless --host says otherwise.")]
+pub struct Args {
+    /// Models to serve: each a folder, .gguf file, llama2.c .bin, org/name[@revision][:QUANT] pulled before, or `builtin`;
+    /// NAME=MODEL gives it a name
+    #[arg(required = true, value_name = "MODEL")]
+    models: Vec<String>,
+    /// Address to listen at; 0.0.0.0 is all of this machine's, which needs a key or --open
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", env = "OUNCE_HOST")]
+    host: IpAddr,
+    /// Port to listen at; 0 for any free one
+    #[arg(long, short, value_name = "PORT", default_value_t = 8080, env = "OUNCE_PORT")]
+    port: u16,
+    /// Memory for weights, keys and values of all models together [default: nine tenths of what is free]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, env = "OUNCE_MEMORY")]
+    memory: Option<u64>,
+    /// Tokens of prompt and answer together [default: the model's own, as far as memory allows]
+    #[arg(long, short = 'c', value_name = "TOKENS", env = "OUNCE_CONTEXT")]
+    context: Option<usize>,
+    /// Answers made at the same time; each step then reads the weights once for all of them
+    #[arg(long, value_name = "N", default_value_t = 16, env = "OUNCE_PARALLEL")]
+    parallel: usize,
+    /// Requests that may wait; more are told to come back later
+    #[arg(long, value_name = "N", default_value_t = 128, env = "OUNCE_QUEUE")]
+    queue: usize,
+    /// Tokens of prompts read in one step; smaller ones let answers flow more evenly, larger ones read prompts faster
+    #[arg(long, value_name = "TOKENS", default_value_t = 256, env = "OUNCE_STEP_TOKENS")]
+    step_tokens: usize,
+    /// Keep nothing of earlier prompts for those that begin alike
+    #[arg(long)]
+    no_prefix_cache: bool,
+    /// Guess no tokens ahead. Guesses are checked, so that answers are the same with them, and only made where they save time
+    #[arg(long)]
+    no_speculation: bool,
+    /// A key that clients have to send; may be repeated
+    #[arg(long = "api-key", value_name = "KEY", env = "OUNCE_API_KEY", hide_env_values = true)]
+    api_keys: Vec<String>,
+    /// Keys with names and limits, in TOML: [[key]] name, secret, requests_per_minute, concurrent, max_tokens, models, admin
+    #[arg(long, value_name = "FILE", env = "OUNCE_API_KEYS")]
+    api_keys_file: Option<PathBuf>,
+    /// Let everybody who reaches --host ask, without a key
+    #[arg(long)]
+    open: bool,
+    /// Let pages of this origin ask from a browser; `*` for all. May be repeated
+    #[arg(long, value_name = "ORIGIN", env = "OUNCE_CORS", value_delimiter = ',')]
+    cors: Vec<String>,
+    /// Bytes of a request at most
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "8M", env = "OUNCE_MAX_BODY")]
+    max_body: u64,
+    /// Connections at most
+    #[arg(long, value_name = "N", default_value_t = 1024, env = "OUNCE_CONNECTIONS")]
+    connections: usize,
+    /// Seconds for an answer; without it as long as it takes
+    #[arg(long, value_name = "SECONDS", env = "OUNCE_TIMEOUT")]
+    timeout: Option<f64>,
+    /// Seconds that requests in progress have when the server is told to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, env = "OUNCE_DRAIN")]
+    drain: f64,
+    /// Path before all routes, for a proxy, such as /llm
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, env = "OUNCE_PREFIX")]
+    prefix: String,
+    /// Load a model when it is asked for first, and unload idle ones where another needs their memory
+    #[arg(long, env = "OUNCE_LAZY")]
+    lazy: bool,
+    /// Write conversations by this Jinja file in place of the model's own template
+    #[arg(long, value_name = "FILE")]
+    chat_template: Option<PathBuf>,
+    /// Tell what would be served and what it takes, and end
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If a model can't be served, or the address is taken.
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    let settings = args.settings()?;
+    let budget = Budget::new(args.memory()?);
+    let watch = Watch::start();
+    let server = Server::new(settings, budget);
+    for reference in &args.models {
+        if watch.requested() {
+            return Err(crate::failure::Interrupted.into());
+        }
+        let (id, reference) = args.named(reference);
+        // A model that isn't there is told at once, also if it is to be loaded later.
+        source::locate(reference)?;
+        let aliases = if id == reference { Vec::new() } else { vec![reference.to_string()] };
+        server.add(id.clone(), aliases, args.opener(reference)?)?;
+        if args.lazy {
+            continue;
+        }
+        let served = server.load(&id)?;
+        if served.context < served.engine.spec().context_length {
+            tracing::info!(
+                model = served.id,
+                context = served.context,
+                "the context is shorter than the model's"
+            );
+        }
+        if served.template.is_none() && served.scheduler.is_some() {
+            output::note(&format!(
+                "{}: no chat template; messages are joined as plain text (--chat-template gives one)",
+                served.id
+            ));
+        }
+    }
+    if args.check {
+        return report(&server, globals);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let listener = ounce_serve::http::listen(SocketAddr::new(args.host, args.port)).await?;
+        let address = listener.local_addr()?;
+        let names: Vec<String> = server.app().registry.all().into_iter().map(|model| model.id).collect();
+        // One line that scripts can wait for.
+        output::line(format!("serving {} at http://{address}", names.join(", ")))?;
+        let stop = async {
+            while !watch.requested() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            output::note("ending: requests in progress may finish; Ctrl-C again ends at once");
+        };
+        server.run(listener, stop).await.context("the server can't go on")
+    })?;
+    Ok(Outcome::Done)
+}
+
+impl Args {
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let mut keys: Vec<Key> = (1..)
+            .zip(&self.api_keys)
+            .map(|(n, key)| Key { admin: true, ..Key::new(format!("key-{n}"), key) })
+            .collect();
+        if let Some(file) = &self.api_keys_file {
+            keys.extend(keys::read(file)?);
+        }
+        if keys.iter().any(|key| key.secret.is_empty()) {
+            bail!("an API key is empty; everybody would know it");
+        }
+        if !self.host.is_loopback() && keys.is_empty() && !self.open {
+            bail!(
+                "everybody who reaches {} could use this machine; give --api-key, or --open if that is meant",
+                self.host
+            );
+        }
+        if self.parallel == 0 || self.step_tokens == 0 {
+            bail!("--parallel and --step-tokens should be at least 1");
+        }
+        let seconds = |name: &str, value: f64| {
+            Duration::try_from_secs_f64(value)
+                .with_context(|| format!("{name} should be seconds, found {value}"))
+        };
+        let prefix = self.prefix.trim_matches('/');
+        Ok(Settings {
+            keys,
+            origins: self.cors.clone(),
+            most_body: usize::try_from(self.max_body).unwrap_or(usize::MAX),
+            connections: self.connections.max(1),
+            answer_time: self.timeout.map(|value| seconds("--timeout", value)).transpose()?,
+            drain_time: seconds("--drain", self.drain)?,
+            prefix: if prefix.is_empty() { String::new() } else { format!("/{prefix}") },
+            limits: Limits {
+                sequences: self.parallel,
+                step_tokens: self.step_tokens,
+                queue: self.queue,
+                context: self.context.unwrap_or(usize::MAX),
+                prefix_cache: !self.no_prefix_cache,
+                speculation: !self.no_speculation,
+            },
+            ..Settings::default()
+        })
+    }
+
+    fn memory(&self) -> anyhow::Result<u64> {
+        match (self.memory, Memory::now()) {
+            (Some(bytes), _) => Ok(bytes),
+            (None, Some(memory)) => Ok(memory.available_bytes / 10 * 9),
+            (None, None) => bail!("the system does not tell how much memory is free; --memory sets a limit"),
+        }
+    }
+
+    /// The name of a model, and where it is.
+    fn named<'r>(&self, reference: &'r str) -> (String, &'r str) {
+        match reference.split_once('=') {
+            Some((name, rest)) if !name.is_empty() && !name.contains(['/', '.']) => (name.to_string(), rest),
+            _ => (short_name(reference), reference),
+        }
+    }
+
+    /// What opens a model, now and whenever it is loaded again.
+    fn opener(&self, reference: &str) -> anyhow::Result<Open> {
+        let mode = self.compute.mode(Mode::fast())?;
+        let quantize = match mode {
+            Mode::Fast { quantize } => Some(quantize),
+            _ => None,
+        };
+        let (reference, compute, file) =
+            (reference.to_string(), self.compute.clone(), self.chat_template.clone());
+        let open = move || -> anyhow::Result<Source> {
+            let model = source::open(&reference)?;
+            source::tokenizer(&model)?;
+            let template = match &file {
+                Some(file) => {
+                    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+                    let names =
+                        model.tokenizer.as_ref().map(|it| it.special().names.clone()).unwrap_or_default();
+                    Some(ChatTemplate::new(text, names)?)
+                }
+                None => None,
+            };
+            let packed = quantize.map_or(0, |quantize| Engine::packed_size(&model, quantize) as u64);
+            let compute = compute.clone();
+            Ok(Source {
+                weight_bytes: if packed > 0 { packed } else { model.weight_bytes() },
+                template,
+                load: Box::new(move |model| {
+                    compute
+                        .load(model, Mode::fast())
+                        .map_err(|error| ServeError::Option(format!("{error:#}")))
+                }),
+                model,
+            })
+        };
+        Ok(Arc::new(move || open().map_err(|error| ServeError::Option(format!("{error:#}")))))
+    }
+}
+
+/// The last part of a path or name, without the ending of a file.
+fn short_name(reference: &str) -> String {
+    let last = reference.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or(reference);
+    let last = last.strip_suffix(".gguf").or_else(|| last.strip_suffix(".bin")).unwrap_or(last);
+    if last.is_empty() || last == "." { "model".to_string() } else { last.to_string() }
+}
+
+/// What `--check` tells.
+fn report(server: &Server, globals: &Globals) -> anyhow::Result<Outcome> {
+    let app = server.app();
+    let models = app.models();
+    let tokens = 256;
+    let facts = models.iter().map(|model| {
+        let per_token = model.engine.session().cache_growth(tokens) as u64 / tokens as u64;
+        serde_json::json!({
+            "model": model.id, "origin": model.origin, "parameters": model.parameters,
+            "weight_bytes": model.weight_bytes, "context": model.context, "writes": model.scheduler.is_some(),
+            "chat_template": model.template.is_some(), "cache_bytes_per_token": per_token,
+            "answers_at_full_context":
+                (app.budget.limit() - app.budget.used()) / (per_token * model.context as u64).max(1),
+        })
+    });
+    let facts: Vec<serde_json::Value> = facts.collect();
+    let text = |value: &serde_json::Value| value.to_string().trim_matches('"').to_string();
+    let (limit, used) = (app.budget.limit(), app.budget.used());
+    if globals.json {
+        output::json(
+            &serde_json::json!({"models": facts, "memory_limit_bytes": limit, "memory_weights_bytes": used}),
+        )?;
+        return Ok(Outcome::Done);
+    }
+    let mut table = output::table(&["model", "weights", "context", "a token", "full answers"]);
+    for fact in &facts {
+        table.add_row([
+            text(&fact["model"]),
+            units::bytes(fact["weight_bytes"].as_u64().unwrap_or(0)),
+            text(&fact["context"]),
+            units::bytes(fact["cache_bytes_per_token"].as_u64().unwrap_or(0)),
+            text(&fact["answers_at_full_context"]),
+        ]);
+    }
+    output::print_table(&table)?;
+    output::line(format!(
+        "memory: {} in all, {} for weights, {} for keys and values",
+        units::bytes(limit),
+        units::bytes(used),
+        units::bytes(limit - used)
+    ))?;
+    Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_called_by_the_last_part_of_their_name() {
+        for (reference, name) in [
+            ("./models/a-b.gguf", "a-b"),
+            ("org/name:Q4_K_M", "name:Q4_K_M"),
+            ("builtin", "builtin"),
+            ("/m/folder/", "folder"),
+            (".", "model"),
+        ] {
+            assert_eq!(short_name(reference), name, "{reference}");
+        }
+    }
+}

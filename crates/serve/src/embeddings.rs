@@ -1,0 +1,194 @@
+//! Vectors of texts, for all dialects that ask for them.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+use crate::error::{ApiError, ApiResult};
+use crate::fields::Fields;
+use crate::model::Served;
+
+/// Texts of a request at most.
+const MOST_TEXTS: usize = 2048;
+
+/// A text as a client gives it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// As text.
+    Text(String),
+    /// As tokens.
+    Ids(Vec<u32>),
+}
+
+/// Vectors and the number of tokens they were made of.
+#[derive(Debug)]
+pub struct Vectors {
+    /// One a text.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts.
+    pub tokens: usize,
+}
+
+/// Reads a field that holds a text, texts, token ids, or lists of token ids.
+///
+/// # Errors
+/// If it holds something else.
+pub fn inputs(fields: &Fields<'_>, name: &str) -> ApiResult<Vec<Input>> {
+    let value = fields.value(name).ok_or_else(|| fields.missing(name))?;
+    let wrong =
+        || ApiError::field(name, format!("{name} should be a text, texts, token ids, or lists of token ids"));
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
+    let one = |value: &Value| match value {
+        Value::String(text) => Ok(Input::Text(text.clone())),
+        Value::Array(ids) => Ok(Input::Ids(ids.iter().map(id).collect::<ApiResult<_>>()?)),
+        _ => Err(wrong()),
+    };
+    let inputs = match value {
+        Value::Array(list) if list.first().is_some_and(Value::is_number) => vec![one(value)?],
+        Value::Array(list) => list.iter().map(one).collect::<ApiResult<_>>()?,
+        value => vec![one(value)?],
+    };
+    if inputs.is_empty() || inputs.len() > MOST_TEXTS {
+        let what = format!("{name} should hold 1 to {MOST_TEXTS} texts, found {}", inputs.len());
+        return Err(ApiError::field(name, what));
+    }
+    Ok(inputs)
+}
+
+/// The vectors of texts; longer ones than the model takes are refused, or cut at the end with `truncate`.
+///
+/// # Errors
+/// If a text is empty or too long, or holds ids the model has not.
+pub fn embed(model: &Served, inputs: Vec<Input>, truncate: bool) -> ApiResult<Vectors> {
+    let limit = longest(model);
+    let mut vectors = Vectors { vectors: Vec::with_capacity(inputs.len()), tokens: 0 };
+    for (index, input) in inputs.into_iter().enumerate() {
+        let (mut ids, mut types) = match input {
+            Input::Ids(ids) => (ids, Vec::new()),
+            Input::Text(text) => {
+                let encoded = model.tokenizer.encode_with_types(&text, None, true);
+                let encoded = encoded.map_err(|error| ApiError::internal(error.to_string()))?;
+                (encoded.ids, encoded.type_ids)
+            }
+        };
+        if model.engine.spec().embedding.token_types == 0 {
+            types.clear();
+        }
+        if ids.is_empty() {
+            return Err(ApiError::field(
+                "input",
+                format!("input {index} is empty; an empty text has no vector"),
+            ));
+        }
+        if ids.len() > limit {
+            if !truncate {
+                let what = format!(
+                    "input {index} has {} tokens, and the model takes {limit}; shorten it",
+                    ids.len()
+                );
+                return Err(ApiError {
+                    code: Some("context_length_exceeded"),
+                    ..ApiError::field("input", what)
+                });
+            }
+            // The token that ends a text stays at its end.
+            let ending = ids.last().copied().filter(|&id| model.tokenizer.is_special(id));
+            ids.truncate(limit);
+            types.truncate(limit);
+            if let (Some(last), Some(ending)) = (ids.last_mut(), ending) {
+                *last = ending;
+            }
+        }
+        vectors.tokens += ids.len();
+        let vector = model.engine.embed(&ids, &types);
+        vectors.vectors.push(vector.map_err(|error| ApiError::field("input", error.to_string()))?);
+    }
+    Ok(vectors)
+}
+
+/// Tokens of a text at most: the sentence encoder's own limit, else the model's.
+fn longest(model: &Served) -> usize {
+    let own = model.extras.iter().find(|extra| extra.name == "sentence_bert_config.json");
+    let own = own.and_then(|extra| serde_json::from_slice::<Value>(&extra.content).ok());
+    let own = own.and_then(|settings| settings.get("max_seq_length")?.as_u64());
+    let whole = model.engine.spec().context_length.max(1);
+    own.map_or(whole, |own| whole.min(own as usize).max(1))
+}
+
+/// `/v1/embeddings`.
+///
+/// # Errors
+/// As [`embed`], and names the field at fault.
+pub fn openai(body: &Value, model: &Arc<Served>) -> ApiResult<Value> {
+    let fields = Fields::of(body)?;
+    let inputs = inputs(&fields, "input")?;
+    let base64 = match fields.text("encoding_format")? {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(other) => {
+            let what = format!("encoding_format is float or base64, found {other:?}");
+            return Err(ApiError::field("encoding_format", what));
+        }
+    };
+    let width = model.engine.spec().hidden_size;
+    let dimensions = fields.count("dimensions")?;
+    if dimensions.is_some_and(|count| !(1..=width).contains(&count)) {
+        return Err(ApiError::field("dimensions", format!("dimensions should be from 1 to {width}")));
+    }
+    let truncate = fields.flag("truncate")?.unwrap_or(false);
+    let Vectors { mut vectors, tokens } = embed(model, inputs, truncate)?;
+    if let Some(count) = dimensions {
+        vectors.iter_mut().for_each(|vector| shorten(vector, count));
+    }
+    let data = vectors.iter().enumerate().map(|(index, vector)| {
+        let embedding = if base64 { json!(encode(vector)) } else { json!(vector) };
+        json!({"object": "embedding", "index": index, "embedding": embedding})
+    });
+    Ok(json!({
+        "object": "list",
+        "data": data.collect::<Vec<_>>(),
+        "model": model.id,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }))
+}
+
+/// `/api/embed`, which cuts long texts unless told not to.
+///
+/// # Errors
+/// As [`embed`].
+pub fn ollama(body: &Value, model: &Arc<Served>) -> ApiResult<Value> {
+    let fields = Fields::of(body)?;
+    let truncate = fields.flag("truncate")?.unwrap_or(true);
+    let Vectors { vectors, tokens } = embed(model, inputs(&fields, "input")?, truncate)?;
+    Ok(json!({"model": model.id, "embeddings": vectors, "prompt_eval_count": tokens}))
+}
+
+/// The first dims, scaled to length one again.
+fn shorten(vector: &mut Vec<f32>, count: usize) {
+    vector.truncate(count);
+    let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+    }
+}
+
+/// Little-endian floats in base64, as OpenAI's Python client reads them.
+fn encode(vector: &[f32]) -> String {
+    BASE64_STANDARD.encode(vector.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_are_written_as_clients_read_them() {
+        // base64.b64encode(struct.pack("<2f", 1, -2.5))
+        assert_eq!(encode(&[1.0, -2.5]), "AACAPwAAIMA=");
+        let mut vector = vec![3.0, 4.0, 12.0];
+        shorten(&mut vector, 2);
+        assert_eq!(vector, [0.6, 0.8]);
+    }
+}

@@ -1,0 +1,92 @@
+//! Connections: how many, how patient, and how they end. A slow or silent client holds a connection, nothing more, and not
+//! for long.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+use super::App;
+
+/// Headers of a request at most.
+const HEADERS: usize = 100;
+
+/// Bytes of a request's head at most.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// The address of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Accepts connections until `stop` is ready, then waits for those there are.
+///
+/// # Errors
+/// If the listener is broken.
+pub async fn accept(
+    listener: TcpListener,
+    router: Router,
+    app: &Arc<App>,
+    stop: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let places = Arc::new(Semaphore::new(app.settings.connections));
+    let graceful = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        // Connections beyond the limit wait in the system's queue.
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place,
+            () = &mut stop => break,
+        };
+        let Ok(place) = place else { break };
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Too many open files, or a client that was gone before it was accepted.
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = &mut stop => break,
+        };
+        // Tokens are small; waiting to fill a packet would delay each.
+        let _ = stream.set_nodelay(true);
+        let router = router.clone();
+        let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+            let mut request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(Peer(peer));
+            router.clone().oneshot(request)
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(app.settings.read_time)
+            .max_headers(HEADERS)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "a connection broke");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    app.draining.store(true, Ordering::Relaxed);
+    app.models().iter().filter_map(|model| model.scheduler.as_ref()).for_each(|it| it.stop_taking());
+    let patience = app.settings.drain_time;
+    tracing::info!(seconds = patience.as_secs(), "draining: requests in progress may end");
+    if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests in progress were cut off: the time to drain has passed");
+    }
+    Ok(())
+}
