@@ -90,6 +90,17 @@ fn converted_models_compute_the_same() {
 }
 
 #[test]
+fn a_gguf_file_keeps_what_a_model_is_called() {
+    let desk = Desk::new();
+    desk.ok(&["convert", "builtin-tiny", "one.gguf"]);
+    desk.ok(&["convert", "one.gguf", "another.gguf"]);
+    let bytes = |name: &str| std::fs::read(desk.path(name)).expect("a file");
+    assert!(bytes("one.gguf") == bytes("another.gguf"), "whatever the files are called");
+    let holds = |text: &[u8]| bytes("one.gguf").windows(text.len()).any(|it| it == text);
+    assert!(holds(b"ounce-tales-tiny") && !holds(b"<ounce-tales-tiny>"));
+}
+
+#[test]
 fn dry_runs_forecast_the_bytes_and_write_nothing() {
     let desk = Desk::new();
     for (target, dtype) in [("a.gguf", "q8_0"), ("b.gguf", "bf16"), ("c", "f32"), ("d", "bf16")] {
@@ -143,12 +154,12 @@ fn methods_are_searched_and_shown_with_their_evidence() {
     assert!(desk.ok(&["methods", "l-mul", "--evidence", "ev"]).contains("1 of 1 hold"));
     let all = desk.json(&["methods"]);
     assert_eq!(all.as_array().map(Vec::len), Some(usize::from(ounce_eval::method::METHOD_COUNT)));
-    let some = desk.json(&["methods", "--family", "pruning", "--state", "planned"]);
+    let some = desk.json(&["methods", "--family", "federated", "--state", "planned"]);
     assert!(
         some.as_array()
             .expect("a list")
             .iter()
-            .all(|it| it["family"] == "pruning" && it["state"] == "planned")
+            .all(|it| it["family"] == "federated" && it["state"] == "planned")
     );
     let none = desk.run(&["methods", "zzzz", "qqqq"]);
     assert_eq!((none.code, none.stdout.as_str()), (1, ""));
