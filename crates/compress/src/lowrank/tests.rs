@@ -8,7 +8,7 @@ use ounce_train::config::{self, Preset};
 use ounce_train::net::Net;
 use ounce_train::{Batch, Trainable};
 
-use super::eigen::symmetric;
+use ounce_kernels::eigen::symmetric;
 use super::*;
 
 pub(super) fn numbers(count: usize, seed: u64) -> Vec<f32> {
