@@ -57,9 +57,14 @@ pub fn settings(folder: &Folder, names: &Names) -> Result<Settings> {
         let ends = [".lora_", ".ia3_", ".vera_"];
         let Some(at) = ends.iter().find_map(|end| array.name.rfind(end)) else { continue };
         let Some(module) = array.name[..at].strip_prefix("base_model.model.") else { continue };
-        match names.slot(module) {
-            Some(slot) => slots.insert(slot.to_owned()),
-            None => {
+        let parts = names.parts_of(module).filter(|_| matches!(kind, Kind::Lora | Kind::Dora));
+        match (names.slot(module), parts) {
+            (Some(slot), _) => slots.insert(slot.to_owned()),
+            (None, Some(parts)) => {
+                slots.extend(parts.iter().cloned());
+                true
+            }
+            (None, None) => {
                 return Err(wrong(format!(
                     "adapts {module}, which is no linear layer of this model; it was made for another model"
                 )));

@@ -3,21 +3,26 @@
 //! - [`kind`]: which methods there are; [`settings`]: their options.
 //! - [`adapter`]: what a method is made of; [`methods`]: one file each.
 //! - [`net`]: a model with an adapter, as the training loop knows it.
-//! - [`folder`], [`names`], [`foreign`]: adapters on disk, as Python's peft has them.
-//! - [`mod@merge`]: what was learned, as part of the base.
-//! - `svd`, `random`: what methods begin with.
+//! - [`folder`], [`names`], [`foreign`], [`fused`]: adapters on disk, as Python's peft has them.
+//! - [`mod@merge`]: what was learned, as part of the base; [`export`]: the same as LoRA.
+//! - `svd`, `random`: what methods begin with; `study`: what demonstrations share.
 
 pub mod adapter;
 pub mod error;
+pub mod export;
 pub mod folder;
 pub mod foreign;
+pub mod fused;
 pub mod kind;
 pub mod merge;
 pub mod methods;
 pub mod names;
 pub mod net;
+#[cfg(test)]
+mod desk;
 mod random;
 pub mod settings;
+mod study;
 mod svd;
 
 pub use error::{Error, Result};
@@ -30,4 +35,11 @@ pub use settings::{Settings, Targets};
 use ounce_eval::method::Method;
 
 /// The working methods of this crate.
-pub const METHODS: &[Method] = &[];
+pub const METHODS: &[Method] = &[
+    methods::compacter::METHOD,
+    methods::dylora::METHOD,
+    methods::flora::METHOD,
+    methods::gated_prefix::METHOD,
+    methods::sherl::METHOD,
+    methods::svfit::METHOD,
+];

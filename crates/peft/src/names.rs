@@ -7,9 +7,9 @@ use ounce_model::{Model, families, names};
 use crate::{Error, Result};
 
 /// What stands in front of every module.
-const STEM: &str = "base_model.model.";
+pub(crate) const STEM: &str = "base_model.model.";
 /// What stands in front of a layer that is no module of its own, because its matrix is part of a larger one.
-const OWN: &str = "base_model.model.ounce.";
+pub(crate) const OWN: &str = "base_model.model.ounce.";
 
 /// The modules of a model.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,8 @@ pub struct Names {
     /// From ounce's names of weights to Hugging Face's, where a weight is one of a file's.
     files: BTreeMap<String, String>,
     ours: BTreeMap<String, String>,
+    /// The layers that a module is made of, where it is more than one.
+    fused: BTreeMap<String, Vec<String>>,
 }
 
 impl Names {
@@ -29,7 +31,17 @@ impl Names {
             .ok_or_else(|| Error::Option(format!("{} is no family that ounce knows", model.spec.family)))?;
         let plan = names::plan(&model.spec, &family.names)?;
         let mut names = Names::default();
-        for tensor in plan.iter().filter(|tensor| tensor.is_whole()) {
+        let stem = |name: &str| name.strip_suffix(".weight").map(str::to_owned);
+        for tensor in &plan {
+            if tensor.is_stack()
+                && let Some(module) = stem(&tensor.name)
+                && let Some(parts) = tensor.parts.iter().map(|part| stem(part)).collect::<Option<Vec<_>>>()
+            {
+                names.fused.insert(module, parts);
+            }
+            if !tensor.is_whole() {
+                continue;
+            }
             names.files.insert(tensor.parts[0].clone(), tensor.name.clone());
             names.ours.insert(tensor.name.clone(), tensor.parts[0].clone());
         }
@@ -44,6 +56,21 @@ impl Names {
     /// The linear layer that a module is.
     pub fn slot(&self, module: &str) -> Option<&str> {
         self.ours.get(&format!("{module}.weight"))?.strip_suffix(".weight")
+    }
+
+    /// The layers that a module is made of, if they are several.
+    pub fn parts_of(&self, module: &str) -> Option<&[String]> {
+        self.fused.get(module).map(Vec::as_slice)
+    }
+
+    /// All modules that are made of several layers.
+    pub fn modules_of_parts(&self) -> impl Iterator<Item = (&String, &Vec<String>)> {
+        self.fused.iter()
+    }
+
+    /// The module that a layer is part of.
+    fn whole(&self, slot: &str) -> Option<&str> {
+        self.fused.iter().find(|(_, parts)| parts.iter().any(|it| it == slot)).map(|(module, _)| module.as_str())
     }
 
     /// All modules that are linear layers.
@@ -88,14 +115,19 @@ impl Names {
     pub fn targets(&self, slots: &[String]) -> Vec<String> {
         let modules: Vec<String> = slots
             .iter()
-            .map(|slot| self.module(slot).map_or_else(|| format!("ounce.{slot}"), str::to_owned))
+            .map(|slot| {
+                let module = self.module(slot).or_else(|| self.whole(slot));
+                module.map_or_else(|| format!("ounce.{slot}"), str::to_owned)
+            })
             .collect();
+        let mut modules = modules;
+        modules.dedup();
         let end = |module: &str| module.rsplit('.').next().unwrap_or(module).to_owned();
         let mut ends: Vec<String> = modules.iter().map(|module| end(module)).collect();
         ends.sort();
         ends.dedup();
         let meant = |module: &str| ends.contains(&end(module));
-        let exact = self.modules().filter(|module| meant(module)).all(|module| modules.iter().any(|it| it == module));
+        let exact = self.modules().chain(self.fused.keys().map(String::as_str)).filter(|module| meant(module)).all(|module| modules.iter().any(|it| it == module));
         if exact { ends } else { modules }
     }
 }

@@ -18,7 +18,7 @@ use crate::adapter::{Adapter, Array, Clock, adapter};
 use crate::folder::{Base, Folder, Labels, Own};
 use crate::names::Names;
 use crate::settings::Targets;
-use crate::{Error, Kind, Result, Settings, foreign};
+use crate::{Error, Kind, Result, Settings, foreign, fused};
 
 /// A model with an adapter.
 pub struct Adapted {
@@ -144,14 +144,18 @@ impl Adapted {
         };
         let names = Names::of(model)?;
         let (settings, tensors) = match &folder.own {
-            Some(own) => (own.settings.clone(), folder.tensors.clone()),
+            Some(own) => {
+                let present = |slot: &str| own.settings.targets.chooses(slot);
+                let tensors = folder.tensors.clone();
+                (own.settings.clone(), fused::split(tensors, &names, &model.spec, Some(&present))?)
+            }
             None => {
                 let settings = foreign::settings(folder, &names)?;
                 let tensors = match settings.method {
                     Kind::Lora | Kind::Dora => foreign::even_out(folder, &settings)?,
                     _ => folder.tensors.clone(),
                 };
-                (settings, tensors)
+                (settings, fused::split(tensors, &names, &model.spec, None)?)
             }
         };
         let clock = Clock::default();
@@ -284,8 +288,21 @@ impl Adapted {
         let mut tensors = self.adapter.file_values(self.net.params())?;
         tensors.iter_mut().for_each(|array| array.name = self.names.key(&array.name, parts));
         let settings = self.adapter.file_settings(&self.settings);
+        let (tensors, times) = fused::join(tensors, &self.names, &self.skeleton().spec);
+        let mut config = self.config();
+        if !times.is_empty() {
+            // What is scaled by α/r, or α/√r, is to stay so scaled.
+            let alpha = |times: usize| {
+                settings.alpha * if settings.rslora { (times as f64).sqrt() } else { times as f64 }
+            };
+            let pattern = |of: &dyn Fn(usize) -> Value| -> Value {
+                Value::Object(times.iter().map(|(module, times)| (module.clone(), of(*times))).collect())
+            };
+            config.insert("rank_pattern".into(), pattern(&|times| json!(times * settings.rank)));
+            config.insert("alpha_pattern".into(), pattern(&|times| json!(alpha(times))));
+        }
         let own = Own { settings, base: self.base.clone(), labels: labels(self.skeleton()) };
-        Ok(Folder { path: path.to_path_buf(), config: self.config(), own: Some(own), tensors })
+        Ok(Folder { path: path.to_path_buf(), config, own: Some(own), tensors })
     }
 
     /// peft's settings.

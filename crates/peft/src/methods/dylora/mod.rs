@@ -7,10 +7,13 @@
 //!
 //! Parameters: `Σ r (in + out)`, as LoRA's.
 
+mod demonstrate;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::Tensor;
+use ounce_eval::method::{Family, Method};
 use ounce_model::spec::Spec;
 use ounce_train::Param;
 use ounce_train::graph::{Linear, Slot, Weight};
@@ -21,6 +24,21 @@ use serde_json::{Map, Value};
 use super::lora::{PARTS, Pair, config, pairs, times};
 use crate::adapter::Adapter;
 use crate::{Result, Settings};
+
+const NUMBER: u16 = 45;
+
+/// The method's entry in the catalogue.
+pub const METHOD: Method = Method {
+    number: NUMBER,
+    name: "DyLoRA",
+    family: Family::Peft,
+    paper: "DyLoRA: Parameter Efficient Tuning of Pre-trained Models using Dynamic Search-Free Low-Rank Adaptation",
+    arxiv: Some("2210.07558"),
+    gives: "One adapter is trained for a whole range of ranks and cut to the rank that fits when it is loaded.",
+    claim: "4 to 7 times faster than searching for a rank with LoRA, with steady quality over a much larger range of ranks.",
+    command: Some("ounce tune MODEL --method dylora --rank 16 --data FILE -o ADAPTER"),
+    demonstrate: Some(demonstrate::demonstrate),
+};
 
 /// DyLoRA.
 pub struct DyLora {
@@ -116,5 +134,19 @@ impl Slot for DyLoraSlot {
 
     fn merged(&self) -> ounce_train::Result<Option<Tensor>> {
         Ok(Some((self.base.dense()? + self.pair.product()?)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::demonstrate::{Scale, measure};
+    use crate::desk::Desk;
+
+    #[test]
+    fn a_small_study_gives_sound_evidence() {
+        let scale = Scale { text: 4_000, steps: 2, seeds: 1, most: 2 };
+        let evidence = measure(&Desk, &scale).expect("measured");
+        evidence.check().expect("sound");
+        assert_eq!((evidence.rows.len(), evidence.expectations.len()), (4, 4));
     }
 }

@@ -42,17 +42,26 @@ impl Tucker {
     /// # Errors
     /// If the tensors do not fit, which they do.
     pub fn delta(&self) -> candle_core::Result<Tensor> {
-        let mut whole = self.core.as_tensor().clone();
-        for (mode, factor) in self.factors.iter().enumerate() {
-            whole = along(&whole, mode, factor.as_tensor())?;
-        }
-        whole * self.scale
+        let factors: Vec<Tensor> = self.factors.iter().map(|factor| factor.as_tensor().clone()).collect();
+        product(self.core.as_tensor(), &factors)? * self.scale
     }
 
     /// All that is trained.
     pub fn vars(&self) -> Vec<Var> {
         self.factors.iter().chain([&self.core]).cloned().collect()
     }
+}
+
+/// `G ×₁ U₁ … ×_N U_N`.
+///
+/// # Errors
+/// If the sizes do not fit.
+pub(super) fn product(core: &Tensor, factors: &[Tensor]) -> candle_core::Result<Tensor> {
+    let mut whole = core.clone();
+    for (mode, factor) in factors.iter().enumerate() {
+        whole = along(&whole, mode, factor)?;
+    }
+    Ok(whole)
 }
 
 /// The product along a mode: `x ×_mode factor`.

@@ -7,8 +7,11 @@
 //! Parameters: of a linear layer `r (in + out) + r²`; in general `Σ d_i r_i + Π r_i`.
 
 pub mod conv;
+mod demonstrate;
+mod images;
 
 use candle_core::Tensor;
+use ounce_eval::method::{Family, Method};
 use ounce_model::spec::Spec;
 use ounce_train::ParamKind;
 use ounce_train::graph::ops::Kernels;
@@ -18,6 +21,21 @@ use ounce_train::net::normal;
 use super::lora::times;
 use crate::adapter::{Adapter, Clock, Dropout};
 use crate::{Result, Settings};
+
+const NUMBER: u16 = 70;
+
+/// The method's entry in the catalogue.
+pub const METHOD: Method = Method {
+    number: NUMBER,
+    name: "FLoRA",
+    family: Family::Peft,
+    paper: "FLoRA: Low-Rank Core Space for N-dimension",
+    arxiv: Some("2405.14739"),
+    gives: "Convolutions and other tensors of many dimensions get small adapters that respect their shape and cost nothing once merged.",
+    claim: "Better than flattened LoRA at equal or smaller budget on ConvNeXt, DeBERTa and LLaVA.",
+    command: Some("ounce tune MODEL --method flora --data FILE -o ADAPTER"),
+    demonstrate: Some(demonstrate::demonstrate),
+};
 
 /// FLoRA of linear layers.
 pub struct Flora {
@@ -103,5 +121,19 @@ impl Slot for FloraSlot {
         let inner = self.core.tensor()?.matmul(&self.inward.tensor()?.t()?)?;
         let added = (self.outward.tensor()?.matmul(&inner)? * self.scale)?;
         Ok(Some((self.base.dense()? + added)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::demonstrate::{Scale, measure};
+    use crate::desk::Desk;
+
+    #[test]
+    fn a_small_study_gives_sound_evidence() {
+        let scale = Scale { pictures: 32, before: 2, steps: 2, choosing: 1, seeds: 1, planted: 20 };
+        let evidence = measure(&Desk, &scale).expect("measured");
+        evidence.check().expect("sound");
+        assert!(evidence.expectations[1].holds, "{:?}", evidence.expectations[1]);
     }
 }

@@ -7,9 +7,13 @@
 //!
 //! Parameters: `L (n d + 1)`.
 
+mod demonstrate;
+mod review;
+
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use ounce_eval::method::{Family, Method};
 use ounce_model::Model;
 use ounce_model::spec::{Attention, Spec};
 use ounce_train::ParamKind;
@@ -20,6 +24,21 @@ use ounce_train::net::normal;
 use crate::adapter::Adapter;
 use crate::methods::prompt::check_tokens;
 use crate::{Error, Result, Settings};
+
+const NUMBER: u16 = 38;
+
+/// The method's entry in the catalogue.
+pub const METHOD: Method = Method {
+    number: NUMBER,
+    name: "LLaMA-Reviewer",
+    family: Family::Peft,
+    paper: "LLaMA-Reviewer: Advancing Code Review Automation with Large Language Models through Parameter-Efficient Fine-Tuning",
+    arxiv: Some("2308.11148"),
+    gives: "Each code-review task gets its own small plug-in on one frozen model, taken up when the model is loaded.",
+    claim: "LLaMA-6.7B with less than 1 % trainable parameters matches models that were pretrained for code review.",
+    command: Some("ounce tune MODEL --method gated-prefix --data FILE -o ADAPTER"),
+    demonstrate: Some(demonstrate::demonstrate),
+};
 
 /// The deviation of vectors at first.
 const DEVIATION: f32 = 0.02;
@@ -143,4 +162,18 @@ fn look(queries: &Tensor, keys: &Tensor, values: &Tensor, shape: &Attention) -> 
     let found = softmax(Kernels::default(), &scores)?.matmul(&by_head(values)?)?;
     let found = found.reshape((kv_heads, group, tokens, head_dim))?.permute((2, 0, 1, 3))?.contiguous()?;
     Ok(found.reshape((tokens, heads * head_dim))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::demonstrate::{Scale, measure};
+    use crate::desk::Desk;
+
+    #[test]
+    fn a_small_study_gives_sound_evidence() {
+        let scale = Scale { width: 16, base: 3, general: 1, steps: 3, examples: 12, judged: 8, seeds: 1 };
+        let evidence = measure(&Desk, &scale).expect("measured");
+        evidence.check().expect("sound");
+        assert!(evidence.expectations[3].holds, "{:?}", evidence.expectations[3]);
+    }
 }

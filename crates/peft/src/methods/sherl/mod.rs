@@ -8,7 +8,10 @@
 //!
 //! Parameters: `N (d h + 3 h) + h + 1 + d h + 3 d + 1`, `h = d/2` unless `--rank` says otherwise.
 
+mod demonstrate;
+
 use candle_core::Tensor;
+use ounce_eval::method::{Family, Method};
 use ounce_model::Model;
 use ounce_model::spec::{Norm, Spec};
 use ounce_train::ParamKind;
@@ -19,6 +22,21 @@ use crate::adapter::Adapter;
 use crate::random::kaiming;
 use crate::{Error, Result, Settings};
 
+const NUMBER: u16 = 41;
+
+/// The method's entry in the catalogue.
+pub const METHOD: Method = Method {
+    number: NUMBER,
+    name: "SHERL",
+    family: Family::Peft,
+    paper: "SHERL: Synthesizing High Accuracy and Efficient Memory for Resource-Limited Transfer Learning",
+    arxiv: Some("2407.07523"),
+    gives: "A frozen backbone is adapted from the side, so that training needs hardly more memory than inference does.",
+    claim: "As good as or better than earlier frugal tuning on vision-language tasks and GLUE at lower memory.",
+    command: Some("ounce tune MODEL --method sherl --data FILE -o ADAPTER"),
+    demonstrate: Some(demonstrate::demonstrate),
+};
+
 /// What γ is divided by.
 const TEMPERATURE: f64 = 0.1;
 /// Keeps quotients of zeros from being no numbers.
@@ -26,7 +44,7 @@ const SMALL: f64 = 1e-6;
 
 /// How early layers are weighed; all but the first are controls for demonstrations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Weighing {
+pub(super) enum Weighing {
     /// As the paper has it.
     Sherl,
     /// Without ρ.
@@ -81,7 +99,7 @@ struct Side {
 /// SHERL.
 pub struct Sherl {
     settings: Settings,
-    pub(crate) weighing: Weighing,
+    weighing: Weighing,
     side: Option<Side>,
 }
 
@@ -207,6 +225,14 @@ fn redundancy(shallow: &Tensor) -> candle_core::Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_study_gives_sound_evidence() {
+        let scale = super::demonstrate::Scale { text: 4_000, steps: 2, choosing: 1, seeds: 1, sequences: 4 };
+        let evidence = super::demonstrate::measure(&crate::desk::Desk, &scale).expect("measured");
+        evidence.check().expect("sound");
+        assert_eq!((evidence.rows.len(), evidence.expectations.len()), (6, 3));
+    }
 
     #[test]
     fn what_is_said_twice_counts_once() {
