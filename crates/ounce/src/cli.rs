@@ -7,9 +7,9 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    adapters, advise, bench, classify, completions, compress, convert, density, distill, embed, eval, factorize, fit,
-    footprint, forecast, heal, labels, logits, man, merge, methods, plan, predict_scores, profile, prune, pull,
-    quantize, run, select, show, sweep, tokenize, tokenizer, train, tune,
+    adapters, advise, bench, classify, completions, compress, convert, density, distill, embed, eval,
+    factorize, fit, footprint, forecast, heal, labels, logits, man, merge, methods, plan, predict_scores,
+    profile, prune, pull, quantize, run, select, show, sweep, tokenize, tokenizer, train, tune,
 };
 use crate::failure::Outcome;
 

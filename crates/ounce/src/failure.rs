@@ -69,7 +69,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
                 cause.downcast_ref(),
                 Some(
                     ounce_peft::Error::Model(ounce_model::Error::Interrupted)
-                        | ounce_peft::Error::Train(ounce_train::Error::Model(ounce_model::Error::Interrupted))
+                        | ounce_peft::Error::Train(ounce_train::Error::Model(
+                            ounce_model::Error::Interrupted
+                        ))
                 )
             )
             || matches!(

@@ -20,7 +20,8 @@ fn desk() -> Desk {
 const MODEL: &str = "run/model";
 
 fn tune(more: &[&'static str]) -> Vec<&'static str> {
-    let common = ["tune", MODEL, "--data", "text.txt", "--context", "48", "--batch", "4", "--held-out", "0.2"];
+    let common =
+        ["tune", MODEL, "--data", "text.txt", "--context", "48", "--batch", "4", "--held-out", "0.2"];
     [&common[..], more].concat()
 }
 
@@ -62,12 +63,28 @@ fn a_run_that_is_killed_ends_with_the_numbers_of_one_that_is_not() {
     let desk = desk();
     // Random ranks and dropout go on where they were.
     let args = |folder: &'static str| {
-        tune(&["-o", folder, "--steps", "40", "--validate-every", "8", "--method", "dylora", "--rank", "4", "--patience", "0"])
+        tune(&[
+            "-o",
+            folder,
+            "--steps",
+            "40",
+            "--validate-every",
+            "8",
+            "--method",
+            "dylora",
+            "--rank",
+            "4",
+            "--patience",
+            "0",
+        ])
     };
     desk.ok(&args("whole"));
-    let mut child = desk.command(&args("killed")).stderr(std::process::Stdio::null()).spawn().expect("started");
+    let mut child =
+        desk.command(&args("killed")).stderr(std::process::Stdio::null()).spawn().expect("started");
     let start = Instant::now();
-    while !desk.path("killed/training/checkpoints/step-8").exists() && start.elapsed() < Duration::from_secs(60) {
+    while !desk.path("killed/training/checkpoints/step-8").exists()
+        && start.elapsed() < Duration::from_secs(60)
+    {
         std::thread::sleep(Duration::from_millis(2));
     }
     child.kill().expect("killed");
@@ -75,7 +92,9 @@ fn a_run_that_is_killed_ends_with_the_numbers_of_one_that_is_not() {
     assert!(!desk.path("killed/adapter_config.json").exists(), "it was killed before its end");
     let report = desk.json(&[&args("killed")[..], &["--resume"]].concat());
     assert_eq!(report["steps_done"].as_u64(), Some(40));
-    let read = |folder: &str| std::fs::read(desk.path(&format!("{folder}/adapter_model.safetensors"))).expect("weights");
+    let read = |folder: &str| {
+        std::fs::read(desk.path(&format!("{folder}/adapter_model.safetensors"))).expect("weights")
+    };
     assert!(read("whole") == read("killed"), "resumed numbers differ");
 }
 
@@ -84,13 +103,25 @@ fn labels_preferences_and_prompts_are_learned() {
     let desk = desk();
     let texts: String = (0..60)
         .map(|n| {
-            let (text, label) = if n % 2 == 0 { ("the cat sat here", "cat") } else { ("a dog sang there", "dog") };
+            let (text, label) =
+                if n % 2 == 0 { ("the cat sat here", "cat") } else { ("a dog sang there", "dog") };
             format!("{{\"text\": \"{text} {n}\", \"label\": \"{label}\"}}\n")
         })
         .collect();
     desk.write("labels.jsonl", texts);
     let report = desk.json(&[
-        "tune", MODEL, "--data", "labels.jsonl", "--objective", "classify", "-o", "labels", "--steps", "40", "--lr", "0.02",
+        "tune",
+        MODEL,
+        "--data",
+        "labels.jsonl",
+        "--objective",
+        "classify",
+        "-o",
+        "labels",
+        "--steps",
+        "40",
+        "--lr",
+        "0.02",
     ]);
     assert!(report["validation"]["accuracy"].as_f64() > Some(0.9), "{report}");
     desk.ok(&["merge", MODEL, "labels", "-o", "classifier"]);
@@ -102,7 +133,18 @@ fn labels_preferences_and_prompts_are_learned() {
         })
         .collect();
     desk.write("pairs.jsonl", pairs);
-    let report = desk.json(&["tune", MODEL, "--data", "pairs.jsonl", "-o", "chooses", "--steps", "20", "--lr", "0.01"]);
+    let report = desk.json(&[
+        "tune",
+        MODEL,
+        "--data",
+        "pairs.jsonl",
+        "-o",
+        "chooses",
+        "--steps",
+        "20",
+        "--lr",
+        "0.01",
+    ]);
     assert!(report["validation"]["preferences"]["accuracy"].as_f64() > Some(0.9), "{report}");
     let report = desk.json(&tune(&["--method", "prompt", "-o", "prompt", "--steps", "20"]));
     assert!(report["validation"]["loss"].as_f64() < report["validation_before"].as_f64(), "{report}");

@@ -52,14 +52,22 @@ pub fn as_lora(adapted: &Adapted, rank: usize, path: &Path) -> Result<(Folder, f
         tensors.push(Array { name: key("lora_b"), shape: vec![output, rank], values: b });
     }
     let now = adapted.folder(path)?;
-    let heads = now.tensors.iter().filter(|array| {
-        adapted.settings().trains.iter().any(|stem| {
-            names.weight(&array.name, &[]).is_some_and(|ours| ours.starts_with(stem.as_str()))
-        })
-    });
+    let heads =
+        now.tensors.iter().filter(|array| {
+            adapted.settings().trains.iter().any(|stem| {
+                names.weight(&array.name, &[]).is_some_and(|ours| ours.starts_with(stem.as_str()))
+            })
+        });
     tensors.extend(heads.cloned());
     let mut config = made.config(&base.spec);
-    for key in ["task_type", "base_model_name_or_path", "inference_mode", "revision", "target_modules", "modules_to_save"] {
+    for key in [
+        "task_type",
+        "base_model_name_or_path",
+        "inference_mode",
+        "revision",
+        "target_modules",
+        "modules_to_save",
+    ] {
         config.insert(key.into(), now.config.get(key).cloned().unwrap_or(Value::Null));
     }
     config.insert("peft_type".into(), "LORA".into());

@@ -81,7 +81,9 @@ impl Folder {
         let weights = path.join(WEIGHTS);
         if !weights.is_file() {
             let what = match path.join("adapter_model.bin").is_file() {
-                true => "has its weights as a pickle, which may hold any program; save it with safe_serialization=True",
+                true => {
+                    "has its weights as a pickle, which may hold any program; save it with safe_serialization=True"
+                }
                 false => "has no adapter_model.safetensors; it was not written to its end",
             };
             return Err(Error::folder(path, what));
@@ -92,7 +94,10 @@ impl Folder {
         let own = path.join(OWN);
         let own = match own.is_file() {
             true => Some(serde_json::from_value(read_json(&own)?).map_err(|error| {
-                Error::folder(&own, format!("can't be understood ({error}); it is damaged or of a newer ounce"))
+                Error::folder(
+                    &own,
+                    format!("can't be understood ({error}); it is damaged or of a newer ounce"),
+                )
             })?),
             false => None,
         };
@@ -100,7 +105,8 @@ impl Folder {
         let mut tensors = Vec::new();
         for name in file.names() {
             let tensor = file.tensor(name)?;
-            let values = tensor.to_f32().map_err(|error| Error::folder(&weights, format!("{name}: {error}")))?;
+            let values =
+                tensor.to_f32().map_err(|error| Error::folder(&weights, format!("{name}: {error}")))?;
             tensors.push(Array { name: name.to_owned(), shape: tensor.shape.clone(), values });
         }
         Ok(Folder { path: path.to_path_buf(), config, own, tensors })

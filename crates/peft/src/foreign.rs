@@ -20,7 +20,8 @@ pub fn settings(folder: &Folder, names: &Names) -> Result<Settings> {
     let number = |key: &str| config.get(key).and_then(Value::as_f64);
     let size = |key: &str| number(key).map(|it| it as usize);
     let flag = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
-    let need = |key: &str| size(key).ok_or_else(|| wrong(format!("adapter_config.json says nothing of {key}")));
+    let need =
+        |key: &str| size(key).ok_or_else(|| wrong(format!("adapter_config.json says nothing of {key}")));
     let kind = match folder.peft_type() {
         "LORA" if flag("use_dora") => Kind::Dora,
         "LORA" => Kind::Lora,
@@ -76,7 +77,8 @@ pub fn settings(folder: &Folder, names: &Names) -> Result<Settings> {
         check_ia3(folder, &settings, names)?;
     }
     if matches!(kind, Kind::Lora | Kind::Dora) {
-        let widest = folder.tensors.iter().filter(|it| it.name.ends_with("lora_A.weight")).map(|it| it.shape[0]);
+        let widest =
+            folder.tensors.iter().filter(|it| it.name.ends_with("lora_A.weight")).map(|it| it.shape[0]);
         settings.rank = widest.max().unwrap_or(settings.rank);
     }
     Ok(settings)
@@ -93,7 +95,10 @@ fn check_ia3(folder: &Folder, settings: &Settings, names: &Names) -> Result<()> 
         if input != crate::methods::ia3::scales_input(slot) {
             return Err(Error::folder(
                 &folder.path,
-                format!("scales {} {module}, which ounce does the other way round", if input { "what enters" } else { "what leaves" }),
+                format!(
+                    "scales {} {module}, which ounce does the other way round",
+                    if input { "what enters" } else { "what leaves" }
+                ),
             ));
         }
     }
@@ -109,7 +114,9 @@ pub fn even_out(folder: &Folder, settings: &Settings) -> Result<Vec<Array>> {
     let mut tensors = folder.tensors.clone();
     let whole = settings.scale(settings.rank);
     for at in 0..tensors.len() {
-        let Some(module) = tensors[at].name.strip_suffix(".lora_A.weight").map(str::to_owned) else { continue };
+        let Some(module) = tensors[at].name.strip_suffix(".lora_A.weight").map(str::to_owned) else {
+            continue;
+        };
         let own = tensors[at].shape[0];
         let alpha = alpha_of(folder, &module, settings.alpha)?;
         let scale = Settings { alpha, ..settings.clone() }.scale(own);
@@ -145,7 +152,9 @@ fn alpha_of(folder: &Folder, module: &str, usual: f64) -> Result<f64> {
         if pattern.contains(['*', '(', '[', '\\']) {
             return Err(Error::folder(
                 &folder.path,
-                format!("alpha_pattern has the regular expression {pattern:?}, which ounce does not read; name modules"),
+                format!(
+                    "alpha_pattern has the regular expression {pattern:?}, which ounce does not read; name modules"
+                ),
             ));
         }
     }

@@ -41,14 +41,21 @@ pub fn split(
             apart.push(array);
             continue;
         };
-        let own: Vec<&String> = slots.iter().filter(|slot| present.is_none_or(|present| present(slot))).collect();
-        let misfit = || Error::Option(format!("{} has the shape {:?}, which does not fit its parts", array.name, array.shape));
+        let own: Vec<&String> =
+            slots.iter().filter(|slot| present.is_none_or(|present| present(slot))).collect();
+        let misfit = || {
+            Error::Option(format!(
+                "{} has the shape {:?}, which does not fit its parts",
+                array.name, array.shape
+            ))
+        };
         let sizes: Vec<usize> = slots.iter().map(|slot| outputs.get(slot).copied().unwrap_or(0)).collect();
         let whole: usize = sizes.iter().sum();
         let mut row = 0;
         for (slot, &rows) in slots.iter().zip(&sizes) {
             let place = own.iter().position(|it| *it == slot);
-            let first = std::mem::replace(&mut row, row + rows);
+            let first = row;
+            row += rows;
             let Some(place) = place else { continue };
             let name = format!("{OWN}{slot}.{part}");
             let (shape, values) = match part {
@@ -86,7 +93,8 @@ fn block(all: usize, place: usize, parts: usize, stacked: bool) -> Option<(usize
 /// A file's arrays with the pairs of parts put together, and by how many times the rank of each module is that of a part.
 pub fn join(arrays: Vec<Array>, names: &Names, spec: &Spec) -> (Vec<Array>, BTreeMap<String, usize>) {
     let outputs = outputs(spec);
-    let mut rest: BTreeMap<String, Array> = arrays.into_iter().map(|array| (array.name.clone(), array)).collect();
+    let mut rest: BTreeMap<String, Array> =
+        arrays.into_iter().map(|array| (array.name.clone(), array)).collect();
     let (mut joined, mut times) = (Vec::new(), BTreeMap::new());
     for (module, slots) in names.modules_of_parts() {
         let has = |slot: &String, part: &str| rest.contains_key(&format!("{OWN}{slot}.{part}"));

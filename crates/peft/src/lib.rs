@@ -8,6 +8,8 @@
 //! - `svd`, `random`: what methods begin with; `study`: what demonstrations share.
 
 pub mod adapter;
+#[cfg(test)]
+mod desk;
 pub mod error;
 pub mod export;
 pub mod folder;
@@ -18,8 +20,6 @@ pub mod merge;
 pub mod methods;
 pub mod names;
 pub mod net;
-#[cfg(test)]
-mod desk;
 mod random;
 pub mod settings;
 mod study;
@@ -40,6 +40,7 @@ pub const METHODS: &[Method] = &[
     methods::dylora::METHOD,
     methods::flora::METHOD,
     methods::gated_prefix::METHOD,
+    methods::language::METHOD,
     methods::sherl::METHOD,
     methods::svfit::METHOD,
 ];

@@ -78,7 +78,9 @@ fn encoded(name: &str, dtype: DType, shape: &[usize], values: &[f32]) -> Result<
     let mut data = Vec::new();
     let row = shape.last().copied().unwrap_or(1);
     quant::encode_rows(dtype, values, row, &mut data).map_err(|error| {
-        Error::Option(format!("{name} can't be stored as {dtype} ({error}); give --dtype a format that can be written"))
+        Error::Option(format!(
+            "{name} can't be stored as {dtype} ({error}); give --dtype a format that can be written"
+        ))
     })?;
     Ok(Tensor { dtype, shape: shape.to_vec(), data: Bytes::from(data) })
 }

@@ -70,7 +70,10 @@ impl Names {
 
     /// The module that a layer is part of.
     fn whole(&self, slot: &str) -> Option<&str> {
-        self.fused.iter().find(|(_, parts)| parts.iter().any(|it| it == slot)).map(|(module, _)| module.as_str())
+        self.fused
+            .iter()
+            .find(|(_, parts)| parts.iter().any(|it| it == slot))
+            .map(|(module, _)| module.as_str())
     }
 
     /// All modules that are linear layers.
@@ -127,7 +130,11 @@ impl Names {
         ends.sort();
         ends.dedup();
         let meant = |module: &str| ends.contains(&end(module));
-        let exact = self.modules().chain(self.fused.keys().map(String::as_str)).filter(|module| meant(module)).all(|module| modules.iter().any(|it| it == module));
+        let exact = self
+            .modules()
+            .chain(self.fused.keys().map(String::as_str))
+            .filter(|module| meant(module))
+            .all(|module| modules.iter().any(|it| it == module));
         if exact { ends } else { modules }
     }
 }

@@ -93,12 +93,10 @@ impl Adapted {
         let base = identify(model, &heads)?;
         let options = Options { checkpointing: false, ..options };
         let wrapped = std::cell::RefCell::new(&mut adapter);
-        let mut net = GraphNet::with_frozen(
-            model,
-            options,
-            &|name| trained.contains(name),
-            &mut |name, linear| Ok(wrapped.borrow_mut().slot(name, linear)?),
-        )?;
+        let mut net =
+            GraphNet::with_frozen(model, options, &|name| trained.contains(name), &mut |name, linear| {
+                Ok(wrapped.borrow_mut().slot(name, linear)?)
+            })?;
         for weight in adapter.weights(model)? {
             net.add(weight)?;
         }
@@ -231,9 +229,10 @@ impl Adapted {
                 let name = self.names.weight(&array.name, parts).unwrap_or_default();
                 let name = name.replace(crate::methods::bottleneck::TOP, &level);
                 let param = self.net.params_mut().iter_mut().find(|param| param.name == name);
-                let param = param.filter(|param| param.value.len() == array.values.len()).ok_or_else(|| {
-                    Error::folder(&folder.path, format!("{} does not fit this model", array.name))
-                })?;
+                let param =
+                    param.filter(|param| param.value.len() == array.values.len()).ok_or_else(|| {
+                        Error::folder(&folder.path, format!("{} does not fit this model", array.name))
+                    })?;
                 param.value.clone_from(&array.values);
             }
         }
@@ -571,4 +570,3 @@ impl Trainable for Adapted {
         Ok(self.folder(folder)?.write()?)
     }
 }
-

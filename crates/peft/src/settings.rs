@@ -185,16 +185,25 @@ impl Settings {
     /// In one sentence.
     pub fn check(&self) -> Result<()> {
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::Option(format!("dropout should be from 0 to below 1, found {}", self.dropout)));
+            return Err(Error::Option(format!(
+                "dropout should be from 0 to below 1, found {}",
+                self.dropout
+            )));
         }
         if !(self.alpha > 0.0 && self.alpha.is_finite()) {
             return Err(Error::Option(format!("alpha should be above 0, found {}", self.alpha)));
         }
         if !(self.plus >= 1.0 && self.plus.is_finite()) {
-            return Err(Error::Option(format!("the ratio of LoRA+ should be 1 or more, found {}", self.plus)));
+            return Err(Error::Option(format!(
+                "the ratio of LoRA+ should be 1 or more, found {}",
+                self.plus
+            )));
         }
         if self.pissa && self.method != Kind::Lora {
-            return Err(Error::Option(format!("PiSSA is a way to begin LoRA; {} begins otherwise", self.method)));
+            return Err(Error::Option(format!(
+                "PiSSA is a way to begin LoRA; {} begins otherwise",
+                self.method
+            )));
         }
         Ok(())
     }

@@ -44,8 +44,10 @@ impl<'l> Study<'l> {
     /// About so many bytes of the town's documents, a fifth of them to be judged by.
     pub fn town(lab: &'l dyn Lab, bytes: usize) -> Result<Study<'l>> {
         let model = lab.model(Fixture::Tiny)?;
-        let tokenizer =
-            model.tokenizer.as_ref().ok_or_else(|| Error::Option("the tiny model has no tokenizer".into()))?;
+        let tokenizer = model
+            .tokenizer
+            .as_ref()
+            .ok_or_else(|| Error::Option("the tiny model has no tokenizer".into()))?;
         let start = tokenizer.special().bos;
         let text = lab.text(Text::Town, bytes);
         let mut all = Vec::new();
@@ -81,24 +83,10 @@ impl<'l> Study<'l> {
         Adapted::new(&self.model, settings, NetOptions::default())
     }
 
-    /// Trains; gradients are clipped to a norm of 1, rates fall along half a cosine. Gives the mean losses of all steps.
+    /// Trains on the documents; gives the mean losses of all steps.
     pub fn train(&self, net: &mut dyn Trainable, course: Course) -> Result<Vec<f64>> {
-        let Course { steps, rate, seed } = course;
-        let mut source = Pieces::new(self.learn.clone(), SEQUENCES, seed, None)?;
-        let options = optim::Options { weight_decay: 0.0, ..optim::Options::default() };
-        let mut optimizer = Optimizer::new(options, net.params())?;
-        let schedule = cosine(rate, steps);
-        let mut losses = Vec::new();
-        for step in 0..steps {
-            let Some(batch) = source.next()? else { break };
-            net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
-            let loss = net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
-            let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
-            optimizer.step(net.params_mut(), schedule.rate(step), clip);
-            net.stepped(loss.mean());
-            losses.push(loss.mean());
-        }
-        Ok(losses)
+        let mut source = Pieces::new(self.learn.clone(), SEQUENCES, course.seed, None)?;
+        fit(net, &mut source, course.rate, course.steps)
     }
 
     /// The loss on the documents that ways are judged by, nats a token.
@@ -125,6 +113,30 @@ impl<'l> Study<'l> {
         }
         Ok(best.1)
     }
+}
+
+/// Trains so many steps, without weight decay; gradients are clipped to a norm of 1, rates fall along half a cosine. Gives the mean
+/// losses of all steps.
+pub(crate) fn fit(
+    net: &mut dyn Trainable,
+    source: &mut dyn BatchSource,
+    rate: f64,
+    steps: u64,
+) -> Result<Vec<f64>> {
+    let options = optim::Options { weight_decay: 0.0, ..optim::Options::default() };
+    let mut optimizer = Optimizer::new(options, net.params())?;
+    let schedule = cosine(rate, steps);
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        let Some(batch) = source.next()? else { break };
+        net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
+        let loss = net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
+        let clip = clip_factor(global_norm(Pool::global(), net.params()), Some(1.0));
+        optimizer.step(net.params_mut(), schedule.rate(step), clip);
+        net.stepped(loss.mean());
+        losses.push(loss.mean());
+    }
+    Ok(losses)
 }
 
 fn mean_loss(net: &mut dyn Trainable, sequences: &[Vec<u32>]) -> Result<f64> {

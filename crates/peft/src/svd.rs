@@ -21,7 +21,8 @@ pub(crate) fn svd(name: &str, w: &[f32], rows: usize, columns: usize) -> Result<
     let wide: Vec<f64> = w.iter().map(|&x| f64::from(x)).collect();
     let tall = rows > columns;
     // Rows of the matrix whose Gram matrix is the smaller one.
-    let (own, k, n) = if tall { (transposed(&wide, rows, columns), columns, rows) } else { (wide, rows, columns) };
+    let (own, k, n) =
+        if tall { (transposed(&wide, rows, columns), columns, rows) } else { (wide, rows, columns) };
     let mut gram = vec![0.0; k * k];
     for i in 0..k {
         for j in 0..=i {

@@ -70,19 +70,24 @@ fn check(name: &str) {
         assert_close(&key, &param.grad, theirs);
         compared += 1;
     }
-    let given = expected.keys().filter(|key| key.starts_with("gradient.base_model.model") || key.ends_with("prompt_embeddings"));
+    let given = expected
+        .keys()
+        .filter(|key| key.starts_with("gradient.base_model.model") || key.ends_with("prompt_embeddings"));
     assert!(compared == given.count() || apart.contains(&name), "{compared} gradients");
     // Written again, it is what peft wrote.
     let written = tempfile::tempdir().unwrap();
     let place = written.path().join("adapter");
     adapted.save(&place).unwrap();
-    let (ours, theirs) = (read(&place.join("adapter_model.safetensors")), read(&path.join("adapter_model.safetensors")));
+    let (ours, theirs) =
+        (read(&place.join("adapter_model.safetensors")), read(&path.join("adapter_model.safetensors")));
     if !["lora_ranks", "lora_fused"].contains(&name) {
         assert_eq!(ours, theirs, "{name}");
         let again = Folder::open(&place).unwrap();
         for (key, value) in &folder.config {
             let differs = ["base_model_name_or_path", "inference_mode", "peft_version", "auto_mapping"];
-            let Some(ours) = again.config.get(key).filter(|_| !differs.contains(&key.as_str())) else { continue };
+            let Some(ours) = again.config.get(key).filter(|_| !differs.contains(&key.as_str())) else {
+                continue;
+            };
             let sorted = |value: &serde_json::Value| match value.as_array() {
                 Some(list) => {
                     let mut list: Vec<String> = list.iter().map(ToString::to_string).collect();
@@ -91,8 +96,20 @@ fn check(name: &str) {
                 }
                 None => value.as_f64().map_or_else(|| value.to_string(), |it| it.to_string()),
             };
-            let run = ["total_step", "tinit", "tfinal", "deltaT", "beta1", "beta2", "projection_prng_key", "encoder_hidden_size"];
-            assert!(run.contains(&key.as_str()) || sorted(ours) == sorted(value), "{name}: {key} is {ours} for {value}");
+            let run = [
+                "total_step",
+                "tinit",
+                "tfinal",
+                "deltaT",
+                "beta1",
+                "beta2",
+                "projection_prng_key",
+                "encoder_hidden_size",
+            ];
+            assert!(
+                run.contains(&key.as_str()) || sorted(ours) == sorted(value),
+                "{name}: {key} is {ours} for {value}"
+            );
         }
     }
     let mut again =

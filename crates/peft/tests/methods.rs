@@ -39,7 +39,8 @@ fn model(kind: Kind) -> Model {
 }
 
 fn settings(kind: Kind) -> Settings {
-    let settings = Settings { rank: 3, initial_rank: 4, tokens: 4, reduction: 4, blocks: 2, ..Settings::of(kind) };
+    let settings =
+        Settings { rank: 3, initial_rank: 4, tokens: 4, reduction: 4, blocks: 2, ..Settings::of(kind) };
     match kind {
         Kind::Svfit => Settings { rank: 0, targets: Targets::parse("query,value").unwrap(), ..settings },
         Kind::Sherl => Settings { layers: 1, ..settings },
@@ -49,7 +50,9 @@ fn settings(kind: Kind) -> Settings {
 }
 
 fn batch() -> Batch {
-    let text = |from: u32, length: u32| -> Vec<u32> { (from..from + length).map(|i| (5 * i + i * i) % 96).collect() };
+    let text = |from: u32, length: u32| -> Vec<u32> {
+        (from..from + length).map(|i| (5 * i + i * i) % 96).collect()
+    };
     let (a, b) = (text(1, 20), text(9, 13));
     Batch::next_token([a.as_slice(), b.as_slice()])
 }
@@ -105,10 +108,10 @@ fn check(kind: Kind) {
         Err(error) => assert!(!kind.facts().merges, "{kind}: {error}"),
     }
     let mut other = model.clone();
-    other.weights = other.weights.replaced([(
-        "final_norm.weight".to_owned(),
-        ounce_model::Tensor::from_f32(&[32], &[0.5; 32]),
-    )]).unwrap();
+    other.weights = other
+        .weights
+        .replaced([("final_norm.weight".to_owned(), ounce_model::Tensor::from_f32(&[32], &[0.5; 32]))])
+        .unwrap();
     let error = Adapted::open(&other, &saved, Options::default(), &[], false).unwrap_err().to_string();
     assert!(error.contains("another base"), "{kind}: {error}");
     Adapted::open(&other, &saved, Options::default(), &[], true).unwrap();
@@ -203,7 +206,9 @@ fn a_quantized_base_stays_packed_and_the_loss_of_merging_is_told() {
     use ounce_kernels::{DType, quant};
     let model = golden("llama");
     let mut packed = Vec::new();
-    for info in model.spec.tensors().into_iter().filter(|it| it.name.starts_with("layers.") && it.shape.len() == 2) {
+    for info in
+        model.spec.tensors().into_iter().filter(|it| it.name.starts_with("layers.") && it.shape.len() == 2)
+    {
         if !info.shape[1].is_multiple_of(32) {
             continue;
         }
@@ -238,7 +243,10 @@ fn what_does_not_fit_is_refused_in_a_sentence() {
     refused(Settings { dropout: 1.0, ..Settings::default() }, "dropout");
     refused(Settings::of(Kind::Bitfit), "no biases");
     refused(Settings { tokens: 0, ..Settings::of(Kind::Prompt) }, "1 vector");
-    refused(Settings { targets: Targets::Slots(vec!["nothing".into()]), ..Settings::default() }, "nothing to train");
+    refused(
+        Settings { targets: Targets::Slots(vec!["nothing".into()]), ..Settings::default() },
+        "nothing to train",
+    );
     refused(Settings { blocks: 5, ..Settings::of(Kind::Compacter) }, "do not divide");
     assert!(Targets::parse("q_proj,elbow").unwrap_err().to_string().contains("elbow"));
     assert!(Kind::parse("lorra").unwrap_err().to_string().contains("there are lora"));

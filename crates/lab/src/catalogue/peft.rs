@@ -24,15 +24,6 @@ pub(super) const PLANNED: &[Method] = &[
         "Prompts on frozen models match or beat fine-tuning in part of the clinical tasks, most clearly with few examples.",
     ),
     Method::planned(
-        27,
-        "Small models, big impact",
-        FAMILY,
-        "Small Models, Big Impact: Efficient Corpus and Graph-Based Adaptation of Small Multilingual Language Models for Low-Resource Languages",
-        Some("2502.10140"),
-        "A compact multilingual encoder learns one more language from a little text or a word graph, through whichever adapter serves it best.",
-        "Adapters trained on at most 1 GB of text match full fine-tuning, and such small encoders beat LLaMA-3 and GPT-4 in these languages.",
-    ),
-    Method::planned(
         31,
         "PEFT survey: families and systems",
         FAMILY,

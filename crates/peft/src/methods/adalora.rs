@@ -88,7 +88,9 @@ impl AdaLora {
             felt.sensitivity.resize(param.value.len(), 0.0);
             felt.uncertainty.resize(param.value.len(), 0.0);
             let own = felt.sensitivity.iter_mut().zip(&mut felt.uncertainty);
-            for ((sensitivity, uncertainty), (value, gradient)) in own.zip(param.value.iter().zip(&param.grad)) {
+            for ((sensitivity, uncertainty), (value, gradient)) in
+                own.zip(param.value.iter().zip(&param.grad))
+            {
                 let now = (value * gradient).abs();
                 *sensitivity = SMOOTH * *sensitivity + (1.0 - SMOOTH) * now;
                 *uncertainty = SMOOTH * *uncertainty + (1.0 - SMOOTH) * (now - *sensitivity).abs();
@@ -100,7 +102,8 @@ impl AdaLora {
     fn importance(&self, slot: &str, rank: usize) -> Vec<f32> {
         let score = |part: &str| -> Vec<f32> {
             let felt = self.felt.get(&format!("{slot}.{part}"));
-            let products = felt.map(|felt| felt.sensitivity.iter().zip(&felt.uncertainty).map(|(a, b)| a * b));
+            let products =
+                felt.map(|felt| felt.sensitivity.iter().zip(&felt.uncertainty).map(|(a, b)| a * b));
             products.map(Iterator::collect).unwrap_or_default()
         };
         let (a, b, e) = (score("lora_a"), score("lora_b"), score("lora_e"));
@@ -188,12 +191,14 @@ impl Adapter for AdaLora {
     }
 
     fn memory(&self) -> Value {
-        let felt = self.felt.iter().map(|(name, felt)| (name.clone(), json!([felt.sensitivity, felt.uncertainty])));
+        let felt =
+            self.felt.iter().map(|(name, felt)| (name.clone(), json!([felt.sensitivity, felt.uncertainty])));
         Value::Object(felt.collect())
     }
 
     fn remember(&mut self, memory: &Value) {
-        let numbers = |value: &Value| -> Vec<f32> { serde_json::from_value(value.clone()).unwrap_or_default() };
+        let numbers =
+            |value: &Value| -> Vec<f32> { serde_json::from_value(value.clone()).unwrap_or_default() };
         let felt = memory.as_object().into_iter().flatten();
         self.felt = felt
             .map(|(name, it)| {

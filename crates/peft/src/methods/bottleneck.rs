@@ -35,7 +35,13 @@ pub(crate) struct Block {
 
 impl Block {
     /// A network whose weights are called `{name}_down`, `{name}_up` and so on, and which gives zeros.
-    pub fn new(name: &str, (input, output): (usize, usize), reduction: usize, seed: u64, on: Kernels) -> Result<Block> {
+    pub fn new(
+        name: &str,
+        (input, output): (usize, usize),
+        reduction: usize,
+        seed: u64,
+        on: Kernels,
+    ) -> Result<Block> {
         let inner = narrow(input, reduction);
         let of_down = format!("{name}_down");
         let down = kaiming(input, inner * input, seed, &of_down);

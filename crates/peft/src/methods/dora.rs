@@ -41,17 +41,14 @@ impl Adapter for Dora {
         }
         let pair = Pair::new(&self.settings, name, &linear)?;
         let lengths = lengths(&linear.dense()?)?.to_vec1::<f32>()?;
-        let magnitude = Weight::new(&format!("{name}.magnitude"), &[linear.output], ParamKind::Norm, lengths)?;
+        let magnitude =
+            Weight::new(&format!("{name}.magnitude"), &[linear.output], ParamKind::Norm, lengths)?;
         let dropout = Dropout::new(&self.settings, name, &self.clock);
         Ok(Box::new(DoraSlot { base: linear, pair, magnitude, dropout }))
     }
 
     fn parts(&self) -> &'static [(&'static str, &'static str)] {
-        &[
-            ("lora_a", "lora_A.weight"),
-            ("lora_b", "lora_B.weight"),
-            ("magnitude", "lora_magnitude_vector"),
-        ]
+        &[("lora_a", "lora_A.weight"), ("lora_b", "lora_B.weight"), ("magnitude", "lora_magnitude_vector")]
     }
 
     fn config(&self, _base: &Spec) -> Map<String, Value> {

@@ -70,7 +70,12 @@ impl Pair {
         let a = kaiming(input, rank * input, settings.seed, &of_a);
         Ok(Pair {
             a: Weight::new(&of_a, &[rank, input], ParamKind::Matrix, a)?,
-            b: Weight::new(&format!("{name}.lora_b"), &[output, rank], ParamKind::Matrix, vec![0.0; output * rank])?,
+            b: Weight::new(
+                &format!("{name}.lora_b"),
+                &[output, rank],
+                ParamKind::Matrix,
+                vec![0.0; output * rank],
+            )?,
             scale: settings.scale(rank),
             on: linear.on,
         })
@@ -110,7 +115,9 @@ impl Lora {
         let (mut a, mut b) = (vec![0.0; rank * linear.input], vec![0.0; linear.output * rank]);
         for i in 0..rank {
             let root = (parts.values[i] / scale).sqrt();
-            for (out, v) in a[i * linear.input..].iter_mut().zip(&parts.right[i * linear.input..(i + 1) * linear.input]) {
+            for (out, v) in
+                a[i * linear.input..].iter_mut().zip(&parts.right[i * linear.input..(i + 1) * linear.input])
+            {
                 *out = (root * v) as f32;
             }
             for (row, u) in parts.left[i * linear.output..(i + 1) * linear.output].iter().enumerate() {
@@ -178,7 +185,8 @@ impl Lora {
             array.shape[0] = 2 * rank;
         } else if part == "lora_b" {
             let rows = array.values.chunks_exact(rank).zip(b.chunks_exact(rank));
-            array.values = rows.flat_map(|(now, begun)| now.iter().copied().chain(begun.iter().map(|x| -x))).collect();
+            array.values =
+                rows.flat_map(|(now, begun)| now.iter().copied().chain(begun.iter().map(|x| -x))).collect();
             array.shape[1] = 2 * rank;
         }
         array

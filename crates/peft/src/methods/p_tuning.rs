@@ -17,7 +17,15 @@ use crate::random::kaiming;
 use crate::{Error, Result, Settings};
 
 /// The network's weights, in the order of use: vectors, then matrix and bias of each layer.
-const NAMES: [&str; 7] = ["p_tuning.vectors", "p_tuning.w1", "p_tuning.b1", "p_tuning.w2", "p_tuning.b2", "p_tuning.w3", "p_tuning.b3"];
+const NAMES: [&str; 7] = [
+    "p_tuning.vectors",
+    "p_tuning.w1",
+    "p_tuning.b1",
+    "p_tuning.w2",
+    "p_tuning.b2",
+    "p_tuning.w3",
+    "p_tuning.b3",
+];
 
 /// P-tuning.
 pub struct PTuning {
@@ -38,7 +46,9 @@ impl PTuning {
 
 /// `W₃ relu(W₂ relu(W₁ E + b₁) + b₂) + b₃`.
 fn encode(parts: &[Tensor]) -> candle_core::Result<Tensor> {
-    let [vectors, w1, b1, w2, b2, w3, b3] = parts else { candle_core::bail!("{} parts of seven", parts.len()) };
+    let [vectors, w1, b1, w2, b2, w3, b3] = parts else {
+        candle_core::bail!("{} parts of seven", parts.len())
+    };
     let layer = |x: &Tensor, w: &Tensor, b: &Tensor| x.matmul(&w.t()?)?.broadcast_add(b);
     let inner = layer(&layer(vectors, w1, b1)?.relu()?, w2, b2)?.relu()?;
     layer(&inner, w3, b3)
@@ -55,9 +65,12 @@ impl Adapter for PTuning {
         for (at, name) in NAMES.into_iter().enumerate() {
             self.weights.push(match at {
                 0 => Weight::new(name, &[tokens, width], ParamKind::Embedding, drawn(base, &self.settings)?)?,
-                odd if odd % 2 == 1 => {
-                    Weight::new(name, &[width, width], ParamKind::Matrix, kaiming(width, width * width, seed, name))?
-                }
+                odd if odd % 2 == 1 => Weight::new(
+                    name,
+                    &[width, width],
+                    ParamKind::Matrix,
+                    kaiming(width, width * width, seed, name),
+                )?,
                 _ => Weight::new(name, &[width], ParamKind::Bias, vec![0.0; width])?,
             });
         }

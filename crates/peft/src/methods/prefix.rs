@@ -47,7 +47,9 @@ fn key_width(base: &Spec) -> Option<usize> {
 impl Adapter for Prefix {
     fn begin(&mut self, base: &Model) -> Result<()> {
         self.width = key_width(&base.spec).ok_or_else(|| {
-            Error::Option("prefixes need layers with keys of one width; this model's differ, choose lora".into())
+            Error::Option(
+                "prefixes need layers with keys of one width; this model's differ, choose lora".into(),
+            )
         })?;
         Ok(())
     }

@@ -105,7 +105,8 @@ impl Adapter for Vera {
     }
 
     fn file_values(&self, params: &[Param]) -> Result<Vec<Array>> {
-        let mut arrays: Vec<Array> = params.iter().filter(|param| param.is_trainable()).map(Array::of).collect();
+        let mut arrays: Vec<Array> =
+            params.iter().filter(|param| param.is_trainable()).map(Array::of).collect();
         let shared = lock(self.shared()?);
         let array = |name: &str, shape: [usize; 2], values: &[f32]| Array {
             name: name.to_owned(),

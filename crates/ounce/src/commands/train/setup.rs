@@ -257,7 +257,11 @@ fn documents(
 }
 
 /// Steps of the run; none if they follow from its minutes.
-pub(in crate::commands) fn steps(config: &Config, tokens_per_step: u64, lengths: (u64, u64)) -> anyhow::Result<Option<u64>> {
+pub(in crate::commands) fn steps(
+    config: &Config,
+    tokens_per_step: u64,
+    lengths: (u64, u64),
+) -> anyhow::Result<Option<u64>> {
     let (per_step, per_epoch) = lengths;
     let train = &config.train;
     if tokens_per_step == 0 {

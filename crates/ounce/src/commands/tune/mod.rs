@@ -425,7 +425,11 @@ fn print(report: &Report, args: &Args) -> anyhow::Result<()> {
     output::line(format!("{} after {} steps in {time}", report.ended, report.steps_done))?;
     if let Some(validation) = &report.validation {
         let before = report.validation_before.map_or(String::new(), |loss| format!(", before {loss:.4}"));
-        output::line(format!("validation of step {}: {}{before}", report.kept_step, watcher::said(validation)))?;
+        output::line(format!(
+            "validation of step {}: {}{before}",
+            report.kept_step,
+            watcher::said(validation)
+        ))?;
     }
     match &report.adapter {
         Some(adapter) => output::line(format!(

@@ -77,7 +77,8 @@ impl MethodArgs {
         if settings.method == Kind::Adalora && self.initial_rank.is_none() {
             settings.initial_rank = settings.initial_rank.max(settings.rank * 3 / 2);
         }
-        let below: Vec<Folder> = self.below.iter().map(|path| Folder::open(path)).collect::<Result<_, _>>()?;
+        let below: Vec<Folder> =
+            self.below.iter().map(|path| Folder::open(path)).collect::<Result<_, _>>()?;
         for folder in &below {
             match &folder.own {
                 Some(own) if matches!(own.settings.method, Kind::Language | Kind::Bottleneck) => {

@@ -56,8 +56,12 @@ impl Way {
         let settings = |kind| Settings { seed, ..Settings::of(kind) };
         Ok(match self {
             // A width of 64: the narrow one is 4 of Compacter, 16 of adapters.
-            Way::Compacter => Box::new(study.adapted(&Settings { reduction: 16, ..settings(Kind::Compacter) })?),
-            Way::Adapters => Box::new(study.adapted(&Settings { reduction: 4, ..settings(Kind::Bottleneck) })?),
+            Way::Compacter => {
+                Box::new(study.adapted(&Settings { reduction: 16, ..settings(Kind::Compacter) })?)
+            }
+            Way::Adapters => {
+                Box::new(study.adapted(&Settings { reduction: 4, ..settings(Kind::Bottleneck) })?)
+            }
             Way::Lora => Box::new(study.adapted(&Settings {
                 rank: 4,
                 alpha: 8.0,
@@ -105,7 +109,9 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     }
     let mut evidence = Evidence::new(NUMBER, lab.seed(), Way::Adapters.label());
     for it in &found {
-        let error = |which: usize| Some(mean_and_error(&it.losses[which]).1).filter(|it| it.is_finite()).unwrap_or(0.0);
+        let error = |which: usize| {
+            Some(mean_and_error(&it.losses[which]).1).filter(|it| it.is_finite()).unwrap_or(0.0)
+        };
         evidence.rows.push(
             Row::new(it.way.label())
                 .with("held-out loss", it.mean(0), "nats")

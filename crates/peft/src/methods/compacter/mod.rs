@@ -82,7 +82,9 @@ impl Adapter for Compacter {
         let of = |width: usize| 3 * (width + self.inner(width)) as u64;
         let norms = base.tensors().into_iter().filter(|it| is_norm(&it.name));
         let norms: usize = norms.map(|it| it.shape.iter().product::<usize>()).sum();
-        self.settings.blocks.pow(3) as u64 + halves.map(|(_, output, _)| of(output)).sum::<u64>() + norms as u64
+        self.settings.blocks.pow(3) as u64
+            + halves.map(|(_, output, _)| of(output)).sum::<u64>()
+            + norms as u64
     }
 
     fn trains(&self, weight: &str) -> bool {
@@ -150,7 +152,8 @@ impl Phm {
     /// `x W + b`, `[rows, k]` to `[rows, m]`.
     fn apply(&self, x: &Tensor) -> ounce_train::Result<Tensor> {
         let bias = self.bias.tensor()?;
-        Ok(product(x, &self.rule.tensor()?, &self.s.tensor()?, &self.t.tensor()?, self.n)?.broadcast_add(&bias)?)
+        Ok(product(x, &self.rule.tensor()?, &self.s.tensor()?, &self.t.tensor()?, self.n)?
+            .broadcast_add(&bias)?)
     }
 
     fn weights(&self) -> [Weight; 4] {
@@ -248,7 +251,8 @@ mod tests {
         let found = product(&x, a, s, t, n).expect("fits");
         let w = tensor(dense(&values[0], &values[1], &values[2], (k, m, n)), (k, m)).expect("w");
         let expected = x.matmul(&w).expect("fits");
-        let difference = (&found - &expected).and_then(|it| it.abs()?.max_all()?.to_scalar::<f32>()).expect("f32");
+        let difference =
+            (&found - &expected).and_then(|it| it.abs()?.max_all()?.to_scalar::<f32>()).expect("f32");
         assert!(difference < 1e-5 * 20.0, "{difference}");
         let loss = found.sqr().and_then(|it| it.sum_all()).expect("sum");
         let gradients = loss.backward().expect("gradients");
@@ -265,7 +269,10 @@ mod tests {
                     of(&values)
                 };
                 let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
-                assert!((f64::from(gradient) - slope).abs() < 2e-2 * slope.abs().max(10.0), "{which} {at}: {gradient} {slope}");
+                assert!(
+                    (f64::from(gradient) - slope).abs() < 2e-2 * slope.abs().max(10.0),
+                    "{which} {at}: {gradient} {slope}"
+                );
             }
         }
     }

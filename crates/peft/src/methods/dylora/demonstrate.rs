@@ -48,7 +48,8 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     for seed in 0..scale.seeds {
         let seed = lab.seed() * 1000 + seed;
         let course = Course { steps: scale.steps, rate: RATE, seed };
-        let of = |method, rank: usize| Settings { rank, alpha: 2.0 * rank as f64, seed, ..Settings::of(method) };
+        let of =
+            |method, rank: usize| Settings { rank, alpha: 2.0 * rank as f64, seed, ..Settings::of(method) };
         lab.progress("DyLoRA", done / runs);
         let mut net = study.adapted(&of(Kind::Dylora, scale.most))?;
         let start = Instant::now();
@@ -112,11 +113,8 @@ fn expect(
     (once, each): (f64, f64),
 ) {
     let said = |losses: &Losses| {
-        let parts: Vec<String> = ranks
-            .iter()
-            .zip(losses)
-            .map(|(rank, losses)| format!("{:.3} at {rank}", mean(losses)))
-            .collect();
+        let parts: Vec<String> =
+            ranks.iter().zip(losses).map(|(rank, losses)| format!("{:.3} at {rank}", mean(losses))).collect();
         parts.join(", ")
     };
     let low = ranks.iter().position(|rank| *rank > ranks[ranks.len() - 1] / 4).unwrap_or(ranks.len());

@@ -34,7 +34,8 @@ impl Tucker {
 
     /// How many numbers it has: `Σ d_i r_i + Π r_i`.
     pub fn parameters(sizes: &[usize], ranks: &[usize]) -> usize {
-        sizes.iter().zip(ranks).map(|(size, rank)| size * rank).sum::<usize>() + ranks.iter().product::<usize>()
+        sizes.iter().zip(ranks).map(|(size, rank)| size * rank).sum::<usize>()
+            + ranks.iter().product::<usize>()
     }
 
     /// `ΔW`, in the weight's shape.
@@ -86,7 +87,10 @@ mod tests {
         let tucker = Tucker::new(&sizes, &ranks, 0.5, 7).expect("sizes");
         let core = normal(1.0, 12, 1, "core");
         let shape: &[usize] = &ranks;
-        tucker.core.set(&Tensor::from_vec(core.clone(), shape, &candle_core::Device::Cpu).expect("core")).expect("core");
+        tucker
+            .core
+            .set(&Tensor::from_vec(core.clone(), shape, &candle_core::Device::Cpu).expect("core"))
+            .expect("core");
         let found = tucker.delta().expect("fits");
         assert_eq!(found.dims(), sizes);
         let found = found.flatten_all().and_then(|it| it.to_vec1::<f32>()).expect("f32");

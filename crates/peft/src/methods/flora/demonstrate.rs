@@ -101,7 +101,9 @@ impl Way {
             }
             Way::Flora(rank) => {
                 let ranks = ranks(size, rank);
-                let factor = |i: usize| draw(format!("{layer}.{i}"), &[size[i], ranks[i]], (2.0 / ranks[i] as f32).sqrt());
+                let factor = |i: usize| {
+                    draw(format!("{layer}.{i}"), &[size[i], ranks[i]], (2.0 / ranks[i] as f32).sqrt())
+                };
                 let mut parts: Vec<Param> = (0..4).map(factor).collect();
                 parts.push(zeros(format!("{layer}.core"), &ranks));
                 parts
@@ -141,7 +143,8 @@ impl Net {
     }
 
     fn scores(&self, x: &Tensor) -> Result<Tensor> {
-        let parts: Vec<Vec<Tensor>> = self.parts.iter().map(|parts| tensors(parts)).collect::<Result<_, _>>()?;
+        let parts: Vec<Vec<Tensor>> =
+            self.parts.iter().map(|parts| tensors(parts)).collect::<Result<_, _>>()?;
         Ok(scores(&tensors(&self.base)?, &Net::added(&parts)?, x)?.detach())
     }
 
@@ -158,7 +161,9 @@ impl Net {
     }
 
     fn train(&mut self, data: &images::Pictures, steps: u64, rate: f64, seed: u64) -> Result<()> {
-        let flat = |net: &Net| -> Vec<Param> { net.base.iter().chain(net.parts.iter().flatten()).cloned().collect() };
+        let flat = |net: &Net| -> Vec<Param> {
+            net.base.iter().chain(net.parts.iter().flatten()).cloned().collect()
+        };
         let mut params = flat(self);
         let options = optim::Options { weight_decay: 0.0, ..optim::Options::default() };
         let mut optimizer = Optimizer::new(options, &params)?;

@@ -100,7 +100,11 @@ pub(super) fn head(seed: u64) -> [Param; 2] {
 }
 
 /// From pictures to scores, `[pictures, classes]`, with something added to the weight of each convolution.
-pub(super) fn scores(weights: &[Tensor], added: &[Option<Tensor>], x: &Tensor) -> candle_core::Result<Tensor> {
+pub(super) fn scores(
+    weights: &[Tensor],
+    added: &[Option<Tensor>],
+    x: &Tensor,
+) -> candle_core::Result<Tensor> {
     let mut x = x.clone();
     for (layer, stride) in STRIDES.into_iter().enumerate() {
         let mut w = weights[2 * layer].clone();

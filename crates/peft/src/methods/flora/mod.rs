@@ -66,7 +66,12 @@ impl Adapter for Flora {
         let factor = |part: &str, shape: [usize; 2]| {
             let name = format!("{name}.{part}");
             let deviation = (2.0 / rank as f32).sqrt();
-            Weight::new(&name, &shape, ParamKind::Matrix, normal(deviation, shape[0] * shape[1], self.settings.seed, &name))
+            Weight::new(
+                &name,
+                &shape,
+                ParamKind::Matrix,
+                normal(deviation, shape[0] * shape[1], self.settings.seed, &name),
+            )
         };
         Ok(Box::new(FloraSlot {
             inward: factor("flora_in", [input, rank])?,

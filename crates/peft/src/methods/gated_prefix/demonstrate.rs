@@ -166,8 +166,10 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     let model = base(scale, first)?;
     let mut random = ChaCha8Rng::seed_from_u64(first + 1);
     let general = instructions(&mut random, scale.examples);
-    let learn: Vec<Vec<Asked>> = TASKS.iter().map(|task| questions(*task, &mut random, scale.examples)).collect();
-    let judged: Vec<Vec<Asked>> = TASKS.iter().map(|task| questions(*task, &mut random, scale.judged)).collect();
+    let learn: Vec<Vec<Asked>> =
+        TASKS.iter().map(|task| questions(*task, &mut random, scale.examples)).collect();
+    let judged: Vec<Vec<Asked>> =
+        TASKS.iter().map(|task| questions(*task, &mut random, scale.judged)).collect();
     let mut evidence = Evidence::new(NUMBER, lab.seed(), label(Way::Whole, true));
     let mut found = Vec::new();
     let runs = (WAYS.len() * 2) as f64;
@@ -184,7 +186,12 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
                     // Both have as many steps; the first stage takes its from the second.
                     let before = if instructed { scale.general } else { 0 };
                     train(&mut *net, way.rate(), before, &mut drawn(&general, seed))?;
-                    train(&mut *net, way.rate(), scale.steps - before.min(scale.steps / 3), &mut drawn(&learn[at], seed))?;
+                    train(
+                        &mut *net,
+                        way.rate(),
+                        scale.steps - before.min(scale.steps / 3),
+                        &mut drawn(&learn[at], seed),
+                    )?;
                     scores[at].push(score(&mut *net, task, &judged[at])?);
                 }
             }
@@ -230,7 +237,9 @@ fn expect(
     };
     let whole = of(Way::Whole, true);
     let part = |scores: [f64; 3], at: usize| scores[at] >= 0.9 * whole[at];
-    let said = |way: Way| format!("{} {:.0}, {:.0}, {:.0}", way.label(), of(way, true)[0], of(way, true)[1], of(way, true)[2]);
+    let said = |way: Way| {
+        format!("{} {:.0}, {:.0}, {:.0}", way.label(), of(way, true)[0], of(way, true)[1], of(way, true)[2])
+    };
     evidence.expect(
         "LoRA of rank 16 and gated prefixes reach at least 90 % of training all weights in F1 of whether a review is needed and in \
          right refinements.",

@@ -88,7 +88,9 @@ impl Adapter for GatedPrefix {
                 Error::Option(format!("layer {index} has no attention for a prefix; name fewer --layers"))
             })?;
             if base.spec.owner(index) != index {
-                return Err(Error::Option("layers that share their weights can't have gated prefixes; choose prefix".into()));
+                return Err(Error::Option(
+                    "layers that share their weights can't have gated prefixes; choose prefix".into(),
+                ));
             }
             self.layers.insert(index, Gated { attention: Some(attention), ..Gated::default() });
         }
@@ -138,8 +140,13 @@ struct Behind<'a>(&'a GatedPrefix);
 
 impl Hook for Behind<'_> {
     fn mixed(&mut self, layer: usize, queries: &Tensor, mixed: Tensor) -> ounce_train::Result<Tensor> {
-        let Some(Gated { prefix: Some(prefix), gate: Some(gate), key: Some(key), value: Some(value), attention: Some(shape) }) =
-            self.0.layers.get(&layer)
+        let Some(Gated {
+            prefix: Some(prefix),
+            gate: Some(gate),
+            key: Some(key),
+            value: Some(value),
+            attention: Some(shape),
+        }) = self.0.layers.get(&layer)
         else {
             return Ok(mixed);
         };
@@ -155,7 +162,8 @@ fn look(queries: &Tensor, keys: &Tensor, values: &Tensor, shape: &Attention) -> 
     let (tokens, n) = (queries.dims2()?.0, keys.dims2()?.0);
     let group = heads / kv_heads;
     // Queries of the heads that share a key, one below the other: [kv_heads, group · tokens, head_dim].
-    let queries = queries.reshape((tokens, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?.contiguous()?;
+    let queries =
+        queries.reshape((tokens, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?.contiguous()?;
     let queries = queries.reshape((kv_heads, group * tokens, head_dim))?;
     let by_head = |x: &Tensor| x.reshape((n, kv_heads, head_dim))?.transpose(0, 1)?.contiguous();
     let scores = (queries.matmul(&by_head(keys)?.transpose(1, 2)?.contiguous()?)? * f64::from(shape.scale))?;

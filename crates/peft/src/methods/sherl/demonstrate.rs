@@ -82,9 +82,13 @@ fn rises(job: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
 fn held(study: &Study<'_>, sequences: usize) -> Result<[f64; 2]> {
     let mut tokens: Vec<Vec<u32>> = Vec::new();
     while tokens.len() < sequences {
-        tokens.extend(study.learn.iter().take(sequences - tokens.len()).map(|ids| {
-            ids.iter().copied().cycle().take(65).collect::<Vec<u32>>()
-        }));
+        tokens.extend(
+            study
+                .learn
+                .iter()
+                .take(sequences - tokens.len())
+                .map(|ids| ids.iter().copied().cycle().take(65).collect::<Vec<u32>>()),
+        );
     }
     let batch = Batch::next_token(tokens.iter().map(Vec::as_slice));
     let (mut sherl, mut lora) = (Way::Sherl.network(study, 1)?, Way::Lora.network(study, 1)?);
@@ -106,7 +110,8 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     for (at, way) in WAYS.into_iter().enumerate() {
         lab.progress(way.label(), (at as f64 + 0.2) / (WAYS.len() as f64 + 0.2));
         let first = lab.seed() * 1000;
-        let mut make = |seed| Ok::<_, crate::Error>(Box::new(way.network(&study, seed)?) as Box<dyn Trainable>);
+        let mut make =
+            |seed| Ok::<_, crate::Error>(Box::new(way.network(&study, seed)?) as Box<dyn Trainable>);
         let rate = study.best_rate(&rates, scale.choosing, first + 900, &mut make)?;
         let (mut losses, mut trained) = (Vec::new(), 0);
         for seed in first..first + scale.seeds {
@@ -128,9 +133,11 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     let of = |wanted| found.iter().find(|(way, _)| *way == wanted).map_or(f64::NAN, |it| it.1);
     let mebibytes = |bytes: f64| bytes / 1024.0 / 1024.0;
     evidence.rows.push(
-        Row::new("memory of a step above frozen inference")
-            .with("SHERL", mebibytes(of_sherl), "MiB")
-            .with("LoRA", mebibytes(of_lora), "MiB"),
+        Row::new("memory of a step above frozen inference").with("SHERL", mebibytes(of_sherl), "MiB").with(
+            "LoRA",
+            mebibytes(of_lora),
+            "MiB",
+        ),
     );
     evidence.expect(
         "A step of SHERL holds at most 0.6 of what one of LoRA holds above frozen inference.",

@@ -138,7 +138,8 @@ impl Adapter for Sherl {
 
     fn weights(&mut self, base: &Model) -> Result<Vec<Weight>> {
         let ((early, h), d, seed) = (self.sizes(&base.spec), base.spec.hidden_size, self.settings.seed);
-        let down = (0..early).map(|at| Normed::new(&format!("sherl.{at}"), (d, h), seed)).collect::<Result<_>>()?;
+        let down =
+            (0..early).map(|at| Normed::new(&format!("sherl.{at}"), (d, h), seed)).collect::<Result<_>>()?;
         let side = Side {
             down,
             weigh: [
@@ -195,11 +196,10 @@ impl Side {
         let shallow = Tensor::stack(&all, 1)?;
         let (tokens, _, h) = shallow.dims3()?;
         let weights = match weighing {
-            Weighing::Uniform => {
-                ops::tensor(vec![1.0 / count as f32; tokens * count], (tokens, count))?
-            }
+            Weighing::Uniform => ops::tensor(vec![1.0 / count as f32; tokens * count], (tokens, count))?,
             _ => {
-                let with_guide = shallow.broadcast_mul(&guide.reshape((tokens, 1, h))?)?.reshape((tokens * count, h))?;
+                let with_guide =
+                    shallow.broadcast_mul(&guide.reshape((tokens, 1, h))?)?.reshape((tokens * count, h))?;
                 let [w, b] = &self.weigh;
                 let scores = with_guide.matmul(&w.tensor()?.t()?)?.broadcast_add(&b.tensor()?)?;
                 let scores = scores.reshape((tokens, count))?.relu()?;

@@ -61,15 +61,23 @@ impl Way {
         let settings = |kind| Settings { seed, ..Settings::of(kind) };
         Ok(match self {
             Way::Whole => Box::new(Net::from_model(&study.model, NetOptions::default())?),
-            Way::Lora(rank) => Box::new(
-                study.adapted(&Settings { rank, alpha: 2.0 * rank as f64, ..settings(Kind::Lora) })?,
-            ),
+            Way::Lora(rank) => Box::new(study.adapted(&Settings {
+                rank,
+                alpha: 2.0 * rank as f64,
+                ..settings(Kind::Lora)
+            })?),
             Way::Ia3 => Box::new(study.adapted(&settings(Kind::Ia3))?),
             Way::SvFit => Box::new(study.adapted(&settings(Kind::Svfit))?),
             Way::Random => {
                 let settings = settings(Kind::Svfit);
                 let made: Box<dyn Adapter> = Box::new(SvFit { settings: settings.clone(), random: true });
-                Box::new(Adapted::with(&study.model, &settings, NetOptions::default(), made, Clock::default())?)
+                Box::new(Adapted::with(
+                    &study.model,
+                    &settings,
+                    NetOptions::default(),
+                    made,
+                    Clock::default(),
+                )?)
             }
         })
     }

@@ -136,6 +136,10 @@ mod tests {
         let scale = Scale { text: 4_000, steps: 3, choosing: 1, seeds: 1 };
         let evidence = measure(&Desk, &scale).expect("measured");
         evidence.check().expect("sound");
-        assert!(evidence.expectations[0].holds && evidence.expectations[4].holds, "{:?}", evidence.expectations);
+        assert!(
+            evidence.expectations[0].holds && evidence.expectations[4].holds,
+            "{:?}",
+            evidence.expectations
+        );
     }
 }

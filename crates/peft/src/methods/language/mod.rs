@@ -10,12 +10,30 @@
 //!
 //! Parameters: those of bottleneck adapters, and twice those of a narrow network of `d/2`.
 
+mod demonstrate;
+
 use candle_core::Tensor;
+use ounce_eval::method::{Family, Method};
 use ounce_train::graph::Weight;
 use ounce_train::graph::ops::Kernels;
 
 use super::bottleneck::{Block, Bottleneck, narrow};
 use crate::{Error, Result};
+
+const NUMBER: u16 = 27;
+
+/// The method's entry in the catalogue.
+pub const METHOD: Method = Method {
+    number: NUMBER,
+    name: "Small models, big impact",
+    family: Family::Peft,
+    paper: "Small Models, Big Impact: Efficient Corpus and Graph-Based Adaptation of Small Multilingual Language Models for Low-Resource Languages",
+    arxiv: Some("2502.10140"),
+    gives: "A compact encoder learns one more language from a little text, through whichever adapter serves it best.",
+    claim: "Adapters trained on at most 1 GB of text match full fine-tuning, and such small encoders beat LLaMA-3 and GPT-4 in these languages.",
+    command: Some("ounce tune ENCODER --method language --data FILE -o ADAPTER"),
+    demonstrate: Some(demonstrate::demonstrate),
+};
 
 /// What the narrow networks divide their width by.
 const REDUCTION: usize = 2;
@@ -73,5 +91,20 @@ impl Invertible {
     /// All that it computes with.
     pub fn weights(&self) -> impl Iterator<Item = Weight> + '_ {
         self.f.weights().chain(self.g.weights())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::demonstrate::{Scale, measure, translated};
+    use crate::desk::Desk;
+
+    #[test]
+    fn a_small_study_gives_sound_evidence() {
+        assert_eq!(translated("The cats sleep, a cat."), "The cotsen slaapa, a cat.");
+        let scale = Scale { text: 3_000, test: 600, steps: 2, topics: 6, topic_steps: 1, seeds: 1 };
+        let evidence = measure(&Desk, &scale).expect("measured");
+        evidence.check().expect("sound");
+        assert_eq!((evidence.rows.len(), evidence.expectations.len()), (5, 4));
     }
 }
