@@ -5,9 +5,10 @@
 //! - [`net`]: a model with an adapter, as the training loop knows it.
 //! - [`folder`], [`names`], [`foreign`], [`fused`]: adapters on disk, as Python's peft has them.
 //! - [`mod@merge`]: what was learned, as part of the base; [`export`]: the same as LoRA.
-//! - `svd`, `random`: what methods begin with; `study`: what demonstrations share.
+//! - `svd`, `random`: what methods begin with; `core`: the network under an adapter; `study`: what demonstrations share.
 
 pub mod adapter;
+mod core;
 #[cfg(test)]
 mod desk;
 pub mod error;

@@ -9,12 +9,13 @@ use ounce_model::spec::Scored;
 use ounce_train::graph::{GraphNet, Pass};
 use ounce_train::loss::{Choices, PreferenceLoss, Scores};
 use ounce_train::net::classifier::{Task, with_classifier};
-use ounce_train::net::{Init, Options};
+use ounce_train::net::{Init, Net, Options, Pair};
 use ounce_train::{Batch, IGNORE, Loss, Param, Trainable};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::adapter::{Adapter, Array, Clock, adapter};
+use crate::core::{Core, is_fast};
 use crate::folder::{Base, Folder, Labels, Own};
 use crate::names::Names;
 use crate::settings::Targets;
@@ -22,7 +23,7 @@ use crate::{Error, Kind, Result, Settings, foreign, fused};
 
 /// A model with an adapter.
 pub struct Adapted {
-    net: GraphNet,
+    net: Core,
     adapter: Box<dyn Adapter>,
     settings: Settings,
     names: Names,
@@ -71,6 +72,28 @@ impl Adapted {
         Adapted::with(model, settings, options, made, clock)
     }
 
+    /// As [`Adapted::new`], on the fast network where the method allows it: it gives losses, scores, folders and merged models, no
+    /// logits.
+    ///
+    /// # Errors
+    /// As [`Adapted::new`].
+    pub fn fast(model: &Model, settings: &Settings, options: Options) -> Result<Adapted> {
+        if !is_fast(model, settings) {
+            return Adapted::new(model, settings, options);
+        }
+        let clock = Clock::default();
+        let made = adapter(settings, &clock)?;
+        let trained = heads(model, settings);
+        let pairs = |slot: &str, output: usize, input: usize| -> ounce_train::Result<Option<Pair>> {
+            match settings.targets.chooses(slot) {
+                true => Ok(Some(crate::methods::lora::beside(settings, slot, (output, input))?)),
+                false => Ok(None),
+            }
+        };
+        let net = Net::with_pairs(model, options, &|name| trained.contains(name), &pairs)?;
+        Adapted::finished(model, settings, Core::Fast(Box::new(net)), made, clock, options)
+    }
+
     /// A model with an adapter that was made before.
     ///
     /// # Errors
@@ -83,14 +106,13 @@ impl Adapted {
         clock: Clock,
     ) -> Result<Adapted> {
         adapter.begin(model)?;
-        let heads = |name: &str| settings.trains.iter().any(|stem| name.starts_with(stem.as_str()));
+        let heads = heads(model, settings);
         let tensors = model.spec.tensors();
         let trained: HashSet<String> = tensors
             .iter()
             .map(|info| info.name.clone())
-            .filter(|name| adapter.trains(name) || heads(name))
+            .filter(|name| adapter.trains(name) || heads.contains(name))
             .collect();
-        let base = identify(model, &heads)?;
         let options = Options { checkpointing: false, ..options };
         let wrapped = std::cell::RefCell::new(&mut adapter);
         let mut net =
@@ -100,18 +122,30 @@ impl Adapted {
         for weight in adapter.weights(model)? {
             net.add(weight)?;
         }
+        Adapted::finished(model, settings, Core::Slots(net), adapter, clock, options)
+    }
+
+    fn finished(
+        model: &Model,
+        settings: &Settings,
+        net: Core,
+        adapter: Box<dyn Adapter>,
+        clock: Clock,
+        options: Options,
+    ) -> Result<Adapted> {
         if !net.params().iter().any(Param::is_trainable) {
             return Err(Error::Option(format!(
                 "none of this {} model's layers are among the targets, so {} has nothing to train; name others",
                 model.spec.family, settings.method
             )));
         }
+        let heads = heads(model, settings);
         Ok(Adapted {
             net,
             adapter,
             settings: settings.clone(),
             names: Names::of(model)?,
-            base,
+            base: identify(model, &|name| heads.contains(name))?,
             clock,
             step: 0,
             begun: false,
@@ -359,7 +393,7 @@ impl Adapted {
                 kinds.join(", ")
             )));
         }
-        Ok(self.net.model()?)
+        self.net.model(self.settings.scale(self.settings.rank))
     }
 
     /// Whether a weight of the base may have become another.
@@ -412,7 +446,7 @@ impl Adapted {
         };
         let adapter = &*self.adapter;
         let count = batch.counted() as f64;
-        self.net.run(batch, scale, &mut |pass| {
+        self.net.slots()?.run(batch, scale, &mut |pass| {
             let hidden = {
                 let mut hook = adapter.hook(&batch.lengths);
                 pass.hidden(&mut *hook)?
@@ -430,6 +464,12 @@ impl Adapted {
 
     /// The loss that goes with the batch and the head.
     fn run(&mut self, batch: &Batch, scale: Option<f32>) -> ounce_train::Result<Loss> {
+        if let Core::Fast(net) = &mut self.net {
+            return match scale {
+                Some(scale) => net.accumulate(batch, scale),
+                None => net.loss(batch),
+            };
+        }
         let (beta, mut found) = (self.beta, None);
         let loss = self.pass(batch, scale, &mut |pass, hidden| {
             let batch = pass.batch();
@@ -446,6 +486,12 @@ impl Adapted {
         }
         Ok(loss)
     }
+}
+
+/// The model's own weights that settings train besides the adapter.
+fn heads(model: &Model, settings: &Settings) -> HashSet<String> {
+    let tensors = model.spec.tensors().into_iter().map(|info| info.name);
+    tensors.filter(|name| settings.trains.iter().any(|stem| name.starts_with(stem.as_str()))).collect()
 }
 
 /// The batch with places in front of every sequence that nothing is learned of.
@@ -519,7 +565,10 @@ impl Trainable for Adapted {
     }
 
     fn take_choices(&mut self) -> Option<Choices> {
-        self.choices.take()
+        match &mut self.net {
+            Core::Fast(net) => net.take_choices(),
+            Core::Slots(_) => self.choices.take(),
+        }
     }
 
     fn stepped(&mut self, _loss: f64) {
@@ -544,6 +593,9 @@ impl Trainable for Adapted {
     }
 
     fn scores(&mut self, batch: &Batch) -> ounce_train::Result<Vec<f32>> {
+        if let Core::Fast(net) = &mut self.net {
+            return net.scores(batch);
+        }
         let mut scores = Scores::default();
         self.pass(batch, None, &mut |pass, hidden| pass.loss(hidden, &mut scores))?;
         let tokens = self.adapter.virtual_tokens();

@@ -128,6 +128,40 @@ methods!(
 );
 
 #[test]
+fn the_fast_network_learns_lora_as_the_network_of_slots_does() {
+    let model = golden("llama");
+    for checkpointing in [false, true] {
+        let options = Options { checkpointing, ..Options::default() };
+        let mut slots = Adapted::new(&model, &settings(Kind::Lora), Options::default()).unwrap();
+        let mut fast = Adapted::fast(&model, &settings(Kind::Lora), options).unwrap();
+        // B away from zero, so that A has a gradient.
+        for adapted in [&mut slots, &mut fast] {
+            for param in adapted.params_mut().iter_mut().filter(|param| param.name.ends_with(".lora_b")) {
+                param.value = ounce_train::net::normal(0.1, param.value.len(), 3, &param.name);
+            }
+        }
+        let (theirs, ours) =
+            (slots.accumulate(&batch(), 0.5).unwrap(), fast.accumulate(&batch(), 0.5).unwrap());
+        assert!((theirs.sum - ours.sum).abs() < 1e-5 * theirs.sum, "{} for {}", ours.sum, theirs.sum);
+        let mut compared = 0;
+        for theirs in slots.params().iter().filter(|param| param.is_trainable()) {
+            let ours = fast.params().iter().find(|param| param.name == theirs.name).unwrap();
+            assert_close(&theirs.name, &ours.grad, &theirs.grad, 1e-4);
+            compared += 1;
+        }
+        assert_eq!(compared, fast.params().iter().filter(|param| param.is_trainable()).count());
+        let (theirs, ours) = (slots.merged().unwrap(), fast.merged().unwrap());
+        for info in model.spec.tensors() {
+            let (theirs, ours) =
+                (theirs.weights.f32(&info.name).unwrap(), ours.weights.f32(&info.name).unwrap());
+            assert_close(&info.name, &ours, &theirs, 1e-6);
+        }
+    }
+    let fast = Adapted::fast(&model, &settings(Kind::Dora), Options::default()).unwrap();
+    assert_eq!(fast.settings().method, Kind::Dora);
+}
+
+#[test]
 fn pissa_begins_as_the_base_and_is_written_as_lora() {
     let model = golden("llama");
     let settings = Settings { pissa: true, ..settings(Kind::Lora) };

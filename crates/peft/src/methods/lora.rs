@@ -93,6 +93,23 @@ impl Pair {
     }
 }
 
+/// The same for the fast network.
+pub(crate) fn beside(
+    settings: &Settings,
+    name: &str,
+    (output, input): (usize, usize),
+) -> Result<ounce_train::net::Pair> {
+    let rank = settings.rank;
+    settings.check_rank(rank, name, output, input)?;
+    let of_a = format!("{name}.lora_a");
+    let a = kaiming(input, rank * input, settings.seed, &of_a);
+    Ok(ounce_train::net::Pair {
+        a: Param::new(of_a, &[rank, input], ParamKind::Matrix, a),
+        b: Param::new(format!("{name}.lora_b"), &[output, rank], ParamKind::Matrix, vec![0.0; output * rank]),
+        scale: settings.scale(rank) as f32,
+    })
+}
+
 /// LoRA.
 pub struct Lora {
     settings: Settings,

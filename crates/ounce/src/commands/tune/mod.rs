@@ -91,6 +91,9 @@ struct RunArgs {
     /// Batches of a step
     #[arg(long, value_name = "N", default_value_t = 1)]
     accumulation: usize,
+    /// Compute layers a second time to save memory (lora without dropout)
+    #[arg(long)]
+    checkpointing: bool,
     /// Highest learning rate [default: what suits the method]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
@@ -164,8 +167,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let mut notes = Vec::new();
     let (model, mut fed) = feed(&config, &model, &mut settings, &mut notes)?;
     settings.steps = setup::steps(&config, fed.tokens_per_step, fed.lengths)?.unwrap_or(1).max(1);
-    let options = Options { beta: args.run.beta, ..Options::default() };
-    let mut adapted = Adapted::new(&model, &settings, options)?;
+    let options =
+        Options { beta: args.run.beta, checkpointing: args.run.checkpointing, ..Options::default() };
+    let mut adapted = Adapted::fast(&model, &settings, options)?;
     adapted.lay_on(&below)?;
     let mut optimizer_options = config.optimizer.options();
     optimizer_options.named_factors = vec![(".lora_b".into(), settings.plus)];
