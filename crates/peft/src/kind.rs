@@ -94,7 +94,7 @@ impl Kind {
                 "LoRA that works at every rank up to its own.",
                 "2210.07558",
                 true,
-                None,
+                Some("LORA"),
                 5e-4,
             ),
             Kind::Adalora => facts(

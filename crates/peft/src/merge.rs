@@ -53,7 +53,8 @@ pub fn merge_adapted(adapted: &Adapted, format: Option<DType>) -> Result<(Model,
         let before = old.to_f32().map_err(unreadable)?;
         let learned = whole.weights.f32(&info.name)?;
         let matrix = info.shape.len() > 1;
-        let dtype = format.filter(|_| matrix).unwrap_or(old.dtype);
+        // Vectors are small, and need no rounding.
+        let dtype = if matrix { format.unwrap_or(old.dtype) } else { DType::F32 };
         let new = encoded(&info.name, dtype, &info.shape, &learned)?;
         let stored = new.to_f32().map_err(unreadable)?;
         for ((before, learned), stored) in before.iter().zip(&learned).zip(&stored) {

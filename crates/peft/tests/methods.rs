@@ -8,6 +8,7 @@ use std::path::Path;
 
 use ounce_model::weights::MemorySource;
 use ounce_model::{Model, Weights};
+use ounce_peft::merge::merge_adapted;
 use ounce_peft::{Adapted, Folder, Kind, Settings, Targets, merge};
 use ounce_train::net::Options;
 use ounce_train::optim::{self, Optimizer};
@@ -87,7 +88,9 @@ fn check(kind: Kind) {
     let frozen = adapted.frozen().unwrap();
     let begun = adapted.loss(&batch()).unwrap().mean();
     let changes = [Kind::Prompt, Kind::PTuning, Kind::Prefix, Kind::Sherl].contains(&kind);
-    assert!(changes || (begun - base).abs() < 1e-5, "{kind}: {begun} for {base} before anything is learned");
+    // Compacter's first factors are small, not zero.
+    let near = if kind == Kind::Compacter { 1e-3 } else { 1e-5 };
+    assert!(changes || (begun - base).abs() < near, "{kind}: {begun} for {base} before anything is learned");
     let (before, after) = learn(&mut adapted, 30, 5.0 * kind.facts().rate);
     assert!(after < before - 0.005, "{kind}: {before} to {after}");
     assert_eq!(frozen, adapted.frozen().unwrap(), "{kind}: what is frozen stays as it is");
@@ -258,10 +261,10 @@ fn a_quantized_base_stays_packed_and_the_loss_of_merging_is_told() {
     assert!(!adapted.params().iter().any(|param| param.name == "layers.0.attention.query.weight"), "decoded");
     let (before, after) = learn(&mut adapted, 10, 5e-3);
     assert!(after < before);
-    let (merged, told) = ounce_peft::merge::merge_adapted(&adapted, None).unwrap();
+    let (merged, told) = merge_adapted(&adapted, None).unwrap();
     assert_eq!(merged.weights.info("layers.0.attention.query.weight").unwrap().0, DType::Q8_0);
     assert!(told.lost > 0.0 && told.lost < 1.0, "{told:?}");
-    let (_, exact) = ounce_peft::merge::merge_adapted(&adapted, Some(DType::F32)).unwrap();
+    let (_, exact) = merge_adapted(&adapted, Some(DType::F32)).unwrap();
     assert!(exact.lost < 1e-9, "{exact:?}");
 }
 

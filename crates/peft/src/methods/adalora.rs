@@ -221,7 +221,7 @@ impl Adapter for AdaLora {
     fn config(&self, _base: &Spec) -> Map<String, Value> {
         let steps = self.settings.steps.max(1) as f64;
         let value = json!({
-            "init_r": self.settings.initial_rank, "target_r": self.settings.rank, "r": self.settings.rank,
+            "init_r": self.settings.initial_rank, "target_r": self.settings.rank,
             "lora_alpha": self.settings.alpha, "lora_dropout": self.settings.dropout, "tinit": (WARM_UP * steps) as u64,
             "tfinal": (SETTLED * steps) as u64, "deltaT": EVERY, "beta1": SMOOTH, "beta2": SMOOTH,
             "orth_reg_weight": ORTHOGONAL, "total_step": self.settings.steps.max(1), "rank_pattern": null,

@@ -22,7 +22,7 @@ use crate::random::uniform;
 use crate::{Error, Result, Settings};
 
 /// What `λ_d` begins at.
-const BEGUN: f32 = 0.1;
+const BEGUN: f64 = 0.1;
 
 /// `A` and `B`, and their sizes: filled when the layers are known.
 #[derive(Debug, Default)]
@@ -90,7 +90,12 @@ impl Adapter for Vera {
         }
         let (rank, output) = (self.settings.rank, linear.output);
         Ok(Box::new(VeraSlot {
-            d: Weight::new(&format!("{name}.vera_lambda_d"), &[rank], ParamKind::Norm, vec![BEGUN; rank])?,
+            d: Weight::new(
+                &format!("{name}.vera_lambda_d"),
+                &[rank],
+                ParamKind::Norm,
+                vec![BEGUN as f32; rank],
+            )?,
             b: Weight::new(&format!("{name}.vera_lambda_b"), &[output], ParamKind::Norm, vec![0.0; output])?,
             shared: self.shared()?.clone(),
             rank,

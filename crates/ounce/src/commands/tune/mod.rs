@@ -151,6 +151,8 @@ struct Report {
     peak_bytes: Option<u64>,
     adapter: Option<PathBuf>,
     adapter_bytes: u64,
+    /// Whether it can become part of the model.
+    merges: bool,
 }
 
 /// Runs the command.
@@ -411,6 +413,7 @@ fn train(
         peak_bytes: memory().1,
         adapter: written,
         adapter_bytes: size,
+        merges: settings.method.facts().merges,
     })
 }
 
@@ -436,13 +439,13 @@ fn print(report: &Report, args: &Args) -> anyhow::Result<()> {
         ))?;
     }
     match &report.adapter {
-        Some(adapter) => output::line(format!(
-            "{}: {}; next: ounce run {} --adapter {}",
-            adapter.display(),
-            units::bytes(report.adapter_bytes),
-            args.model,
-            adapter.display()
-        )),
+        Some(adapter) => {
+            let next = match report.merges {
+                true => format!("; next: ounce run {} --adapter {}", args.model, adapter.display()),
+                false => String::new(),
+            };
+            output::line(format!("{}: {}{next}", adapter.display(), units::bytes(report.adapter_bytes)))
+        }
         None => output::line("the same command with --resume goes on"),
     }
 }

@@ -231,8 +231,8 @@ mod tests {
 
     #[test]
     fn a_small_study_gives_sound_evidence() {
-        let scale = super::demonstrate::Scale { text: 6_000, few: 8, steps: 2, choosing: 1, seeds: 1 };
-        let evidence = super::demonstrate::measure(&crate::desk::Desk, &scale).expect("measured");
+        let scale = demonstrate::Scale { text: 6_000, few: 8, steps: 2, choosing: 1, seeds: 1 };
+        let evidence = demonstrate::measure(&crate::desk::Desk, &scale).expect("measured");
         evidence.check().expect("sound");
         assert!(evidence.expectations[3].holds, "{:?}", evidence.expectations[3]);
     }

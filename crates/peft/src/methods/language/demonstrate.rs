@@ -101,7 +101,7 @@ pub(super) fn translated(text: &str) -> String {
     };
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     let mut word = String::new();
-    let mut end = |word: &mut String, out: &mut String| {
+    let end = |word: &mut String, out: &mut String| {
         if word.chars().count() > 3 {
             out.extend(word.chars().map(vowel));
             out.push_str(if word.ends_with('s') { "en" } else { "a" });

@@ -228,8 +228,8 @@ mod tests {
 
     #[test]
     fn a_small_study_gives_sound_evidence() {
-        let scale = super::demonstrate::Scale { text: 4_000, steps: 2, choosing: 1, seeds: 1, sequences: 4 };
-        let evidence = super::demonstrate::measure(&crate::desk::Desk, &scale).expect("measured");
+        let scale = demonstrate::Scale { text: 4_000, steps: 2, choosing: 1, seeds: 1, sequences: 4 };
+        let evidence = demonstrate::measure(&crate::desk::Desk, &scale).expect("measured");
         evidence.check().expect("sound");
         assert_eq!((evidence.rows.len(), evidence.expectations.len()), (6, 3));
     }
