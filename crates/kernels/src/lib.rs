@@ -8,6 +8,7 @@
 //! - [`conv`]: convolutions of images in f32 and int8.
 //! - [`gemm`]: products of matrices in f32 and bf16 with any operands, for training.
 //! - [`grad`], [`optimizer`]: what training computes beside the products: gradients of a layer's parts, steps of optimizers.
+//! - [`eigen`]: eigenvalues and eigenvectors of symmetric matrices.
 //! - [`matmul`], [`vector`]: inner products and what loops over vectors share. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
 //! - [`probe`]: loops that find a processor's limits: bytes read and operations a second.
 //! - [`requantize`]: sums of codes brought back to codes by dyadic multipliers.
@@ -17,6 +18,7 @@ pub mod activation;
 pub mod attention;
 pub mod conv;
 pub mod dtype;
+pub mod eigen;
 pub mod gemm;
 pub mod grad;
 pub mod isa;

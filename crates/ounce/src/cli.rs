@@ -7,9 +7,9 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    advise, bench, classify, completions, compress, convert, density, distill, embed, eval, factorize, fit,
-    footprint, forecast, heal, labels, logits, man, methods, plan, predict_scores, profile, prune, pull,
-    quantize, run, select, serve, show, sweep, tokenize, tokenizer, train,
+    adapters, advise, bench, classify, completions, compress, convert, density, distill, embed, eval,
+    factorize, fit, footprint, forecast, heal, labels, logits, man, merge, methods, plan, predict_scores,
+    profile, prune, pull, quantize, run, select, serve, show, sweep, tokenize, tokenizer, train, tune,
 };
 use crate::failure::Outcome;
 
@@ -75,6 +75,9 @@ enum Command {
     Select(select::Args),
     Labels(labels::Args),
     Train(train::Args),
+    Tune(tune::Args),
+    Merge(merge::Args),
+    Adapters(adapters::Args),
     Sweep(sweep::Args),
     Factorize(factorize::Args),
     Distill(distill::Args),
@@ -121,6 +124,9 @@ impl Cli {
             Command::Select(args) => select::run(args, globals),
             Command::Labels(args) => labels::run(args, globals),
             Command::Train(args) => train::run(args, globals),
+            Command::Tune(args) => tune::run(args, globals),
+            Command::Merge(args) => merge::run(args, globals),
+            Command::Adapters(args) => adapters::run(args, globals),
             Command::Factorize(args) => factorize::run(args, globals),
             Command::Distill(args) => distill::run(args, globals),
             Command::Heal(args) => heal::run(args, globals),

@@ -1,5 +1,7 @@
 //! How a command computes: the flags that choose an engine's mode.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::bail;
 use clap::ValueEnum;
 use ounce_compress::quantize::l_mul::{self, Replace, energy};
@@ -10,10 +12,13 @@ use ounce_kernels::lmul::MantissaBits;
 use ounce_model::account::Formats;
 use ounce_model::{Model, Spec};
 
-/// Flags that choose how a model computes.
+/// Flags that choose how a model computes, and what is merged into it before.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Computing")]
 pub struct ComputeArgs {
+    /// Merge this adapter into the model before it is loaded: a folder of ounce tune, or of Python's peft
+    #[arg(long, value_name = "FOLDER")]
+    adapter: Option<PathBuf>,
     /// `fast` packs the weights at load for vector instructions and rounds activations to int8 or bf16 where the
     /// format's kernel wants it; `reference` computes in f32 on weights as they are stored, slowly
     #[arg(long, value_enum, value_name = "MODE")]
@@ -100,6 +105,19 @@ pub fn usual_kv_type(formats: &Formats, mode: Mode) -> KvType {
     }
 }
 
+/// The model with an adapter merged into it, in the formats in which its matrices are stored.
+fn merged(model: &Model, adapter: &Path) -> anyhow::Result<Model> {
+    let folder = ounce_peft::Folder::open(adapter)?;
+    let (merged, told) = ounce_peft::merge(model, &folder, None, false)?;
+    if told.lost > 0.05 {
+        crate::output::note(&format!(
+            "{:.0} % of what the adapter learned is lost in the formats of the model's matrices",
+            100.0 * told.lost
+        ));
+    }
+    Ok(merged)
+}
+
 impl ComputeArgs {
     /// The mode asked for; `default` where no flag says.
     ///
@@ -126,6 +144,8 @@ impl ComputeArgs {
     /// As [`ComputeArgs::mode`] and [`Engine::load`].
     pub fn load(&self, model: &Model, default: Mode) -> anyhow::Result<Engine> {
         let mode = self.mode(default)?;
+        let merged = self.adapter.as_deref().map(|adapter| merged(model, adapter)).transpose()?;
+        let model = merged.as_ref().unwrap_or(model);
         let mut engine = Engine::load(model, mode)?;
         engine.set_kv_type(self.kv.unwrap_or_else(|| usual_kv_type(&Formats::of(&model.weights), mode)));
         Ok(engine)

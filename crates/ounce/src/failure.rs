@@ -67,6 +67,15 @@ fn report(error: &anyhow::Error) -> ExitCode {
             )
             || matches!(
                 cause.downcast_ref(),
+                Some(
+                    ounce_peft::Error::Model(ounce_model::Error::Interrupted)
+                        | ounce_peft::Error::Train(ounce_train::Error::Model(
+                            ounce_model::Error::Interrupted
+                        ))
+                )
+            )
+            || matches!(
+                cause.downcast_ref(),
                 Some(ounce_train::Error::Model(ounce_model::Error::Interrupted))
             )
     };

@@ -5,14 +5,12 @@
 //! (PELA's `1/k`, Greenformers' `ρ`), `r = ⌊share · out · in / (out + in)⌋`, or as a rank.
 //!
 //! - `svd`: which pair: the best for the weights, or for what the layer gives on calibration text.
-//! - `eigen`: the eigenvectors of symmetric matrices that this stands on.
 //! - `semi_nmf`, `random`: pairs with a factor that has no negative entries, and pairs to train from nothing.
 //! - `pela`, `greenformers`: methods that stand on it, with their demonstrations.
 //!
 //! A factorised layer is part of a model like any other: [`Spec::ranks`](ounce_model::spec::Spec::ranks) names it, `config.json`
 //! has it as `ounce_ranks`, the engine and the trainer multiply with both matrices in turn.
 
-mod eigen;
 pub mod greenformers;
 pub mod ofa;
 pub mod pela;

@@ -11,7 +11,7 @@
 use ounce_kernels::gemm::{Compute, Operand, Workspace, gemm};
 use ounce_kernels::pool::Pool;
 
-use super::eigen::{dot, symmetric};
+use ounce_kernels::eigen::{dot, symmetric};
 
 /// Added to the diagonal of `C`, as a part of its mean: inputs that calibration never saw are not thrown away for nothing.
 const DAMPING: f64 = 1e-3;

@@ -8,8 +8,8 @@ use ounce_train::config::{self, Preset};
 use ounce_train::net::Net;
 use ounce_train::{Batch, Trainable};
 
-use super::eigen::symmetric;
 use super::*;
+use ounce_kernels::eigen::symmetric;
 
 pub(super) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;

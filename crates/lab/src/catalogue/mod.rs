@@ -26,6 +26,7 @@ use std::sync::LazyLock;
 const LISTS: &[&[Method]] = &[
     ounce_compress::METHODS,
     ounce_train::METHODS,
+    ounce_peft::METHODS,
     ounce_plan::METHODS,
     distillation::PLANNED,
     peft::PLANNED,

@@ -25,6 +25,19 @@ pub struct FileTensor {
     heads: usize,
 }
 
+impl FileTensor {
+    /// Whether it holds several of ounce's matrices, one below the other or side by side; experts are no such parts.
+    pub fn is_stack(&self) -> bool {
+        let experts = || self.parts.iter().any(|part| part.contains(".experts."));
+        self.parts.len() > 1 && matches!(self.layout, Layout::Rows | Layout::Columns) && !experts()
+    }
+
+    /// Whether it holds one of ounce's matrices alone, as it is or transposed.
+    pub fn is_whole(&self) -> bool {
+        self.parts.len() == 1 && matches!(self.layout, Layout::Rows | Layout::Columns)
+    }
+}
+
 /// The file tensors that hold all of `spec` in this table's format, in the order of use.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The commands, one file each: its flags, its help and what it does.
 
+pub mod adapters;
 pub mod advise;
 pub mod bench;
 pub mod classify;
@@ -18,6 +19,7 @@ pub mod heal;
 pub mod labels;
 pub mod logits;
 pub mod man;
+pub mod merge;
 pub mod methods;
 pub mod plan;
 pub mod predict_scores;
@@ -33,3 +35,4 @@ pub mod sweep;
 pub mod tokenize;
 pub mod tokenizer;
 pub mod train;
+pub mod tune;

@@ -3,7 +3,8 @@
 //! `checkpoints/step-N/` is a model's folder like any other, which other commands open, with a folder `training/`:
 //!
 //! - `optimizer.safetensors`: the optimizer's memory, `<weight>.<part>`;
-//! - `weights.safetensors`: the f32 weights, if the model's folder stores them in fewer bits;
+//! - `weights.safetensors`: the f32 weights, if the model's folder stores them in fewer bits; those that are trained, if the
+//!   folder is an adapter's;
 //! - `state.json`: step, schedule, position in the data, the spike guard's memory ([`State`]). The position is the only
 //!   random state there is: the order of the data follows from it, and steps draw no random numbers;
 //! - `manifest.json`: sizes and checksums. It is written last.
@@ -13,7 +14,7 @@
 
 mod manifest;
 mod store;
-mod tensors;
+pub mod tensors;
 
 use std::fs;
 use std::path::Path;
@@ -76,8 +77,11 @@ fn write(folder: &Path, net: &dyn Trainable, optimizer: &Optimizer, state: &Stat
     fs::create_dir_all(&training).map_err(Error::io(&training))?;
     let params = net.params();
     if !stores_f32(folder, params) {
+        // What is no model but an adapter has its base elsewhere, which stays as it is.
+        let adapter = !folder.join("config.json").is_file();
         let pieces: Vec<Piece<'_>> = params
             .iter()
+            .filter(|param| !adapter || param.is_trainable())
             .map(|param| Piece {
                 name: param.name.clone(),
                 dtype: "F32",
@@ -174,14 +178,16 @@ pub fn load_weights(folder: &Path, params: &mut [Param]) -> Result<()> {
     let path = folder.join("training/weights.safetensors");
     if path.is_file() {
         let file = SafetensorsFile::open(&path)?;
-        return copy(params, &path, |name| file.tensor(name));
+        let frozen = |param: &Param| !param.is_trainable() && file.info(&param.name).is_none();
+        let mut kept: Vec<&mut Param> = params.iter_mut().filter(|param| !frozen(param)).collect();
+        return copy(&mut kept, &path, |name| file.tensor(name));
     }
     let model = Model::open(folder)?;
-    copy(params, folder, |name| model.weights.get(name))
+    copy(&mut params.iter_mut().collect::<Vec<_>>(), folder, |name| model.weights.get(name))
 }
 
 fn copy(
-    params: &mut [Param],
+    params: &mut [&mut Param],
     path: &Path,
     tensor: impl Fn(&str) -> ounce_model::Result<ounce_model::Tensor>,
 ) -> Result<()> {

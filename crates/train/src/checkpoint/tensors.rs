@@ -9,16 +9,23 @@ use serde_json::{Map, Value, json};
 use crate::{Error, Result};
 
 /// A tensor to be written.
-pub(super) struct Piece<'s> {
+#[derive(Debug)]
+pub struct Piece<'s> {
+    /// Its name.
     pub name: String,
     /// safetensors' name of the type.
     pub dtype: &'static str,
+    /// Row-major.
     pub shape: Vec<usize>,
+    /// Little-endian values.
     pub bytes: &'s [u8],
 }
 
 /// Writes a file, whole or not at all.
-pub(super) fn write(path: &Path, pieces: &[Piece<'_>]) -> Result<()> {
+///
+/// # Errors
+/// If the disk refuses.
+pub fn write(path: &Path, pieces: &[Piece<'_>]) -> Result<()> {
     let mut header = Map::new();
     let mut offset = 0;
     for piece in pieces {

@@ -68,8 +68,9 @@ impl Attention {
             None => self.queries_and_keys(x, state)?,
         };
         hook.attends(index, &queries, &keys)?;
-        let values = self.value.slot.forward(x)?;
+        let [keys, values] = hook.attended(index, keys, self.value.slot.forward(x)?)?;
         let mixed = ops::attention(self.on, self.shape, &state.lengths, &queries, &keys, &values)?;
+        let mixed = hook.mixed(index, &queries, mixed)?;
         self.output.slot.forward(&mixed)
     }
 

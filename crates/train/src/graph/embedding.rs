@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use ounce_model::spec::{Positions, Spec};
 
 use super::build::{Builder, Place};
+use super::hook::Hook;
 use super::norm::{Norm, apply};
 use super::ops::{self, Kernels};
 use super::weight::Weight;
@@ -50,7 +51,7 @@ impl Embedding {
     }
 
     /// The residual stream `[tokens, hidden]`.
-    pub fn forward(&self, batch: &Batch) -> Result<Tensor> {
+    pub fn forward(&self, batch: &Batch, hook: &mut dyn Hook) -> Result<Tensor> {
         check_positions(
             batch,
             self.positions.as_ref().map(|it| it.1),
@@ -59,7 +60,7 @@ impl Embedding {
         let rows = |table: &Weight, ids: Arc<[u32]>, scale: f32| {
             ops::gather(self.on, &table.tensor()?, &ids, scale, self.shrink)
         };
-        let mut x = rows(&self.tokens, batch.tokens.as_slice().into(), self.scale)?;
+        let mut x = hook.embedded(rows(&self.tokens, batch.tokens.as_slice().into(), self.scale)?)?;
         if let Some(table) = &self.types {
             let types = match batch.types.is_empty() {
                 true => vec![0; batch.tokens.len()].into(),

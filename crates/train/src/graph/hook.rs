@@ -7,6 +7,14 @@ use crate::Result;
 /// Is called at every layer. What comes back goes on in the place of what was given: the same tensor, to observe
 /// (distillation on hidden states, statistics), or another of the same shape, made by differentiable operations.
 pub trait Hook {
+    /// The vectors that tokens were looked up as, before positions and types are added, `[tokens, width]`.
+    ///
+    /// # Errors
+    /// As [`Hook::layer_input`].
+    fn embedded(&mut self, x: Tensor) -> Result<Tensor> {
+        Ok(x)
+    }
+
     /// The stream before a layer, `[tokens, hidden]`.
     ///
     /// # Errors
@@ -38,6 +46,24 @@ pub trait Hook {
     /// As [`Hook::layer_input`].
     fn attends(&mut self, _layer: usize, _queries: &Tensor, _keys: &Tensor) -> Result<()> {
         Ok(())
+    }
+
+    /// Keys and values, both `[tokens, kv_heads · head_dim]`, that a layer's attention attends to, keys behind norm and
+    /// rotation.
+    ///
+    /// # Errors
+    /// As [`Hook::layer_input`].
+    fn attended(&mut self, _layer: usize, keys: Tensor, values: Tensor) -> Result<[Tensor; 2]> {
+        Ok([keys, values])
+    }
+
+    /// What a layer's attention mixed of values for these queries, both `[tokens, heads · head_dim]`, before its output
+    /// matrix.
+    ///
+    /// # Errors
+    /// As [`Hook::layer_input`].
+    fn mixed(&mut self, _layer: usize, _queries: &Tensor, mixed: Tensor) -> Result<Tensor> {
+        Ok(mixed)
     }
 
     /// The stream behind a layer, `[tokens, hidden]`.

@@ -108,6 +108,19 @@ impl GraphNet {
         })
     }
 
+    /// Takes in a weight that no slot has: prompts, and what hooks compute with. It is lent to passes and trained as others.
+    ///
+    /// # Errors
+    /// If another weight has its name.
+    pub fn add(&mut self, weight: Weight) -> Result<()> {
+        if self.weights.iter().any(|known| known.name() == weight.name()) {
+            return Err(Error::Unsupported(format!("two weights are called {}", weight.name())));
+        }
+        self.params.push(weight.param()?);
+        self.weights.push(weight);
+        Ok(())
+    }
+
     /// What [`Trainable::loss`] and [`Trainable::accumulate`] compute, in place of cross-entropy with the targets.
     pub fn set_objective(&mut self, objective: impl FnMut(&Pass<'_>) -> Result<(Tensor, Loss)> + 'static) {
         self.objective = Box::new(objective);

@@ -48,7 +48,7 @@ impl Pass<'_> {
     /// # Errors
     /// If the batch does not fit the network, or a slot or hook fails.
     pub fn hidden(&self, hook: &mut dyn Hook) -> Result<Tensor> {
-        let mut x = self.parts.embedding.forward(self.batch)?;
+        let mut x = self.parts.embedding.forward(self.batch, hook)?;
         for (index, &layer) in self.parts.order.iter().enumerate() {
             x = self.parts.layers[layer].forward(index, x, &self.state, hook)?;
         }
@@ -76,14 +76,8 @@ impl Pass<'_> {
     /// scalar with its way back, and as numbers. If the head's slot is plain, logits exist a chunk of rows at a time.
     ///
     /// # Errors
-    /// If the model has no head, or the loss looks at all logits before it has a gradient.
+    /// If the model has no head.
     pub fn loss(&self, hidden: &Tensor, loss: &mut dyn LogitLoss) -> Result<(Tensor, Loss)> {
-        if loss.looks_first() {
-            return Err(Error::Unsupported(
-                "the general network computes losses in one go, without a look at all logits before"
-                    .to_string(),
-            ));
-        }
         self.head()?.loss(hidden, self.batch, loss)
     }
 

@@ -4,6 +4,7 @@ use ounce_kernels::quant::grid::Grid;
 use ounce_model::spec_tensors::{EXPAND, REDUCE};
 use ounce_model::{Tensor, Weights};
 
+use super::beside::{Beside, Pair};
 use super::linear::{Linear, Matrix};
 use super::steps::Packed;
 use crate::{Param, ParamKind, Result};
@@ -18,7 +19,12 @@ pub(crate) struct Builder<'m> {
     pub steps: bool,
     /// Which weights are trained, by name.
     pub trains: &'m dyn Fn(&str) -> bool,
+    /// What stands beside the layer of a name, which has so many outputs and inputs.
+    pub pairs: Option<&'m Pairs<'m>>,
 }
+
+/// From a layer's name, outputs and inputs to what stands beside it.
+pub type Pairs<'p> = dyn Fn(&str, usize, usize) -> Result<Option<Pair>> + 'p;
 
 /// What a weight of this name and shape is.
 pub(crate) fn kind_of(name: &str, shape: &[usize]) -> ParamKind {
@@ -35,7 +41,7 @@ pub(crate) fn kind_of(name: &str, shape: &[usize]) -> ParamKind {
 impl<'m> Builder<'m> {
     /// Nothing taken in yet.
     pub fn new(weights: &'m Weights, trains: &'m dyn Fn(&str) -> bool) -> Builder<'m> {
-        Builder { weights, params: Vec::new(), packed: Vec::new(), steps: false, trains }
+        Builder { weights, params: Vec::new(), packed: Vec::new(), steps: false, trains, pairs: None }
     }
 
     /// The index of the parameter of this name, which is taken in if it is new.
@@ -81,9 +87,35 @@ impl<'m> Builder<'m> {
                 bias: None,
                 input,
                 output,
+                beside: None,
             });
         }
-        self.linear_of(&format!("{name}.weight"), bias)
+        let mut linear = self.linear_of(&format!("{name}.weight"), bias)?;
+        if let Some(pairs) = self.pairs
+            && let Some(Pair { a, b, scale }) = pairs(name, linear.output, linear.input)?
+        {
+            let thin = |matrix, input, output| Linear {
+                matrix: Matrix::Param(matrix),
+                bias: None,
+                input,
+                output,
+                beside: None,
+            };
+            let rank = a.shape[0];
+            let reduce = thin(self.own(a), linear.input, rank);
+            let expand = thin(self.own(b), rank, linear.output);
+            linear.beside = Some(Box::new(Beside { reduce, expand, scale }));
+        }
+        Ok(linear)
+    }
+
+    /// The index of a parameter that is none of the model's, which is taken in if it is new.
+    fn own(&mut self, param: Param) -> usize {
+        if let Some(known) = self.params.iter().position(|known| known.name == param.name) {
+            return known;
+        }
+        self.params.push(param);
+        self.params.len() - 1
     }
 
     /// The linear layer with the matrix of this name. A frozen one stays as it is stored unless that is f32, which a
@@ -97,6 +129,6 @@ impl<'m> Builder<'m> {
             (true, None) => Matrix::Stored(tensor),
             (false, _) => Matrix::Param(self.param(name)?),
         };
-        Ok(Linear { matrix, bias, input, output })
+        Ok(Linear { matrix, bias, input, output, beside: None })
     }
 }

@@ -7,6 +7,7 @@ use ounce_kernels::gemm::{Operand, gemm};
 use ounce_kernels::grad::bias::{add_bias, bias_backward};
 use ounce_model::Tensor;
 
+use super::beside::Beside;
 use super::context::Context;
 use super::steps;
 
@@ -30,11 +31,21 @@ pub(crate) struct Linear {
     pub bias: Option<usize>,
     pub input: usize,
     pub output: usize,
+    /// What is trained beside it.
+    pub beside: Option<Box<Beside>>,
 }
 
 impl Linear {
     /// `out = x · Wᵀ + b`, added to what `out` holds if `accumulate`. `x` is `[tokens, input]`, `out` `[tokens, output]`.
     pub fn forward(&self, x: &[f32], out: &mut [f32], accumulate: bool, cx: &mut Context<'_>) {
+        self.own_forward(x, out, accumulate, cx);
+        if let Some(beside) = &self.beside {
+            beside.forward(x, out, cx);
+        }
+    }
+
+    /// [`Linear::forward`] of the layer alone.
+    fn own_forward(&self, x: &[f32], out: &mut [f32], accumulate: bool, cx: &mut Context<'_>) {
         let tokens = x.len() / self.input;
         let weights = match &self.matrix {
             Matrix::Factors(factors) => {
@@ -68,6 +79,9 @@ impl Linear {
 
     /// Adds to the gradients of matrix and bias.
     pub fn backward_weights(&self, x: &[f32], dy: &[f32], cx: &mut Context<'_>) {
+        if let Some(beside) = &self.beside {
+            beside.backward_weights(x, dy, cx);
+        }
         let tokens = x.len() / self.input;
         if let Matrix::Factors(factors) = &self.matrix {
             // What lies between is computed again: it is thin.
@@ -103,6 +117,14 @@ impl Linear {
 
     /// `dx = dy · W`, added to what `dx` holds if `accumulate`.
     pub fn backward_input(&self, dy: &[f32], dx: &mut [f32], accumulate: bool, cx: &mut Context<'_>) {
+        self.own_backward_input(dy, dx, accumulate, cx);
+        if let Some(beside) = &self.beside {
+            beside.backward_input(dy, dx, cx);
+        }
+    }
+
+    /// [`Linear::backward_input`] of the layer alone.
+    fn own_backward_input(&self, dy: &[f32], dx: &mut [f32], accumulate: bool, cx: &mut Context<'_>) {
         let tokens = dy.len() / self.output;
         let weights = match &self.matrix {
             Matrix::Factors(factors) => {

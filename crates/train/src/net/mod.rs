@@ -6,6 +6,7 @@
 //! All sequences of a batch go through together, without padding.
 
 mod attention;
+mod beside;
 mod buffers;
 mod build;
 pub mod classifier;
@@ -47,6 +48,8 @@ use crate::data::select::scale_to_one;
 use crate::loss::{Choices, CrossEntropy, LogProbabilities, LogitLoss, PreferenceLoss, Scores, SpanLoss};
 use crate::{Batch, Error, Loss, Param, ParamKind, Result, Trainable};
 
+pub use self::beside::Pair;
+pub use self::build::Pairs;
 pub use self::init::{Init, normal};
 pub use self::rotation::Rotation;
 pub use self::streams::{StreamLoss, Watched};
@@ -115,6 +118,21 @@ impl Net {
     /// If a weight can't be read.
     pub fn with_frozen(model: &Model, options: Options, trains: &dyn Fn(&str) -> bool) -> Result<Net> {
         Net::build(model, options, Builder::new(&model.weights, trains))
+    }
+
+    /// As [`Net::with_frozen`], with pairs of thin matrices beside layers, which are trained. [`Net::model`] does not know of them.
+    ///
+    /// # Errors
+    /// If a weight can't be read, or `pairs` fails.
+    pub fn with_pairs(
+        model: &Model,
+        options: Options,
+        trains: &dyn Fn(&str) -> bool,
+        pairs: &Pairs<'_>,
+    ) -> Result<Net> {
+        let mut from = Builder::new(&model.weights, trains);
+        from.pairs = Some(pairs);
+        Net::build(model, options, from)
     }
 
     fn build(model: &Model, options: Options, mut from: Builder<'_>) -> Result<Net> {

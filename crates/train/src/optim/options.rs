@@ -73,6 +73,9 @@ pub struct Options {
     pub decayed: Vec<ParamKind>,
     /// Factors on the learning rate by kind of weight; 1 where none is given.
     pub rate_factors: Vec<(ParamKind, f64)>,
+    /// Factors on the learning rate of weights whose names end so, besides those by kind.
+    #[serde(default)]
+    pub named_factors: Vec<(String, f64)>,
     /// Projection of gradients, with AdamW and its form in 8 bits.
     #[serde(default)]
     pub low_rank: LowRank,
@@ -89,6 +92,7 @@ impl Default for Options {
             weight_decay: 0.1,
             decayed: vec![ParamKind::Matrix, ParamKind::Head],
             rate_factors: Vec::new(),
+            named_factors: Vec::new(),
             low_rank: LowRank::default(),
         }
     }
@@ -129,7 +133,9 @@ impl Options {
             }
         }
         let positive = [("eps", self.eps), ("weight decay", self.weight_decay), ("scale", scale)];
-        let factors = self.rate_factors.iter().map(|(_, factor)| ("learning-rate factor", *factor));
+        let by_kind = self.rate_factors.iter().map(|(_, factor)| *factor);
+        let by_name = self.named_factors.iter().map(|(_, factor)| *factor);
+        let factors = by_kind.chain(by_name).map(|factor| ("learning-rate factor", factor));
         let wrong = |value: f64| !(value >= 0.0 && value.is_finite());
         if let Some((name, value)) = positive.into_iter().chain(factors).find(|(_, value)| wrong(*value)) {
             return Err(Error::Settings(format!(
@@ -149,9 +155,11 @@ impl Options {
         let matrix = param.kind == ParamKind::Matrix && param.shape.len() == 2;
         let kind = if self.kind == Kind::Muon && !matrix { Kind::AdamW } else { self.kind };
         let factors = self.rate_factors.iter().filter(|(kind, _)| *kind == param.kind);
+        let named = self.named_factors.iter().filter(|(end, _)| param.name.ends_with(end.as_str()));
+        let rate_factor = factors.map(|(_, it)| it).chain(named.map(|(_, it)| it)).product();
         let decay = if self.decayed.contains(&param.kind) { self.weight_decay } else { 0.0 };
         let wide = matrix && param.shape.iter().all(|&side| side > self.low_rank.rank);
         let projection = if wide { self.low_rank.projection } else { Projection::None };
-        Group { kind, rate_factor: factors.map(|(_, factor)| factor).product(), decay, projection }
+        Group { kind, rate_factor, decay, projection }
     }
 }

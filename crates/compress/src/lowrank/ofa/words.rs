@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::super::eigen::symmetric;
+use ounce_kernels::eigen::symmetric;
 
 /// Words on each side that count as near.
 const WINDOW: usize = 4;

@@ -10,14 +10,14 @@ use ounce_train::data::labelled::questions::{Asked, Question};
 use ounce_train::data::labelled::{Example, LabelledSettings, LabelledStream, read, split, tags, texts};
 use ounce_train::net::classifier::{Task, with_classifier};
 
-use super::setup::{self, Parts};
+use super::setup::{self, Fed};
 use crate::source;
 
 /// The highest learning rate for a model that knows its language (BERT's range is 2e-5 to 5e-5).
 const TUNING_RATE: f64 = 5e-5;
 
 /// What a run with labels is to learn; none for language models.
-pub(super) fn task(config: &Config, model: &Model) -> anyhow::Result<Option<Task>> {
+pub(in crate::commands) fn task(config: &Config, model: &Model) -> anyhow::Result<Option<Task>> {
     let own = model.spec.classifier.map(|classifier| Task::of(classifier.of));
     Ok(match (config.data.objective, own) {
         (Objective::Classify, _) => Some(Task::Texts),
@@ -73,13 +73,13 @@ impl Read {
     }
 }
 
-/// Network, batches and judge of a run with labels.
-pub(super) fn parts(
+/// The model with a head for the labels of the data, and what a run with labels is fed with.
+pub(in crate::commands) fn fed(
     config: &Config,
     model: &Model,
     task: Task,
     notes: &mut Vec<String>,
-) -> anyhow::Result<Parts> {
+) -> anyhow::Result<(Model, Fed)> {
     if config.data.train.is_empty() {
         bail!("data.train names no files; add data.train = [\"train.jsonl\"]");
     }
@@ -109,7 +109,6 @@ pub(super) fn parts(
         }
     };
     let made = with_classifier(model, task, &labels, config.model.initial(), seed)?;
-    let net = setup::network(config, &made)?;
     let encode = Encode { config, model: &made, labels: &labels };
     let (examples, _) = encode.run(train, "training", notes)?;
     let sequences = examples.len() as u64;
@@ -127,8 +126,7 @@ pub(super) fn parts(
     }
     let per_step = (config.train.batch * config.train.accumulation) as u64;
     let average = train.tokens_per_epoch().div_ceil(sequences.max(1));
-    Ok(Parts {
-        net,
+    let fed = Fed {
         train,
         validation,
         judge,
@@ -136,7 +134,8 @@ pub(super) fn parts(
         tokens_per_step: per_step * average,
         lengths: (per_step, sequences),
         usual_rate: (!config.model.from.is_empty()).then_some(TUNING_RATE),
-    })
+    };
+    Ok((made, fed))
 }
 
 /// From what was read to examples.

@@ -1,9 +1,9 @@
 //! `ounce train`: a run from its file to a model's folder.
 
 mod batches;
-mod labelled;
+pub(super) mod labelled;
 pub(super) mod setup;
-mod watcher;
+pub(super) mod watcher;
 
 use std::path::{Path, PathBuf};
 

@@ -54,12 +54,18 @@ pub(in crate::commands) struct Begun {
 pub(in crate::commands) fn prepare(config: &Config, begun: Option<Begun>) -> anyhow::Result<Run> {
     let mut notes = Vec::new();
     let model = base(config)?;
-    let parts = match labelled::task(config, &model)? {
-        Some(task) => labelled::parts(config, &model, task, &mut notes)?,
-        None => parts(config, &model)?,
+    let (mut net, fed) = match labelled::task(config, &model)? {
+        Some(task) => {
+            let (made, fed) = labelled::fed(config, &model, task, &mut notes)?;
+            (network(config, &made)?, fed)
+        }
+        None => {
+            let mut net = network(config, &model)?;
+            let fed = texts(config, &mut net)?;
+            (net, fed)
+        }
     };
-    let Parts { mut net, mut train, validation, judge, context, tokens_per_step, lengths, usual_rate } =
-        parts;
+    let Fed { mut train, validation, judge, context, tokens_per_step, lengths, usual_rate } = fed;
     let total = match steps(config, tokens_per_step, lengths)? {
         Some(total) => total,
         // An interrupted run keeps the length it was given when it began.
@@ -99,9 +105,8 @@ pub(in crate::commands) fn prepare(config: &Config, begun: Option<Begun>) -> any
     Ok(Run { net, train, validation, judge, optimizer, schedule, tokens_per_step, context, advice, notes })
 }
 
-/// What is trained and on what.
-pub(super) struct Parts {
-    pub net: Net,
+/// What a run is fed with.
+pub(in crate::commands) struct Fed {
     pub train: Box<dyn BatchSource>,
     pub validation: Option<Box<dyn BatchSource>>,
     pub judge: Option<Judge>,
@@ -115,19 +120,18 @@ pub(super) struct Parts {
     pub usual_rate: Option<f64>,
 }
 
-/// A language model or an encoder on text.
-fn parts(config: &Config, model: &Model) -> anyhow::Result<Parts> {
-    let mut net = network(config, model)?;
+/// Text for a language model or an encoder; the network as it is says what it thinks of answers that are to be chosen between.
+pub(in crate::commands) fn texts(config: &Config, net: &mut Net) -> anyhow::Result<Fed> {
     let tokenizer = source::tokenizer(net.skeleton())?.clone();
-    let context = context(config, model);
+    let context = context(config, net.skeleton());
     let (train, validation) = documents(config, net.skeleton(), &tokenizer, context)?;
     let batches = Batches { config, tokenizer: &tokenizer, context };
-    let (train, per_batch) = batches.of(train, &mut net, None, config.data.shuffle)?;
-    let validation = validation.map(|documents| batches.of(documents, &mut net, Some(1), false));
+    let (train, per_batch) = batches.of(train, net, None, config.data.shuffle)?;
+    let validation = validation.map(|documents| batches.of(documents, net, Some(1), false));
     let validation = validation.transpose()?.map(|(source, _)| source);
     let tokens_per_step = (per_batch * config.train.accumulation) as u64;
     let lengths = (tokens_per_step, train.tokens_per_epoch());
-    Ok(Parts { net, train, validation, judge: None, context, tokens_per_step, lengths, usual_rate: None })
+    Ok(Fed { train, validation, judge: None, context, tokens_per_step, lengths, usual_rate: None })
 }
 
 /// Tokens of a sequence at most.
@@ -253,7 +257,11 @@ fn documents(
 }
 
 /// Steps of the run; none if they follow from its minutes.
-fn steps(config: &Config, tokens_per_step: u64, lengths: (u64, u64)) -> anyhow::Result<Option<u64>> {
+pub(in crate::commands) fn steps(
+    config: &Config,
+    tokens_per_step: u64,
+    lengths: (u64, u64),
+) -> anyhow::Result<Option<u64>> {
     let (per_step, per_epoch) = lengths;
     let train = &config.train;
     if tokens_per_step == 0 {
@@ -274,7 +282,7 @@ fn steps(config: &Config, tokens_per_step: u64, lengths: (u64, u64)) -> anyhow::
 
 /// How long a step takes: the better of two micro-batches, from which nothing is learned.
 pub(in crate::commands) fn seconds_per_step(
-    net: &mut Net,
+    net: &mut dyn Trainable,
     source: &mut dyn BatchSource,
     accumulation: usize,
 ) -> anyhow::Result<f64> {

@@ -15,7 +15,7 @@ use crate::units;
 const SAMPLE: usize = 48;
 
 /// Shows a bar and prints validations, samples and what the guard did.
-pub(super) struct Watcher {
+pub(in crate::commands) struct Watcher {
     pub bar: Progress,
     pub watch: Watch,
     pub total: u64,
@@ -114,7 +114,7 @@ fn in_words(preferences: &Preferences) -> String {
 }
 
 /// A validation in words: loss, and perplexity, how it chooses between answers, or what a classifier is judged by.
-pub(super) fn said(validation: &Validation) -> String {
+pub(in crate::commands) fn said(validation: &Validation) -> String {
     let Validation { loss, perplexity, preferences, metrics, .. } = validation;
     match (preferences, metrics.to_string()) {
         (Some(preferences), _) => format!("loss {loss:.4}, {}", in_words(preferences)),
@@ -156,6 +156,6 @@ fn write(path: &Path, prompt: &str) -> anyhow::Result<String> {
 }
 
 /// The error of a stopped run, if it is one.
-pub(super) fn is_interrupt(error: &Error) -> bool {
+pub(in crate::commands) fn is_interrupt(error: &Error) -> bool {
     matches!(error, Error::Model(ounce_model::Error::Interrupted))
 }

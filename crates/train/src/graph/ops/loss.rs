@@ -69,6 +69,9 @@ pub fn linear_loss(
     let step = (LOGITS / vocab).max(1);
     let mut logits = vec![0.0; step.min(rows) * vocab];
     let mut sum = 0.0;
+    if gradient && loss.looks_first() {
+        look(on, &x, head, (targets, numbers), loss)?;
+    }
     read([&x], |[x]| {
         for (index, numbers) in numbers.chunks(step).enumerate() {
             let own = index * step * width..(index * step + numbers.len()) * width;
@@ -112,6 +115,26 @@ pub fn linear_loss(
     Ok((value, sum))
 }
 
+/// Shows a loss all logits once, for one whose gradient hangs on them all.
+fn look(
+    on: Kernels,
+    x: &Tensor,
+    head: &Head,
+    (targets, numbers): (&[u32], &[usize]),
+    loss: &mut dyn LogitLoss,
+) -> Result<()> {
+    let still = Head {
+        matrix: match &head.matrix {
+            Factor::Dense(weight) => Factor::Dense(weight.detach()),
+            stored => stored.clone(),
+        },
+        bias: head.bias.as_ref().map(Tensor::detach),
+        ..*head
+    };
+    linear_loss(on, &x.detach(), &still, targets, numbers, loss)?;
+    Ok(())
+}
+
 /// The loss of logits that are there, `[rows, vocabulary]`; their gradient is kept in the same size.
 ///
 /// # Errors
@@ -129,6 +152,11 @@ pub fn logit_loss(
     let logits = logits.contiguous()?;
     let mut values = read([&logits], |[logits]| logits.to_vec())?;
     let gradient = logits.track_op();
+    if gradient && loss.looks_first() {
+        let mut seen = values.clone();
+        let chunk = Chunk { pool: on.pool, logits: &mut seen, width, targets, rows: numbers, softcap };
+        loss.chunk(chunk, None);
+    }
     let chunk = Chunk { pool: on.pool, logits: &mut values, width, targets, rows: numbers, softcap };
     let sum = loss.chunk(chunk, gradient.then_some(1.0));
     let gradients = [gradient.then(|| tensor(values, (rows, width))).transpose()?];

@@ -6,7 +6,7 @@ const STEPS: usize = 60;
 
 /// Eigenvalues from the greatest to the least, and the eigenvector of each as a row, `[n, n]`. None if the matrix holds what is no
 /// number.
-pub(super) fn symmetric(mut a: Vec<f64>, n: usize) -> Option<(Vec<f64>, Vec<f64>)> {
+pub fn symmetric(mut a: Vec<f64>, n: usize) -> Option<(Vec<f64>, Vec<f64>)> {
     debug_assert_eq!(a.len(), n * n, "a square");
     if a.iter().any(|x| !x.is_finite()) {
         return None;
@@ -121,6 +121,7 @@ fn ql(d: &mut [f64], e: &mut [f64], q: &mut [f64], n: usize) -> Option<()> {
     Some(())
 }
 
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+/// The inner product.
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

@@ -1,0 +1,451 @@
+//! `ounce tune`: a few numbers beside a frozen model learn what its data shows.
+
+mod options;
+mod patience;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use ounce_model::Model;
+use ounce_peft::{Adapted, Settings};
+use ounce_train::checkpoint;
+use ounce_train::config::{Config, Objective, ScheduleKind};
+use ounce_train::data::BatchSource;
+use ounce_train::net::{Net, Options};
+use ounce_train::optim::{Kind as OptimizerKind, Optimizer};
+use ounce_train::trainer::{Ended, Start, Trainer, Validation, memory};
+use ounce_train::{Loss, Trainable};
+use serde::Serialize;
+
+use self::options::MethodArgs;
+use self::patience::Patient;
+use super::train::labelled;
+use super::train::setup::{self, Fed};
+use super::train::watcher::{self, Watcher};
+use crate::cli::Globals;
+use crate::failure::{Interrupted, Outcome};
+use crate::{output, source, units};
+
+/// Adapt a model with a few trained numbers
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ounce tune ./model --data pairs.jsonl -o ./adapter            LoRA on instructions, conversations or plain text
+  ounce tune ./model.gguf --data book.txt -o ./adapter          the quantized weights stay as they are (QLoRA)
+  ounce tune ./bert --objective classify --data reviews.jsonl --method ia3 -o ./adapter
+  ounce tune ./model --data chosen-rejected.jsonl -o ./adapter  preferences, by direct preference optimization
+  ounce tune ./model --data book.txt --method dylora --rank 16 -o ./adapter     then: ounce adapters slice ./adapter --rank 4 -o ./small
+  ounce tune ./model --data book.txt -o ./adapter --resume      goes on where it was stopped, to the same bits
+  ounce run ./model --adapter ./adapter \"Once\"                  then: ounce merge ./model ./adapter -o ./merged
+The folder is one of Python's peft where that has the method. docs/peft.md has all methods and formats. Ctrl-C writes a
+checkpoint and leaves with exit code 130.")]
+pub struct Args {
+    #[arg(help = source::MODEL_HELP)]
+    model: String,
+    /// Files, folders or patterns: .txt, .jsonl, .json, .csv, .parquet
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// The adapter's folder
+    #[arg(long, short, value_name = "FOLDER")]
+    output: PathBuf,
+    #[command(flatten)]
+    method: MethodArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Go on from the newest checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Tell what it would need and take; train nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Flags of the run.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Training")]
+struct RunArgs {
+    /// What is learned: auto, language, answers, preferences, masked, classify, tag or spans
+    #[arg(long, value_name = "WHAT", default_value = "auto")]
+    objective: String,
+    /// Files to validate on [default: a part of the data]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    validation: Vec<PathBuf>,
+    /// The part of the data that is held out for validation; 0 for none
+    #[arg(long, value_name = "PART", default_value_t = 0.05)]
+    held_out: f64,
+    /// A line between two documents of a .txt file [default: blank lines]
+    #[arg(long, value_name = "LINE", default_value = "", hide_default_value = true)]
+    separator: String,
+    /// Tokens of a text at most [default: the model's, 512 at most]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Passes over the data
+    #[arg(long, value_name = "N", default_value_t = 3.0, conflicts_with = "steps")]
+    epochs: f64,
+    /// Steps, in place of passes
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Sequences at a time; 4, 2 or 1 if memory runs out
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch: usize,
+    /// Batches of a step
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    accumulation: usize,
+    /// Compute layers a second time to save memory (lora without dropout)
+    #[arg(long)]
+    checkpointing: bool,
+    /// Highest learning rate [default: what suits the method]
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// adamw, adamw8bit, lion or sgd
+    #[arg(long, value_name = "NAME", default_value = "adamw")]
+    optimizer: String,
+    /// Steps between validations and checkpoints [default: a tenth of the run]
+    #[arg(long, value_name = "N")]
+    validate_every: Option<u64>,
+    /// Validations without a better one after which the run ends; 0 for never
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    patience: usize,
+    /// How closely preferences hold the model to what it was
+    #[arg(long, value_name = "BETA", default_value_t = 0.1)]
+    beta: f64,
+    /// Decides what is random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// What a run will need.
+#[derive(Debug, Clone, Serialize)]
+struct Forecast {
+    method: &'static str,
+    trained_parameters: u64,
+    parameters: u64,
+    steps: u64,
+    tokens_per_step: u64,
+    learning_rate: f64,
+    /// The model as it is stored.
+    model_bytes: u64,
+    /// What of it is decoded: embedding and norms.
+    decoded_bytes: u64,
+    gradient_and_optimizer_bytes: u64,
+    buffer_bytes: u64,
+    memory_bytes: u64,
+    /// Of two batches that were run to see.
+    seconds: f64,
+}
+
+/// How a run went.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    forecast: Forecast,
+    ended: &'static str,
+    steps_done: u64,
+    seconds_spent: f64,
+    loss: Option<f64>,
+    /// Of the validation data, before anything was learned, in nats a target.
+    validation_before: Option<f64>,
+    validation: Option<Validation>,
+    /// The step whose numbers were kept.
+    kept_step: u64,
+    peak_bytes: Option<u64>,
+    adapter: Option<PathBuf>,
+    adapter_bytes: u64,
+    /// Whether it can become part of the model.
+    merges: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the data or a setting does not suit the model, training diverges, or the folder can't be written.
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    let (mut settings, below) = args.method.settings(args.run.seed)?;
+    let config = config(&args)?;
+    if args.output.join("adapter_config.json").is_file() && !args.resume {
+        bail!("{} holds an adapter; choose another folder", args.output.display());
+    }
+    let model = source::open(&args.model)?;
+    let mut notes = Vec::new();
+    let (model, mut fed) = feed(&config, &model, &mut settings, &mut notes)?;
+    settings.steps = setup::steps(&config, fed.tokens_per_step, fed.lengths)?.unwrap_or(1).max(1);
+    let options =
+        Options { beta: args.run.beta, checkpointing: args.run.checkpointing, ..Options::default() };
+    let mut adapted = Adapted::fast(&model, &settings, options)?;
+    adapted.lay_on(&below)?;
+    let mut optimizer_options = config.optimizer.options();
+    optimizer_options.named_factors = vec![(".lora_b".into(), settings.plus)];
+    let optimizer = Optimizer::new(optimizer_options, adapted.params())?;
+    let forecast = forecast(&args, &config, &settings, &mut adapted, &mut fed, &optimizer)?;
+    if !globals.json {
+        notes.iter().for_each(|note| output::note(note));
+        print_forecast(&forecast);
+    }
+    if args.dry_run {
+        if globals.json {
+            output::json(&forecast)?;
+        }
+        return Ok(Outcome::Done);
+    }
+    let begun = checkpoint::Kept::latest(&config.output.folder).is_some();
+    let before = match &mut fed.validation {
+        Some(source) if !(args.resume && begun) => {
+            Some(loss_of(&mut adapted, source.as_mut(), config.validation.batches)?.mean())
+        }
+        _ => None,
+    };
+    let report = train(&args, &config, &settings, adapted, fed, optimizer, forecast, before, globals)?;
+    let stopped = report.ended == "stopped";
+    if globals.json {
+        output::json(&report)?;
+    } else {
+        print(&report, &args)?;
+    }
+    if stopped { Err(Interrupted.into()) } else { Ok(Outcome::Done) }
+}
+
+/// The run's file that the flags stand for.
+fn config(args: &Args) -> anyhow::Result<Config> {
+    let run = &args.run;
+    let named = |what: &str, name: &str| format!("{name:?} is no {what}; ounce tune --help lists them");
+    let mut config = Config::default();
+    config.model.from.clone_from(&args.model);
+    config.data.train.clone_from(&args.data);
+    config.data.validation.clone_from(&run.validation);
+    config.data.held_out = run.held_out;
+    config.data.separator.clone_from(&run.separator);
+    config.data.objective = serde_json::from_value::<Objective>(run.objective.clone().into())
+        .with_context(|| named("objective", &run.objective))?;
+    config.data.context = run.context.unwrap_or(0);
+    config.data.cache = args.output.join("training/tokens.bin");
+    config.train.batch = run.batch;
+    config.train.accumulation = run.accumulation;
+    match run.steps {
+        Some(steps) => config.train.steps = steps,
+        None => config.train.epochs = run.epochs,
+    }
+    (config.train.seed, config.train.beta) = (run.seed, run.beta);
+    config.optimizer.kind = serde_json::from_value::<OptimizerKind>(run.optimizer.clone().into())
+        .with_context(|| named("optimizer", &run.optimizer))?;
+    (config.optimizer.beta2, config.optimizer.weight_decay) = (0.999, 0.0);
+    config.schedule.kind = ScheduleKind::Linear;
+    (config.schedule.warmup, config.schedule.last) = (0.05, 0.0);
+    config.output.folder = args.output.join("training");
+    config.output.keep = 1;
+    config.validation.sample_every = 0;
+    Ok(config)
+}
+
+/// The model, with a head where the data has labels, and what it is fed with.
+fn feed(
+    config: &Config,
+    model: &Model,
+    settings: &mut Settings,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<(Model, Fed)> {
+    let mut config = config.clone();
+    if config.data.context == 0 {
+        config.data.context = model.spec.context_length.min(512);
+    }
+    if let Some(task) = labelled::task(&config, model)? {
+        let new = model.spec.classifier.is_none();
+        let (made, fed) = labelled::fed(&config, model, task, notes)?;
+        if new {
+            let heads = ["classifier", "token_classifier", "span_classifier"];
+            settings.trains = heads.iter().map(|head| format!("{head}.")).collect();
+        }
+        return Ok((made, fed));
+    }
+    let mut net = Net::with_frozen(model, Options::default(), &|_| false)?;
+    let fed = setup::texts(&config, &mut net)?;
+    Ok((model.clone(), fed))
+}
+
+fn forecast(
+    args: &Args,
+    config: &Config,
+    settings: &Settings,
+    adapted: &mut Adapted,
+    fed: &mut Fed,
+    optimizer: &Optimizer,
+) -> anyhow::Result<Forecast> {
+    let begun = adapted.memory();
+    let seconds = setup::seconds_per_step(adapted, fed.train.as_mut(), config.train.accumulation)?;
+    adapted.remember(&begun)?;
+    let trained = adapted.trained();
+    let model = adapted.skeleton();
+    let decoded = adapted.params().iter().filter(|param| !param.is_trainable());
+    let decoded_bytes: u64 = decoded.map(|param| 4 * param.value.len() as u64).sum();
+    let per_batch = fed.tokens_per_step as usize / config.train.accumulation.max(1);
+    let (model_bytes, buffer_bytes) = (model.weight_bytes(), adapted.workspace_bytes(per_batch) as u64);
+    let gradient_and_optimizer_bytes = 8 * trained + optimizer.bytes() as u64;
+    Ok(Forecast {
+        method: settings.method.name(),
+        trained_parameters: trained,
+        parameters: model.spec.parameters(),
+        steps: settings.steps,
+        tokens_per_step: fed.tokens_per_step,
+        learning_rate: args.run.lr.unwrap_or(settings.method.facts().rate),
+        model_bytes,
+        decoded_bytes,
+        gradient_and_optimizer_bytes,
+        buffer_bytes,
+        memory_bytes: model_bytes + decoded_bytes + gradient_and_optimizer_bytes + buffer_bytes,
+        seconds: seconds * settings.steps as f64,
+    })
+}
+
+fn print_forecast(forecast: &Forecast) {
+    let Forecast { trained_parameters, parameters, steps, tokens_per_step, .. } = *forecast;
+    output::note(&format!(
+        "{}: {} of {} parameters are trained ({:.3} %), learning rate {:.1e}",
+        forecast.method,
+        units::count(trained_parameters),
+        units::count(parameters),
+        100.0 * trained_parameters as f64 / parameters as f64,
+        forecast.learning_rate,
+    ));
+    output::note(&format!(
+        "{steps} steps of {tokens_per_step} tokens, about {}; memory about {}: {} model, {} decoded, {} gradients and optimizer, {} \
+         buffers",
+        units::time(forecast.seconds),
+        units::bytes(forecast.memory_bytes),
+        units::bytes(forecast.model_bytes),
+        units::bytes(forecast.decoded_bytes),
+        units::bytes(forecast.gradient_and_optimizer_bytes),
+        units::bytes(forecast.buffer_bytes),
+    ));
+}
+
+/// The loss of some batches, from which nothing is learned.
+fn loss_of(net: &mut Adapted, source: &mut dyn BatchSource, batches: usize) -> anyhow::Result<Loss> {
+    let watch = crate::interrupt::Watch::start();
+    let beginning = source.position();
+    let (mut loss, mut seen) = (Loss::default(), 0);
+    while batches == 0 || seen < batches {
+        watch.check()?;
+        let Some(batch) = source.next()? else { break };
+        loss += net.loss(&batch)?;
+        seen += 1;
+    }
+    source.seek(&beginning)?;
+    net.take_choices();
+    Ok(loss)
+}
+
+/// Trains, keeps the best numbers and writes the adapter.
+fn train(
+    args: &Args,
+    config: &Config,
+    settings: &Settings,
+    mut adapted: Adapted,
+    fed: Fed,
+    optimizer: Optimizer,
+    forecast: Forecast,
+    before: Option<f64>,
+    globals: &Globals,
+) -> anyhow::Result<Report> {
+    let Fed { mut train, mut validation, judge, .. } = fed;
+    let schedule = config.schedule.schedule(forecast.learning_rate, settings.steps)?;
+    let every = args.run.validate_every.unwrap_or((settings.steps / 10).max(1));
+    let mut options = setup::trainer_options(config, schedule);
+    (options.validate_every, options.checkpoint_every) =
+        (if validation.is_some() { every } else { 0 }, every);
+    // The number of steps may be another when a run goes on.
+    let method = Settings { steps: 0, ..settings.clone() };
+    options.identity = serde_json::json!({ "run": config.identity(), "method": method }).to_string();
+    let start = if args.resume { Start::Resume } else { Start::Fresh };
+    let folder = &config.output.folder;
+    std::fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
+    let at_once = config.train.batch;
+    let mut judging = judge.map(|judge| move |net: &mut dyn Trainable| judge.judge(net, at_once));
+    let validating: Option<&mut dyn BatchSource> = match &mut validation {
+        Some(source) => Some(source.as_mut()),
+        None => None,
+    };
+    let mut trainer =
+        Trainer::new(&mut adapted, train.as_mut(), validating, optimizer, options, folder, start)?;
+    if let Some(judge) = &mut judging {
+        trainer.judge(judge);
+    }
+    let watcher = Watcher::new(schedule.total, globals.json, String::new());
+    let mut patient = Patient::new(watcher, args.run.patience);
+    let ended = match trainer.run(&mut patient) {
+        Err(error) if watcher::is_interrupt(&error) => Ended::Stopped,
+        other => other?,
+    };
+    let early = ended == Ended::Stopped && patient.lost();
+    let state = trainer.state().clone();
+    drop(trainer);
+    let (last, mut validation) =
+        (patient.watcher.last.map(|step| step.loss), patient.watcher.validations.last().copied());
+    let mut kept_step = state.step;
+    if (ended != Ended::Stopped || early)
+        && let Some((_, step)) = state.best.filter(|(_, step)| *step != state.step)
+        && take_best(folder, step, &mut adapted)?
+    {
+        kept_step = step;
+        validation = patient.watcher.validations.iter().find(|it| it.step == step).copied().or(validation);
+    }
+    drop(patient);
+    let written = match ended {
+        Ended::Stopped if !early => None,
+        _ => {
+            adapted.save(&args.output)?;
+            Some(args.output.clone())
+        }
+    };
+    let size = std::fs::metadata(args.output.join("adapter_model.safetensors")).map_or(0, |it| it.len());
+    Ok(Report {
+        forecast,
+        ended: match ended {
+            Ended::Stopped if early => "no longer better",
+            Ended::Stopped => "stopped",
+            Ended::Finished => "finished",
+            Ended::OutOfData => "out of data",
+        },
+        steps_done: state.step,
+        seconds_spent: state.seconds,
+        loss: last,
+        validation_before: before,
+        validation,
+        kept_step,
+        peak_bytes: memory().1,
+        adapter: written,
+        adapter_bytes: size,
+        merges: settings.method.facts().merges,
+    })
+}
+
+/// Takes the numbers of the best checkpoint, if it is still there.
+fn take_best(folder: &Path, step: u64, adapted: &mut Adapted) -> anyhow::Result<bool> {
+    let best = folder.join(format!("checkpoints/step-{step}"));
+    if !best.is_dir() {
+        return Ok(false);
+    }
+    checkpoint::load_weights(&best, adapted.params_mut())?;
+    Ok(true)
+}
+
+fn print(report: &Report, args: &Args) -> anyhow::Result<()> {
+    let time = units::time(report.seconds_spent);
+    output::line(format!("{} after {} steps in {time}", report.ended, report.steps_done))?;
+    if let Some(validation) = &report.validation {
+        let before = report.validation_before.map_or(String::new(), |loss| format!(", before {loss:.4}"));
+        output::line(format!(
+            "validation of step {}: {}{before}",
+            report.kept_step,
+            watcher::said(validation)
+        ))?;
+    }
+    match &report.adapter {
+        Some(adapter) => {
+            let next = match report.merges {
+                true => format!("; next: ounce run {} --adapter {}", args.model, adapter.display()),
+                false => String::new(),
+            };
+            output::line(format!("{}: {}{next}", adapter.display(), units::bytes(report.adapter_bytes)))
+        }
+        None => output::line("the same command with --resume goes on"),
+    }
+}

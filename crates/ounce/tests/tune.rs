@@ -1,0 +1,183 @@
+//! `ounce tune`, `merge` and `adapters` as a user runs them.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Desk, corpus, golden};
+
+/// A small model that knows a small grammar, and text with other words.
+fn desk() -> Desk {
+    let desk = Desk::new();
+    desk.write("known.txt", corpus(120));
+    desk.write(
+        "text.txt",
+        corpus(120).replace("cat", "king").replace("bird", "queen").replace("sat", "danced"),
+    );
+    let run = "[model]\nhidden = 32\nlayers = 2\nheads = 2\ncontext = 48\n[data]\ntrain = [\"known.txt\"]\nseparator = \"\"\n\
+               held_out = 0.1\n[train]\nbatch = 4\nsteps = 40\n[optimizer]\nlr = 0.01\n";
+    desk.write("run.toml", run);
+    desk.ok(&["train", "run.toml"]);
+    desk
+}
+
+const MODEL: &str = "run/model";
+
+fn tune(more: &[&'static str]) -> Vec<&'static str> {
+    let common =
+        ["tune", MODEL, "--data", "text.txt", "--context", "48", "--batch", "4", "--held-out", "0.2"];
+    [&common[..], more].concat()
+}
+
+#[test]
+fn an_adapter_learns_is_listed_merged_and_run() {
+    let desk = desk();
+    let report = desk.json(&tune(&["-o", "a", "--steps", "30", "--lr", "0.02", "--rank", "4"]));
+    let loss = |key: &str| report.pointer(key).and_then(serde_json::Value::as_f64).expect("a loss");
+    let (before, after) = (loss("/validation_before"), loss("/validation/loss"));
+    assert!(after < before - 0.3, "{before} to {after}");
+    assert!(report["memory_bytes"].as_u64() > Some(100_000), "{report}");
+    let listed = desk.json(&["adapters", "ls", "a"]);
+    assert_eq!((listed[0]["method"].as_str(), listed[0]["rank"].as_u64()), (Some("lora"), Some(4)));
+    assert_eq!(listed[0]["parameters"], report["trained_parameters"]);
+    // Merged at load, and merged for good: the same perplexity, and that of the base is another.
+    let perplexity = |args: &[&str]| {
+        let report = desk.json(&[&["eval"], args, &["--perplexity", "text.txt", "--context", "48"]].concat());
+        report["perplexity"]["value"].as_f64().or(report["perplexity"].as_f64()).expect("a number")
+    };
+    let at_load = perplexity(&[MODEL, "--adapter", "a"]);
+    let report = desk.json(&["merge", MODEL, "a", "-o", "merged"]);
+    assert!(report["matrices"].as_u64() == Some(14) && report["lost"].as_f64() == Some(0.0), "{report}");
+    assert!((perplexity(&["merged"]) / at_load - 1.0).abs() < 1e-5);
+    assert!(at_load < 0.8 * perplexity(&[MODEL]), "{at_load}");
+    desk.ok(&["run", MODEL, "the cat", "--adapter", "a", "-n", "4"]);
+    let report = desk.json(&["merge", MODEL, "a", "-o", "small.gguf", "--dtype", "q8_0"]);
+    assert!(report["bytes"].as_u64() > Some(0));
+    let into = desk.json(&["merge", "small.gguf", "a", "-o", "twice.gguf", "--any-base"]);
+    assert!(into["lost"].as_f64() > Some(0.0), "{into}");
+    // Cut and exported.
+    desk.ok(&["adapters", "slice", "a", "--rank", "2", "-o", "cut"]);
+    assert!(perplexity(&[MODEL, "--adapter", "cut"]) < perplexity(&[MODEL]));
+    desk.ok(&["adapters", "export", "a", "--base", MODEL, "--rank", "4", "-o", "again"]);
+    assert!((perplexity(&[MODEL, "--adapter", "again"]) / at_load - 1.0).abs() < 1e-4);
+}
+
+#[test]
+fn a_run_that_is_killed_ends_with_the_numbers_of_one_that_is_not() {
+    let desk = desk();
+    // Random ranks and dropout go on where they were.
+    let args = |folder: &'static str| {
+        tune(&[
+            "-o",
+            folder,
+            "--steps",
+            "40",
+            "--validate-every",
+            "8",
+            "--method",
+            "dylora",
+            "--rank",
+            "4",
+            "--patience",
+            "0",
+        ])
+    };
+    desk.ok(&args("whole"));
+    let mut child =
+        desk.command(&args("killed")).stderr(std::process::Stdio::null()).spawn().expect("started");
+    let start = Instant::now();
+    while !desk.path("killed/training/checkpoints/step-8").exists()
+        && start.elapsed() < Duration::from_secs(60)
+    {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    assert!(!desk.path("killed/adapter_config.json").exists(), "it was killed before its end");
+    let report = desk.json(&[&args("killed")[..], &["--resume"]].concat());
+    assert_eq!(report["steps_done"].as_u64(), Some(40));
+    let read = |folder: &str| {
+        std::fs::read(desk.path(&format!("{folder}/adapter_model.safetensors"))).expect("weights")
+    };
+    assert!(read("whole") == read("killed"), "resumed numbers differ");
+}
+
+#[test]
+fn labels_preferences_and_prompts_are_learned() {
+    let desk = desk();
+    let texts: String = (0..60)
+        .map(|n| {
+            let (text, label) =
+                if n % 2 == 0 { ("the cat sat here", "cat") } else { ("a dog sang there", "dog") };
+            format!("{{\"text\": \"{text} {n}\", \"label\": \"{label}\"}}\n")
+        })
+        .collect();
+    desk.write("labels.jsonl", texts);
+    let report = desk.json(&[
+        "tune",
+        MODEL,
+        "--data",
+        "labels.jsonl",
+        "--objective",
+        "classify",
+        "-o",
+        "labels",
+        "--steps",
+        "40",
+        "--lr",
+        "0.02",
+    ]);
+    assert!(report["validation"]["accuracy"].as_f64() > Some(0.9), "{report}");
+    desk.ok(&["merge", MODEL, "labels", "-o", "classifier"]);
+    let said = desk.json(&["classify", "classifier", "a dog sang there 7"]);
+    assert!(said.to_string().contains("dog"), "{said}");
+    let pairs: String = (0..40)
+        .map(|n| {
+            format!("{{\"prompt\": \"the cat {n}\", \"chosen\": \" sat here.\", \"rejected\": \" sang at home.\"}}\n")
+        })
+        .collect();
+    desk.write("pairs.jsonl", pairs);
+    let report = desk.json(&[
+        "tune",
+        MODEL,
+        "--data",
+        "pairs.jsonl",
+        "-o",
+        "chooses",
+        "--steps",
+        "20",
+        "--lr",
+        "0.01",
+    ]);
+    assert!(report["validation"]["preferences"]["accuracy"].as_f64() > Some(0.9), "{report}");
+    let report = desk.json(&tune(&["--method", "prompt", "-o", "prompt", "--steps", "20"]));
+    assert!(report["validation"]["loss"].as_f64() < report["validation_before"].as_f64(), "{report}");
+    let error = desk.fails(&["merge", MODEL, "prompt", "-o", "no"]);
+    assert!(error.contains("can't be merged"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_sentence() {
+    let desk = desk();
+    desk.write("empty.txt", "");
+    desk.write("labels.jsonl", "{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"b\", \"label\": \"y\"}\n");
+    let rank = desk.fails(&tune(&["-o", "a", "--rank", "400"]));
+    assert!(rank.contains("400 does not fit"), "{rank}");
+    let method = desk.fails(&tune(&["-o", "a", "--method", "lorra"]));
+    assert!(method.contains("there is no method"), "{method}");
+    let empty = desk.fails(&["tune", MODEL, "--data", "empty.txt", "-o", "a"]);
+    assert!(empty.contains("empty"), "{empty}");
+    let masked = desk.fails(&tune(&["-o", "a", "--objective", "masked"]));
+    assert!(masked.contains("for encoders"), "{masked}");
+    let nothing = desk.fails(&tune(&["-o", "a", "--objective", "nothing"]));
+    assert!(nothing.contains("no objective"), "{nothing}");
+    desk.ok(&tune(&["-o", "a", "--steps", "1"]));
+    let again = desk.fails(&tune(&["-o", "a", "--steps", "1"]));
+    assert!(again.contains("holds an adapter"), "{again}");
+    let other = desk.fails(&["merge", &golden("llama"), "a", "-o", "m"]);
+    assert!(other.contains("another"), "{other}");
+    let nothing = desk.fails(&["adapters", "ls", "run"]);
+    assert!(nothing.contains("is no adapter"), "{nothing}");
+    let slice = desk.fails(&["adapters", "slice", "a", "--rank", "9", "-o", "b"]);
+    assert!(slice.contains("1 to 8"), "{slice}");
+}

@@ -1,0 +1,232 @@
+//! Which methods there are, and what is known of each without a model.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// A way to adapt a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // each is described by its facts
+pub enum Kind {
+    Lora,
+    Dora,
+    Dylora,
+    Adalora,
+    Vera,
+    Svfit,
+    Flora,
+    Ia3,
+    Bitfit,
+    Bottleneck,
+    Parallel,
+    Compacter,
+    Language,
+    Prompt,
+    PTuning,
+    Prefix,
+    GatedPrefix,
+    Sherl,
+}
+
+/// What is known of a method.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// Its name on the command line and in files.
+    pub name: &'static str,
+    /// What it trains, in one sentence.
+    pub gives: &'static str,
+    /// The paper's arXiv identifier.
+    pub arxiv: &'static str,
+    /// Whether what it learned can become part of the base's matrices.
+    pub merges: bool,
+    /// Its `peft_type` where Python's peft reads and writes the same folders.
+    pub peft: Option<&'static str>,
+    /// A learning rate that suits it.
+    pub rate: f64,
+}
+
+impl Kind {
+    /// Every method, in the order of the documentation.
+    pub const ALL: [Kind; 18] = [
+        Kind::Lora,
+        Kind::Dora,
+        Kind::Dylora,
+        Kind::Adalora,
+        Kind::Vera,
+        Kind::Svfit,
+        Kind::Flora,
+        Kind::Ia3,
+        Kind::Bitfit,
+        Kind::Bottleneck,
+        Kind::Parallel,
+        Kind::Compacter,
+        Kind::Language,
+        Kind::Prompt,
+        Kind::PTuning,
+        Kind::Prefix,
+        Kind::GatedPrefix,
+        Kind::Sherl,
+    ];
+
+    /// What is known of it.
+    pub fn facts(self) -> Facts {
+        let facts = |name, gives, arxiv, merges, peft, rate| Facts { name, gives, arxiv, merges, peft, rate };
+        match self {
+            Kind::Lora => facts(
+                "lora",
+                "A product of two thin matrices beside each matrix.",
+                "2106.09685",
+                true,
+                Some("LORA"),
+                3e-4,
+            ),
+            Kind::Dora => facts(
+                "dora",
+                "LoRA for the direction of each row, and a number for its length.",
+                "2402.09353",
+                true,
+                Some("LORA"),
+                3e-4,
+            ),
+            Kind::Dylora => facts(
+                "dylora",
+                "LoRA that works at every rank up to its own.",
+                "2210.07558",
+                true,
+                Some("LORA"),
+                5e-4,
+            ),
+            Kind::Adalora => facts(
+                "adalora",
+                "LoRA in the form of singular values, whose budget goes where it matters.",
+                "2303.10512",
+                true,
+                Some("ADALORA"),
+                1e-3,
+            ),
+            Kind::Vera => facts(
+                "vera",
+                "Vectors that scale two random matrices, which all layers share.",
+                "2310.11454",
+                true,
+                Some("VERA"),
+                1e-2,
+            ),
+            Kind::Svfit => {
+                facts("svfit", "The largest singular values of each matrix.", "2409.05926", true, None, 3e-3)
+            }
+            Kind::Flora => facts(
+                "flora",
+                "A core and two factors beside each matrix (Tucker).",
+                "2405.14739",
+                true,
+                None,
+                1e-3,
+            ),
+            Kind::Ia3 => facts(
+                "ia3",
+                "Vectors that scale keys, values and inner activations.",
+                "2205.05638",
+                true,
+                Some("IA3"),
+                8e-3,
+            ),
+            Kind::Bitfit => facts("bitfit", "The biases that the model has.", "2106.10199", true, None, 1e-3),
+            Kind::Bottleneck => facts(
+                "bottleneck",
+                "A narrow network behind each half of a layer.",
+                "1902.00751",
+                false,
+                None,
+                1e-3,
+            ),
+            Kind::Parallel => facts(
+                "parallel",
+                "A narrow network beside each feed-forward half.",
+                "2110.04366",
+                false,
+                None,
+                1e-3,
+            ),
+            Kind::Compacter => facts(
+                "compacter",
+                "Narrow networks of shared Kronecker factors.",
+                "2106.04647",
+                false,
+                None,
+                3e-3,
+            ),
+            Kind::Language => facts(
+                "language",
+                "Narrow networks and an invertible one around the embedding, to stack others on.",
+                "2005.00052",
+                false,
+                None,
+                1e-3,
+            ),
+            Kind::Prompt => facts(
+                "prompt",
+                "Vectors in front of each text.",
+                "2104.08691",
+                false,
+                Some("PROMPT_TUNING"),
+                3e-2,
+            ),
+            Kind::PTuning => facts(
+                "p-tuning",
+                "Vectors in front of each text, made by a small network.",
+                "2103.10385",
+                false,
+                Some("P_TUNING"),
+                3e-3,
+            ),
+            Kind::Prefix => facts(
+                "prefix",
+                "Keys and values in front of each layer's own.",
+                "2101.00190",
+                false,
+                Some("PREFIX_TUNING"),
+                1e-2,
+            ),
+            Kind::GatedPrefix => facts(
+                "gated-prefix",
+                "Prefixes of the last layers behind gates that begin closed.",
+                "2303.16199",
+                false,
+                None,
+                9e-3,
+            ),
+            Kind::Sherl => facts(
+                "sherl",
+                "A side network that fuses what frozen early layers show.",
+                "2407.07523",
+                false,
+                None,
+                1e-3,
+            ),
+        }
+    }
+
+    /// Its name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        self.facts().name
+    }
+
+    /// The method of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn parse(name: &str) -> Result<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+            Error::Option(format!("there is no method {name:?}; there are {}", names.join(", ")))
+        })
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

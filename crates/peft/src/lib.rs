@@ -1,0 +1,47 @@
+//! Adapters: a few trained numbers beside frozen weights.
+//!
+//! - [`kind`]: which methods there are; [`settings`]: their options.
+//! - [`adapter`]: what a method is made of; [`methods`]: one file each.
+//! - [`net`]: a model with an adapter, as the training loop knows it.
+//! - [`folder`], [`names`], [`foreign`], [`fused`]: adapters on disk, as Python's peft has them.
+//! - [`mod@merge`]: what was learned, as part of the base; [`export`]: the same as LoRA.
+//! - `svd`, `random`: what methods begin with; `core`: the network under an adapter; `study`: what demonstrations share.
+
+pub mod adapter;
+mod core;
+#[cfg(test)]
+mod desk;
+pub mod error;
+pub mod export;
+pub mod folder;
+pub mod foreign;
+pub mod fused;
+pub mod kind;
+pub mod merge;
+pub mod methods;
+pub mod names;
+pub mod net;
+mod random;
+pub mod settings;
+mod study;
+mod svd;
+
+pub use error::{Error, Result};
+pub use folder::Folder;
+pub use kind::Kind;
+pub use merge::{Merged, merge};
+pub use net::Adapted;
+pub use settings::{Settings, Targets};
+
+use ounce_eval::method::Method;
+
+/// The working methods of this crate.
+pub const METHODS: &[Method] = &[
+    methods::compacter::METHOD,
+    methods::dylora::METHOD,
+    methods::flora::METHOD,
+    methods::gated_prefix::METHOD,
+    methods::language::METHOD,
+    methods::sherl::METHOD,
+    methods::svfit::METHOD,
+];

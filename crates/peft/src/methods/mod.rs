@@ -1,0 +1,20 @@
+//! One file a method: the paper and its equation, what it trains, what it is called in files.
+
+pub mod adalora;
+pub mod bitfit;
+pub mod bottleneck;
+pub mod compacter;
+pub mod dora;
+pub mod dylora;
+pub mod flora;
+pub mod gated_prefix;
+pub mod ia3;
+pub mod language;
+pub mod lora;
+pub mod p_tuning;
+pub mod parallel;
+pub mod prefix;
+pub mod prompt;
+pub mod sherl;
+pub mod svfit;
+pub mod vera;
