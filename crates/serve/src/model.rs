@@ -117,6 +117,10 @@ pub enum ServeError {
     Option(String),
 }
 
+fn mib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
 impl Served {
     /// Starts serving a model.
     ///
