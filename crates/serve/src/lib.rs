@@ -3,7 +3,7 @@
 //!
 //! - [`scheduler`]: continuous batching, the prefix cache, memory, the queue. Knows token ids, nothing of HTTP.
 //! - [`registry`]: the models by name, loaded and unloaded. [`model`]: a model with its tokenizer, template and scheduler. [`grammar`]: text that follows a schema.
-//! - [`options`], [`answer`], [`streaming`], [`output`]: what all dialects share. [`openai`], [`anthropic`], [`ollama`]: the dialects.
+//! - [`input`], [`options`], [`answer`], [`streaming`], [`output`]: what all dialects share. [`openai`], [`anthropic`], [`ollama`]: the dialects.
 //! - [`embeddings`], [`tokens`]: what is answered at once.
 //! - [`page`]: the page at `/`. [`openapi`]: what is served, described for programs and people.
 //! - [`http`]: routes, keys, limits, connections. [`metrics`]: what Prometheus reads.
@@ -15,6 +15,7 @@ pub mod error;
 pub mod fields;
 pub mod grammar;
 pub mod http;
+pub mod input;
 pub mod metrics;
 pub mod model;
 pub mod ollama;

@@ -83,7 +83,8 @@ pub enum ServeError {
     NoTokenizer(String),
     /// The model does not fit.
     #[error(
-        "{id} needs {needed} bytes for its weights, and {free} of the budget of {limit} are free; raise --memory"
+        "{id} needs {} MiB for its weights and some for a text, and {} of the budget of {} MiB are free; raise --memory",
+        mib(.needed), mib(.free), mib(.limit)
     )]
     Memory {
         /// The model.
@@ -115,6 +116,10 @@ pub enum ServeError {
     /// An option is out of its range.
     #[error("{0}")]
     Option(String),
+}
+
+fn mib(bytes: &u64) -> String {
+    format!("{:.1}", *bytes as f64 / f64::from(1 << 20))
 }
 
 impl Served {

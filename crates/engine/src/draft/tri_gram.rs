@@ -16,8 +16,8 @@ use rand_chacha::ChaCha8Rng;
 /// Continuations kept for two tokens.
 const KEPT: usize = 8;
 
-/// Two-token contexts kept; some megabytes.
-const CONTEXTS: usize = 1 << 16;
+/// Two-token contexts kept; about five megabytes.
+const CONTEXTS: usize = 1 << 15;
 
 /// Probability below which a continuation is forgotten.
 const WEAK: f32 = 0.005;

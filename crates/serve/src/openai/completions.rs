@@ -12,6 +12,7 @@ use super::{Delivery, Head};
 use crate::answer::{self, Answers, collect, reason, timings, usage};
 use crate::error::{ApiError, ApiResult, Dialect};
 use crate::fields::Fields;
+use crate::input::{Input, inputs};
 use crate::model::Served;
 use crate::options::{Asker, Options, likeliest};
 use crate::scheduler::{Event, Job, Scored, Summary};
@@ -19,9 +20,6 @@ use crate::streaming::{Frame, Translate};
 
 /// Tokens of an answer where a request does not say; OpenAI's own default.
 const DEFAULT_MAX_TOKENS: usize = 16;
-
-/// Prompts of a request at most.
-const MOST_PROMPTS: usize = 2048;
 
 /// A request, ready to be handed to the scheduler.
 #[derive(Debug)]
@@ -68,7 +66,7 @@ impl Request {
         let logprobs = logprobs.map(|count| likeliest("logprobs", count)).transpose()?;
         options.top_logprobs = logprobs;
         let special = fields.flag("add_special_tokens")?.unwrap_or(true);
-        let prompts = prompts(&fields)?;
+        let prompts = inputs(&fields, "prompt")?;
         let mut request = Request {
             head: Head::new("cmpl-", fields.text("model")?.unwrap_or(&model.id), &model.fingerprint),
             delivery: Delivery::read(&fields)?,
@@ -82,11 +80,11 @@ impl Request {
         };
         for prompt in prompts {
             let (text, ids) = match prompt {
-                Prompt::Text(text) => {
+                Input::Text(text) => {
                     let ids = request.model.encode(&text, special)?;
                     (text, ids)
                 }
-                Prompt::Ids(ids) => {
+                Input::Ids(ids) => {
                     let text = if echo { decode(&request.model.tokenizer, &ids)? } else { String::new() };
                     (text, ids)
                 }
@@ -162,36 +160,6 @@ impl Request {
             total: Summary::default(),
         };
         (self.events, stream)
-    }
-}
-
-enum Prompt {
-    Text(String),
-    Ids(Vec<u32>),
-}
-
-/// A text, texts, token ids, or lists of token ids.
-fn prompts(fields: &Fields<'_>) -> ApiResult<Vec<Prompt>> {
-    let value = fields.value("prompt").ok_or_else(|| fields.missing("prompt"))?;
-    let wrong =
-        || ApiError::field("prompt", "prompt should be a text, texts, token ids, or lists of token ids");
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
-    let one = |value: &Value| match value {
-        Value::String(text) => Ok(Prompt::Text(text.clone())),
-        Value::Array(ids) => Ok(Prompt::Ids(ids.iter().map(id).collect::<ApiResult<_>>()?)),
-        _ => Err(wrong()),
-    };
-    let prompts = match value {
-        Value::Array(list) if list.first().is_some_and(Value::is_number) => vec![one(value)?],
-        Value::Array(list) => list.iter().map(one).collect::<ApiResult<_>>()?,
-        value => vec![one(value)?],
-    };
-    match prompts.len() {
-        0 => Err(ApiError::field("prompt", "prompt is an empty list")),
-        count if count > MOST_PROMPTS => {
-            Err(ApiError::field("prompt", format!("there are {count} prompts, more than {MOST_PROMPTS}")))
-        }
-        _ => Ok(prompts),
     }
 }
 

@@ -301,7 +301,11 @@ fn report(server: &Server, globals: &Globals) -> anyhow::Result<Outcome> {
             units::bytes(fact["weight_bytes"].as_u64().unwrap_or(0)),
             text(&fact["context"]),
             units::bytes(fact["cache_bytes_per_token"].as_u64().unwrap_or(0)),
-            text(&fact["answers_at_full_context"]),
+            if fact["writes"] == true {
+                text(&fact["answers_at_full_context"])
+            } else {
+                "encoder".to_string()
+            },
         ]);
     }
     output::print_table(&table)?;
