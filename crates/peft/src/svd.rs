@@ -88,7 +88,8 @@ mod tests {
             }
         }
         // Of rank one, and nothing.
-        let w: Vec<f32> = (0..48 * 64).map(|at| ((at / 64) as f32).sin() * ((at % 64) as f32).cos()).collect();
+        let w: Vec<f32> =
+            (0..48 * 64).map(|at| ((at / 64) as f32).sin() * ((at % 64) as f32).cos()).collect();
         let Svd { values, .. } = svd("w", &w, 48, 64).expect("numbers");
         assert!(values[0] > 1.0 && values[1] < 1e-5 * values[0], "{values:?}");
         assert!(svd("w", &[0.0; 12], 3, 4).expect("numbers").values.iter().all(|value| *value == 0.0));
