@@ -122,7 +122,7 @@ impl Adapted {
         for weight in adapter.weights(model)? {
             net.add(weight)?;
         }
-        Adapted::finished(model, settings, Core::Slots(net), adapter, clock, options)
+        Adapted::finished(model, settings, Core::Slots(Box::new(net)), adapter, clock, options)
     }
 
     fn finished(
