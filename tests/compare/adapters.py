@@ -40,7 +40,7 @@ def main():
         far = abs(ours - theirs).max() / abs(theirs).max()
         worst = max(worst, far)
         print(f"{adapter}: logits differ by {far:.1e} of the largest")
-    sys.exit(worst > 1e-4)
+    sys.exit(int(worst > 1e-4))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ fn an_adapter_learns_is_listed_merged_and_run() {
     // Merged at load, and merged for good: the same perplexity, and that of the base is another.
     let perplexity = |args: &[&str]| {
         let report = desk.json(&[&["eval"], args, &["--perplexity", "text.txt", "--context", "48"]].concat());
-        report["perplexity"]["value"].as_f64().or(report["perplexity"].as_f64()).expect("a number")
+        report["token_perplexity"]["value"].as_f64().expect("a number")
     };
     let at_load = perplexity(&[MODEL, "--adapter", "a"]);
     let report = desk.json(&["merge", MODEL, "a", "-o", "merged"]);

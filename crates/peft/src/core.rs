@@ -11,7 +11,7 @@ use crate::{Error, Kind, Result, Settings};
 /// One or the other.
 pub(crate) enum Core {
     /// Any method.
-    Slots(GraphNet),
+    Slots(Box<GraphNet>),
     /// LoRA without dropout: backward passes written by hand, in planned buffers.
     Fast(Box<Net>),
 }
@@ -85,7 +85,7 @@ impl Core {
     /// If it is the other one.
     pub fn slots(&mut self) -> ounce_train::Result<&mut GraphNet> {
         match self {
-            Core::Slots(net) => Ok(net),
+            Core::Slots(net) => Ok(net.as_mut()),
             Core::Fast(_) => {
                 Err(Error::Option("the fast network gives losses and scores only".into()).into())
             }

@@ -118,13 +118,12 @@ impl Folder {
     /// If the disk refuses.
     pub fn write(&self) -> Result<()> {
         fs::create_dir_all(&self.path).map_err(ounce_model::Error::io(&self.path))?;
-        let piece = |array: &'static str| array;
         let pieces: Vec<Piece<'_>> = self
             .tensors
             .iter()
             .map(|array| Piece {
                 name: array.name.clone(),
-                dtype: piece("F32"),
+                dtype: "F32",
                 shape: array.shape.clone(),
                 bytes: bytemuck::cast_slice(&array.values),
             })

@@ -30,6 +30,10 @@ pub(crate) fn svd(name: &str, w: &[f32], rows: usize, columns: usize) -> Result<
             (gram[i * k + j], gram[j * k + i]) = (value, value);
         }
     }
+    // A shift leaves eigenvectors as they are, and keeps steps towards eigenvalues of zero, of which a product of thin matrices has
+    // many, from never being small beside them.
+    let trace: f64 = (0..k).map(|i| gram[i * k + i]).sum();
+    (0..k).for_each(|i| gram[i * k + i] += trace);
     let (_, mut short) = symmetric(gram, k).ok_or_else(bad)?;
     let mut values = vec![0.0; k];
     let mut long = vec![0.0; k * n];
@@ -83,6 +87,12 @@ mod tests {
                 }
             }
         }
+        // Of rank one, and nothing.
+        let w: Vec<f32> =
+            (0..48 * 64).map(|at| ((at / 64) as f32).sin() * ((at % 64) as f32).cos()).collect();
+        let Svd { values, .. } = svd("w", &w, 48, 64).expect("numbers");
+        assert!(values[0] > 1.0 && values[1] < 1e-5 * values[0], "{values:?}");
+        assert!(svd("w", &[0.0; 12], 3, 4).expect("numbers").values.iter().all(|value| *value == 0.0));
         assert!(svd("w", &[f32::NAN; 4], 2, 2).is_err());
     }
 }

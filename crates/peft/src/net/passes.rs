@@ -1,0 +1,206 @@
+//! Batches on their way through an adapted model: losses, scores and logits.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use candle_core::Tensor;
+use ounce_model::spec::Scored;
+use ounce_train::graph::Pass;
+use ounce_train::loss::{Choices, PreferenceLoss, Scores};
+use ounce_train::{Batch, IGNORE, Loss, Param, Trainable};
+use serde_json::{Value, json};
+
+use super::Adapted;
+use crate::Result;
+use crate::core::Core;
+
+impl Adapted {
+    /// The logits of all tokens of a batch, `[tokens, vocabulary]`.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    pub fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+        let mut found = Vec::new();
+        let tokens = self.adapter.virtual_tokens();
+        self.pass(batch, None, &mut |pass, hidden| {
+            let logits = pass.logits(hidden)?;
+            let width = logits.dims2()?.1;
+            let all = logits.flatten_all()?.to_vec1::<f32>()?;
+            let mut start = 0;
+            for &length in &pass.batch().lengths {
+                found.extend_from_slice(&all[(start + tokens) * width..(start + length) * width]);
+                start += length;
+            }
+            Ok((logits.sum_all()?, Loss::default()))
+        })?;
+        Ok(found)
+    }
+
+    /// Sends a batch through network and adapter and hands what the head is given to `objective`.
+    fn pass(
+        &mut self,
+        batch: &Batch,
+        scale: Option<f32>,
+        objective: &mut dyn FnMut(&Pass<'_>, &Tensor) -> ounce_train::Result<(Tensor, Loss)>,
+    ) -> ounce_train::Result<Loss> {
+        let longer;
+        let batch = match self.adapter.virtual_tokens() {
+            0 => batch,
+            tokens => {
+                longer = with_virtual(batch, tokens);
+                &longer
+            }
+        };
+        let adapter = &*self.adapter;
+        let count = batch.counted() as f64;
+        self.net.slots()?.run(batch, scale, &mut |pass| {
+            let hidden = {
+                let mut hook = adapter.hook(&batch.lengths);
+                pass.hidden(&mut *hook)?
+            };
+            let hidden = adapter.finish(hidden)?;
+            let (mut value, loss) = objective(pass, &hidden)?;
+            if scale.is_some()
+                && let Some(penalty) = adapter.penalty()?
+            {
+                value = (value + (penalty * count)?)?;
+            }
+            Ok((value, loss))
+        })
+    }
+
+    /// The loss that goes with the batch and the head.
+    fn run(&mut self, batch: &Batch, scale: Option<f32>) -> ounce_train::Result<Loss> {
+        if let Core::Fast(net) = &mut self.net {
+            return match scale {
+                Some(scale) => net.accumulate(batch, scale),
+                None => net.loss(batch),
+            };
+        }
+        let (beta, mut found) = (self.beta, None);
+        let loss = self.pass(batch, scale, &mut |pass, hidden| {
+            let batch = pass.batch();
+            if batch.reference.is_empty() {
+                return pass.usual_loss(hidden);
+            }
+            let mut loss = PreferenceLoss::new(&batch.lengths, &batch.reference, beta);
+            let (value, _) = pass.loss(hidden, &mut loss)?;
+            found = Some(loss.choices());
+            Ok((value, Loss { sum: loss.sum(), count: batch.counted() }))
+        })?;
+        if let Some(found) = found {
+            *self.choices.get_or_insert_default() += found;
+        }
+        Ok(loss)
+    }
+}
+
+/// The batch with places in front of every sequence that nothing is learned of.
+fn with_virtual(batch: &Batch, tokens: usize) -> Batch {
+    let mut longer = Batch {
+        labels: batch.labels.clone(),
+        reference: batch.reference.clone(),
+        spans: batch.spans.clone(),
+        ..Batch::default()
+    };
+    for span in longer.spans.iter_mut().filter(|span| span[0] != IGNORE) {
+        span.iter_mut().for_each(|at| *at += tokens as u32);
+    }
+    let mut start = 0;
+    for &length in &batch.lengths {
+        let own = start..start + length;
+        longer.tokens.extend(std::iter::repeat_n(0, tokens).chain(batch.tokens[own.clone()].iter().copied()));
+        if !batch.targets.is_empty() {
+            let targets = batch.targets[own.clone()].iter().copied();
+            longer.targets.extend(std::iter::repeat_n(IGNORE, tokens).chain(targets));
+        }
+        if !batch.types.is_empty() {
+            longer.types.extend(std::iter::repeat_n(0, tokens).chain(batch.types[own].iter().copied()));
+        }
+        longer.lengths.push(length + tokens);
+        start += length;
+    }
+    longer
+}
+
+impl Trainable for Adapted {
+    fn params(&self) -> &[Param] {
+        self.net.params()
+    }
+
+    fn params_mut(&mut self) -> &mut [Param] {
+        self.net.params_mut()
+    }
+
+    fn loss(&mut self, batch: &Batch) -> ounce_train::Result<Loss> {
+        self.run(batch, None)
+    }
+
+    fn accumulate(&mut self, batch: &Batch, scale: f32) -> ounce_train::Result<Loss> {
+        if !self.begun {
+            self.adapter.before_step(self.step, self.net.params());
+            self.begun = true;
+        }
+        let loss = self.run(batch, Some(scale));
+        self.clock.fetch_add(1, Ordering::Relaxed);
+        loss
+    }
+
+    fn take_choices(&mut self) -> Option<Choices> {
+        match &mut self.net {
+            Core::Fast(net) => net.take_choices(),
+            Core::Slots(_) => self.choices.take(),
+        }
+    }
+
+    fn stepped(&mut self, _loss: f64) {
+        self.adapter.after_step(self.step, self.net.params_mut());
+        self.step += 1;
+        self.begun = false;
+    }
+
+    fn memory(&self) -> Value {
+        json!({
+            "step": self.step, "clock": self.clock.load(Ordering::Relaxed), "adapter": self.adapter.memory(),
+        })
+    }
+
+    fn remember(&mut self, memory: &Value) -> ounce_train::Result<()> {
+        let number = |key: &str| memory.get(key).and_then(Value::as_u64).unwrap_or_default();
+        self.step = number("step");
+        self.clock.store(number("clock"), Ordering::Relaxed);
+        self.begun = false;
+        self.adapter.remember(memory.get("adapter").unwrap_or(&Value::Null));
+        Ok(())
+    }
+
+    fn scores(&mut self, batch: &Batch) -> ounce_train::Result<Vec<f32>> {
+        if let Core::Fast(net) = &mut self.net {
+            return net.scores(batch);
+        }
+        let mut scores = Scores::default();
+        self.pass(batch, None, &mut |pass, hidden| pass.loss(hidden, &mut scores))?;
+        let tokens = self.adapter.virtual_tokens();
+        let spans = self.skeleton().spec.classifier.is_some_and(|it| it.of == Scored::Spans);
+        if tokens == 0 || !spans {
+            return Ok(scores.0);
+        }
+        // Every token has scores there, the ones without text too.
+        let width = scores.0.len() / batch.lengths.iter().map(|length| length + tokens).sum::<usize>().max(1);
+        let (mut kept, mut start) = (Vec::new(), 0);
+        for &length in &batch.lengths {
+            kept.extend_from_slice(&scores.0[(start + tokens) * width..(start + tokens + length) * width]);
+            start += length + tokens;
+        }
+        Ok(kept)
+    }
+
+    fn workspace_bytes(&self, tokens: usize) -> usize {
+        self.net.workspace_bytes(tokens)
+    }
+
+    /// Writes the adapter's folder.
+    fn save(&self, folder: &Path) -> ounce_train::Result<()> {
+        Ok(self.folder(folder)?.write()?)
+    }
+}
