@@ -89,7 +89,7 @@ async fn a_full_queue_is_told_with_a_time_to_come_back() {
     let host = Host::start(limits(|limits| (limits.sequences, limits.queue) = (1, 2))).await;
     let body = json!({"prompt": "a", "max_tokens": 60, "ignore_eos": true});
     let sent = (0..12).map(|_| async {
-        let sent = host.client.post(host.url("/v1/completions")).json(&body).send().await.unwrap();
+        let sent = host.client.post(host.url("/v1/completions")).json(&body).send().await.expect("an answer");
         (sent.status().as_u16(), sent.headers().get("retry-after").cloned())
     });
     let answers = futures_util::future::join_all(sent).await;
@@ -150,7 +150,7 @@ async fn a_deadline_ends_what_takes_too_long() {
 async fn an_ending_server_lets_requests_finish_and_takes_no_more() {
     let host = Host::start(Settings::default()).await;
     let body = json!({"prompt": "a", "max_tokens": 300, "ignore_eos": true, "stream": true});
-    let mut sent = host.client.post(host.url("/v1/completions")).json(&body).send().await.unwrap();
+    let mut sent = host.client.post(host.url("/v1/completions")).json(&body).send().await.expect("an answer");
     let mut text = sent.chunk().await.unwrap().unwrap().to_vec();
     let url = host.url("/health");
     let reading = async {
@@ -168,15 +168,16 @@ async fn an_ending_server_lets_requests_finish_and_takes_no_more() {
 async fn mixed(host: &Host, count: usize) {
     let one = async |n: usize| {
         let body = json!({
-            "prompt": format!("{} and {n} apples", story(n % 40)), "max_tokens": 1 + n % 16, "stream": n % 3 == 0,
+            "prompt": format!("{} and {n} apples", story(n % 40)), "max_tokens": 1 + n % 16, "stream": n.is_multiple_of(3),
             "n": 1 + n % 2, "seed": n,
         });
         let request = async {
-            let sent = host.client.post(host.url("/v1/completions")).json(&body).send().await.unwrap();
+            let sent =
+                host.client.post(host.url("/v1/completions")).json(&body).send().await.expect("an answer");
             assert!(sent.status().is_success());
-            sent.bytes().await.unwrap();
+            sent.bytes().await.expect("a body");
         };
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             let _ = tokio::time::timeout(Duration::from_millis(n as u64 % 17), request).await;
         } else {
             request.await;
