@@ -88,7 +88,7 @@ impl Found {
 }
 
 pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
-    let whole = Study::town(lab, scale.text)?;
+    let whole = Study::told(lab, scale.text)?;
     let few = whole.with_few(scale.few);
     let mut found = Vec::new();
     for (at, way) in WAYS.into_iter().enumerate() {
@@ -116,7 +116,7 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
             Row::new(it.way.label())
                 .with("held-out loss", it.mean(0), "nats")
                 .with("its standard error", error(0), "nats")
-                .with("held-out loss with few documents", it.mean(1), "nats")
+                .with("held-out loss with little text", it.mean(1), "nats")
                 .with("its standard error with few", error(1), "nats")
                 .with("numbers trained", it.trained as f64, ""),
         );
@@ -129,8 +129,8 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
         formula.trained() == formula.parameters(),
     );
     evidence.notes = vec![format!(
-        "The tiny built-in model on documents of a made-up town, {} of them and {}; {} steps, means of {} seeds, each way at the best of \
-         three rates, chosen with another seed on other documents. Compacter's numbers include the norms of the layers, which it \
+        "The tiny built-in model on tales told in the present and without articles, {} pieces of them and {}; {} steps, means of {} seeds, each way at the best of \
+         three rates, chosen with another seed on other tales. Compacter's numbers include the norms of the layers, which it \
          trains. A model of width 64 is far from T5, and GLUE is not measured.",
         whole.learn.len(),
         few.learn.len(),
@@ -157,7 +157,7 @@ fn expect(evidence: &mut Evidence, found: &[Found]) {
             && loss(Way::Compacter, 0) <= loss(Way::Adapters, 0) + 0.05,
     );
     evidence.expect(
-        "With few documents Compacter's held-out loss is at most that of training all weights.",
+        "With little text Compacter's held-out loss is at most that of training all weights.",
         said(1),
         loss(Way::Compacter, 1) <= loss(Way::Whole, 1),
     );

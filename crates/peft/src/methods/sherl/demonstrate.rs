@@ -101,7 +101,7 @@ fn held(study: &Study<'_>, sequences: usize) -> Result<[f64; 2]> {
 }
 
 pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
-    let study = Study::town(lab, scale.text)?;
+    let study = Study::told(lab, scale.text)?;
     lab.progress("memory of a step", 0.0);
     let [of_sherl, of_lora] = held(&study, scale.sequences)?;
     let rates = [3e-3, 1e-2, 3e-2];
@@ -156,8 +156,8 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     );
     evidence.notes = vec![
         format!(
-            "The tiny built-in model, four layers of which the last is late, on documents of a made-up town; {} steps, means of {} seeds, \
-             each way at the best of three rates, chosen with another seed on other documents.",
+            "The tiny built-in model, four layers of which the last is late, on tales told in the present and without articles; {} steps, means of {} seeds, \
+             each way at the best of three rates, chosen with another seed on other tales.",
             scale.steps, scale.seeds
         ),
         format!(
