@@ -16,6 +16,9 @@ use crate::registry::Known;
 use crate::scheduler::memory::Held;
 use crate::scheduler::{Budget, Limits, Scheduler};
 
+/// Loads an opened model's weights.
+pub type Load = Box<dyn FnOnce(&Model) -> Result<Engine, ServeError> + Send>;
+
 /// A model that was opened, to be served.
 pub struct Source {
     /// The model, its weights not read yet.
@@ -25,7 +28,7 @@ pub struct Source {
     /// Bytes that the weights will take.
     pub weight_bytes: u64,
     /// Loads it.
-    pub load: Box<dyn FnOnce(&Model) -> Result<Engine, ServeError> + Send>,
+    pub load: Load,
 }
 
 impl std::fmt::Debug for Source {

@@ -77,9 +77,4 @@ impl<'e> PrefixCache<'e> {
     pub fn bytes(&self) -> usize {
         self.kept.iter().map(Session::own_cache_bytes).sum()
     }
-
-    /// Sequences kept.
-    pub fn len(&self) -> usize {
-        self.kept.len()
-    }
 }
