@@ -1,5 +1,7 @@
 //! Many requests at once: shared beginnings, memory, queues, clients that leave, the end of the server.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which end where something is missing
+
 mod common;
 
 use std::time::{Duration, Instant};
@@ -168,7 +170,7 @@ async fn an_ending_server_lets_requests_finish_and_takes_no_more() {
 async fn mixed(host: &Host, count: usize) {
     let one = async |n: usize| {
         let body = json!({
-            "prompt": format!("{} and {n} apples", story(n % 40)), "max_tokens": 1 + n % 16, "stream": n % 3 == 0,
+            "prompt": format!("{} and {n} apples", story(n % 40)), "max_tokens": 1 + n % 16, "stream": n.is_multiple_of(3),
             "n": 1 + n % 2, "seed": n,
         });
         let request = async {
@@ -176,7 +178,7 @@ async fn mixed(host: &Host, count: usize) {
             assert!(sent.status().is_success());
             sent.bytes().await.unwrap();
         };
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             let _ = tokio::time::timeout(Duration::from_millis(n as u64 % 17), request).await;
         } else {
             request.await;
