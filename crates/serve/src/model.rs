@@ -16,8 +16,8 @@ use crate::registry::Known;
 use crate::scheduler::memory::Held;
 use crate::scheduler::{Budget, Limits, Scheduler};
 
-/// Makes an engine of a model.
-pub type Loader = Box<dyn FnOnce(&Model) -> Result<Engine, ServeError> + Send>;
+/// Loads an opened model's weights.
+pub type Load = Box<dyn FnOnce(&Model) -> Result<Engine, ServeError> + Send>;
 
 /// A model that was opened, to be served.
 pub struct Source {
@@ -28,7 +28,7 @@ pub struct Source {
     /// Bytes that the weights will take.
     pub weight_bytes: u64,
     /// Loads it.
-    pub load: Loader,
+    pub load: Load,
 }
 
 impl std::fmt::Debug for Source {

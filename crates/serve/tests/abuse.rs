@@ -1,5 +1,7 @@
 //! What a hostile or careless client sends: it is refused in the interface's words, and the server goes on.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which end where something is missing
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! OpenAI's interfaces as clients see them.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which end where something is missing
+
 mod common;
 
 use common::{Host, built_in, open};

@@ -1,5 +1,7 @@
 //! Many requests at once: shared beginnings, memory, queues, clients that leave, the end of the server.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which end where something is missing
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -77,7 +77,7 @@ mod tests {
         for _ in 0..400 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             text.push((state >> 24) % 5);
-            if text.len() % 3 == 0 {
+            if text.len().is_multiple_of(3) {
                 assert_eq!(lookup.draft(&text, 4), slowly(&text, 4), "{} tokens", text.len());
             }
         }

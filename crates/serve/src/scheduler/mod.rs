@@ -157,10 +157,7 @@ impl Scheduler {
         let backlog = jobs.iter().map(worker::cost).sum();
         self.load.backlog.fetch_add(backlog, Ordering::Relaxed);
         let arrived = Instant::now();
-        for job in jobs {
-            sender.send((job, arrived)).map_err(|_| Refusal::Stopping)?;
-        }
-        Ok(())
+        jobs.into_iter().try_for_each(|job| sender.send((job, arrived)).map_err(|_| Refusal::Stopping))
     }
 
     /// What it is doing.
