@@ -14,8 +14,8 @@ use super::Adapted;
 use crate::Result;
 use crate::core::Core;
 
-/// From what the head is given to a loss, as a tensor and as a number.
-type Objective<'o> = dyn FnMut(&Pass<'_>, &Tensor) -> ounce_train::Result<(Tensor, Loss)> + 'o;
+/// From a pass and what the head is given to a scalar whose gradient is taken, and what is reported of it.
+type Judge<'j> = dyn FnMut(&Pass<'_>, &Tensor) -> ounce_train::Result<(Tensor, Loss)> + 'j;
 
 impl Adapted {
     /// The logits of all tokens of a batch, `[tokens, vocabulary]`.
@@ -44,7 +44,7 @@ impl Adapted {
         &mut self,
         batch: &Batch,
         scale: Option<f32>,
-        objective: &mut Objective<'_>,
+        objective: &mut Judge<'_>,
     ) -> ounce_train::Result<Loss> {
         let longer;
         let batch = match self.adapter.virtual_tokens() {
