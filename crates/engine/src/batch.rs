@@ -1,7 +1,10 @@
 //! Several sequences in one forward pass: weights are read once for all of them. Each gets what it would get alone.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
+use crate::beside::Adapter;
 use crate::cache::KvCache;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -28,13 +31,15 @@ pub(crate) struct Part<'a> {
     /// Token types, one an id, or empty for all zero.
     pub types: &'a [u32],
     pub span: Span,
+    /// What is added beside the weights for it.
+    pub adapter: Option<&'a Arc<Adapter>>,
 }
 
 impl<'a> Part<'a> {
     /// Tokens behind what a cache holds.
     pub(crate) fn new(cache: &'a mut KvCache, ids: &'a [u32], types: &'a [u32], causal: bool) -> Part<'a> {
         let span = Span { start: cache.len(), count: ids.len(), causal };
-        Part { cache, ids, types, span }
+        Part { cache, ids, types, span, adapter: None }
     }
 }
 

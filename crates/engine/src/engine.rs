@@ -1,6 +1,7 @@
 //! A model ready to run, and its forward pass from token ids to hidden states, logits and sentence vectors.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ounce_kernels::attention::{KvType, LayerCache};
 use ounce_kernels::norm::l2_normalise;
@@ -27,6 +28,8 @@ use crate::session::Session;
 /// A model ready to run; several sessions share one.
 #[derive(Debug)]
 pub struct Engine {
+    /// A number that no other engine of this process has.
+    id: u64,
     spec: Spec,
     tokens: Tensor,
     rotations: Rotations,
@@ -112,7 +115,9 @@ impl Engine {
             None => None,
         };
         let ropes = spec.layers.iter().map(|layer| layer.attention.as_ref()?.rope.as_ref());
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(Engine {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             tokens,
             rotations: Rotations::new(ropes),
             positions: table("embed.positions.weight", spec.embedding.positions.is_some())?,
@@ -151,6 +156,10 @@ impl Engine {
         let own = self.layers.iter().zip(&self.spec.layers).filter(|(_, spec)| spec.shares.is_none());
         let projection = self.projection.as_ref().map_or(0, Linear::packed_bytes);
         head + projection + own.map(|(layer, _)| layer.packed_bytes()).sum::<usize>()
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// The model's architecture.
@@ -205,10 +214,12 @@ impl Engine {
         let start = scratch.meter.start();
         self.rotations.fill(&spans, &mut rotations);
         scratch.meter.stop(start, Operator::Rotation, || (0, 0));
+        scratch.beside.set(batch.iter().map(|part| (part.span.count, part.adapter)));
         for (index, layer) in self.layers.iter().enumerate() {
             let rotation = self.rotations.pick(index, &rotations);
             layer.forward(&mut x, hidden, index, batch, rotation, scratch);
         }
+        scratch.beside.clear();
         scratch.rotations = rotations;
         if self.final_norm.is_some() {
             let start = scratch.meter.start();

@@ -8,6 +8,7 @@
 pub mod arithmetic;
 mod attention;
 pub mod batch;
+pub mod beside;
 pub mod cache;
 mod classifier;
 pub mod draft;
@@ -29,6 +30,7 @@ pub mod walk;
 
 pub use arithmetic::{Arithmetic, Mode, Product};
 pub use batch::{Batch, Turn, Want};
+pub use beside::{Adapter, LowRank};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use generate::{Finish, Generation, Step};

@@ -127,9 +127,28 @@ impl Linear {
     }
 }
 
-/// Multiplies the same vectors with several weights of one width; what the kernels need of the vectors is made once
-/// for weights that want the same.
+/// Multiplies the same vectors with several weights of one width, and adds what adapters add for them.
 pub(crate) fn forward_all<const N: usize>(
+    linears: [&Linear; N],
+    x: &[f32],
+    operator: Operator,
+    scratch: &mut Scratch,
+) -> [Vec<f32>; N] {
+    let mut outputs = products(linears, x, operator, scratch);
+    if !scratch.beside.is_empty() && !scratch.enough {
+        let start = scratch.meter.start();
+        let (mut bytes, mut operations) = (0, 0);
+        for (linear, y) in linears.iter().zip(&mut outputs) {
+            let done = scratch.beside.add(&linear.name, x, y);
+            (bytes, operations) = (bytes + done.0, operations + done.1);
+        }
+        scratch.meter.stop(start, operator, || (bytes, operations));
+    }
+    outputs
+}
+
+/// What the weights give; what the kernels need of the vectors is made once for weights that want the same.
+fn products<const N: usize>(
     linears: [&Linear; N],
     x: &[f32],
     operator: Operator,
@@ -145,7 +164,10 @@ pub(crate) fn forward_all<const N: usize>(
                 linear.add_bias(&mut y);
                 y
             }
-            Weight::Stored(..) | Weight::Packed(_) => linear.forward(x, operator, scratch),
+            Weight::Stored(..) | Weight::Packed(_) => {
+                let [y] = products([linear], x, operator, scratch);
+                y
+            }
         });
     }
     if let Some(tap) = scratch.tap.as_ref().filter(|_| !scratch.enough) {

@@ -2,6 +2,7 @@
 
 use ounce_kernels::packed::Activations;
 
+use crate::beside::Beside;
 use crate::profile::Meter;
 use crate::rotation::Rotation;
 use crate::tap::SharedTap;
@@ -18,6 +19,8 @@ pub(crate) struct Scratch {
     pub(crate) tap: Option<SharedTap>,
     /// Whether the one who watches has seen enough of this pass.
     pub(crate) enough: bool,
+    /// What is added beside linears, by rows of the pass at hand.
+    pub(crate) beside: Beside,
 }
 
 impl Scratch {

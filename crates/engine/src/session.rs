@@ -1,8 +1,11 @@
 //! One sequence on an engine: its KV cache and the tokens it holds.
 
+use std::sync::Arc;
+
 use ounce_model::rope::Rope;
 
 use crate::batch::Part;
+use crate::beside::Adapter;
 use crate::cache::KvCache;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -19,11 +22,31 @@ pub struct Session<'e> {
     cache: KvCache,
     tokens: Vec<u32>,
     scratch: Scratch,
+    adapter: Option<Arc<Adapter>>,
 }
 
 impl<'e> Session<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Session<'e> {
-        Session { engine, cache: engine.new_cache(), tokens: Vec::new(), scratch: Scratch::default() }
+        let (cache, scratch) = (engine.new_cache(), Scratch::default());
+        Session { engine, cache, tokens: Vec::new(), scratch, adapter: None }
+    }
+
+    /// The same with an adapter beside the weights, or without one. Tokens that it holds are forgotten: they were computed otherwise.
+    ///
+    /// # Errors
+    /// If the adapter was made for another engine.
+    pub fn with_adapter(mut self, adapter: Option<Arc<Adapter>>) -> Result<Session<'e>> {
+        if adapter.as_ref().is_some_and(|it| !it.is_of(self.engine)) {
+            return Err(Error::Unsuitable("the adapter was made for another engine".to_string()));
+        }
+        self.truncate(0);
+        self.adapter = adapter;
+        Ok(self)
+    }
+
+    /// The adapter beside the weights.
+    pub fn adapter(&self) -> Option<&Arc<Adapter>> {
+        self.adapter.as_ref()
     }
 
     /// The engine it runs on.
@@ -77,6 +100,7 @@ impl<'e> Session<'e> {
             cache: self.cache.fork(len),
             tokens: self.tokens[..len].to_vec(),
             scratch: Scratch::default(),
+            adapter: self.adapter.clone(),
         }
     }
 
@@ -167,9 +191,10 @@ impl<'e> Session<'e> {
     /// Runs a chunk and gives its hidden states; on an error nothing of it stays in the cache.
     fn run(&mut self, chunk: &[u32]) -> Result<Vec<f32>> {
         let before = self.begin(chunk);
-        let Session { engine, cache, tokens, scratch } = self;
+        let Session { engine, cache, tokens, scratch, adapter } = self;
         let from = cache.len();
         let part = Part::new(cache, &tokens[from..], &[], engine.spec().causal);
+        let part = Part { adapter: adapter.as_ref(), ..part };
         match engine.hidden(&mut [part], scratch) {
             Ok(mut hidden) => {
                 let earlier = hidden.len() - chunk.len() * self.engine.spec().hidden_size;
@@ -199,7 +224,8 @@ impl<'e> Session<'e> {
     /// The tokens that the cache does not hold yet.
     pub(crate) fn part(&mut self) -> Part<'_> {
         let from = self.cache.len();
-        Part::new(&mut self.cache, &self.tokens[from..], &[], self.engine.spec().causal)
+        let part = Part::new(&mut self.cache, &self.tokens[from..], &[], self.engine.spec().causal);
+        Part { adapter: self.adapter.as_ref(), ..part }
     }
 
     /// Forgets all from `len` on, of a step that failed halfway too.

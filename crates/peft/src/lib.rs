@@ -4,10 +4,12 @@
 //! - [`adapter`]: what a method is made of; [`methods`]: one file each.
 //! - [`net`]: a model with an adapter, as the training loop knows it.
 //! - [`folder`], [`names`], [`foreign`], [`fused`]: adapters on disk, as Python's peft has them.
+//! - [`beside`]: what the engine runs beside the weights, by sequence.
 //! - [`mod@merge`]: what was learned, as part of the base; [`export`]: the same as LoRA.
 //! - `svd`, `random`: what methods begin with; `core`: the network under an adapter; `study`: what demonstrations share.
 
 pub mod adapter;
+pub mod beside;
 mod core;
 #[cfg(test)]
 mod desk;

@@ -14,6 +14,7 @@ fn open(path: &str) -> Result<Source, ounce_serve::ServeError> {
     Ok(Source {
         weight_bytes: model.weight_bytes(),
         template: None,
+        adapters: Vec::new(),
         load: Box::new(|model| Ok(Engine::load(model, Mode::fast())?)),
         model,
     })

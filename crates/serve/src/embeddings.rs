@@ -23,8 +23,12 @@ pub struct Vectors {
 /// The vectors of texts; longer ones than the model takes are refused, or cut at the end with `truncate`.
 ///
 /// # Errors
-/// If a text is empty or too long, or holds ids the model has not.
+/// If a text is empty or too long, holds ids the model has not, or an adapter is asked.
 pub fn embed(model: &Served, inputs: Vec<Input>, truncate: bool) -> ApiResult<Vectors> {
+    if let Some(parent) = &model.parent {
+        let what = format!("{} is an adapter, which embeddings do without; ask {parent}", model.id);
+        return Err(ApiError::unsuitable(what));
+    }
     let limit = longest(model);
     let mut vectors = Vectors { vectors: Vec::with_capacity(inputs.len()), tokens: 0 };
     for (index, input) in inputs.into_iter().enumerate() {

@@ -30,6 +30,6 @@ pub mod streaming;
 pub mod tokens;
 
 pub use http::{Key, Server, Settings};
-pub use model::{ServeError, Served, Source};
+pub use model::{MakeAdapter, ServeError, Served, Source};
 pub use registry::{Open, Registry};
 pub use scheduler::{Budget, Limits};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ounce_engine::{Engine, Sampling};
+use ounce_engine::{Adapter, Engine, Sampling};
 use ounce_model::chat::{ChatTemplate, Content, Message, RenderOptions};
 use ounce_model::tokenizer::Tokenizer;
 use ounce_model::{Config, Model};
@@ -19,6 +19,9 @@ use crate::scheduler::{Budget, Limits, Scheduler};
 /// Loads an opened model's weights.
 pub type Load = Box<dyn FnOnce(&Model) -> Result<Engine, ServeError> + Send>;
 
+/// Makes an adapter for a loaded model.
+pub type MakeAdapter = Box<dyn FnOnce(&Model, &Engine) -> Result<Arc<Adapter>, ServeError> + Send>;
+
 /// A model that was opened, to be served.
 pub struct Source {
     /// The model, its weights not read yet.
@@ -29,6 +32,8 @@ pub struct Source {
     pub weight_bytes: u64,
     /// Loads it.
     pub load: Load,
+    /// Adapters that it is served with besides, under names of their own.
+    pub adapters: Vec<(String, MakeAdapter)>,
 }
 
 impl std::fmt::Debug for Source {
@@ -74,8 +79,12 @@ pub struct Served {
     pub scheduler: Option<Scheduler>,
     /// Settings files that came with it.
     pub extras: Vec<ounce_model::model::Extra>,
+    /// The model that this is an adapter of.
+    pub parent: Option<String>,
+    /// The same model with each of its adapters.
+    pub adapted: Vec<Arc<Served>>,
     grammars: OnceLock<Result<Grammars, String>>,
-    _weights: Held,
+    _weights: Arc<Held>,
 }
 
 /// Why a model can't be served.
@@ -137,7 +146,7 @@ impl Served {
         budget: &Budget,
         metrics: &Metrics,
     ) -> Result<Served, ServeError> {
-        let Source { model, template, weight_bytes, load } = source;
+        let Source { model, template, weight_bytes, load, adapters } = source;
         let (id, aliases) = (known.id.clone(), known.aliases.clone());
         let origin = model.origin.path.display().to_string();
         let tokenizer = model.tokenizer.clone().ok_or_else(|| ServeError::NoTokenizer(origin.clone()))?;
@@ -147,6 +156,20 @@ impl Served {
             return Err(ServeError::Memory { id, needed: weight_bytes, free, limit: budget.limit() });
         }
         let engine = Arc::new(load(&model)?);
+        let adapters: Vec<(String, Arc<Adapter>)> = adapters
+            .into_iter()
+            .map(|(name, make)| Ok((name, make(&model, &engine)?)))
+            .collect::<Result<_, ServeError>>()?;
+        let beside: u64 = adapters.iter().map(|it| it.1.bytes() as u64).sum();
+        if !weights.grow(beside) {
+            let free = weights.free();
+            return Err(ServeError::Memory {
+                id,
+                needed: weight_bytes + beside,
+                free,
+                limit: budget.limit(),
+            });
+        }
         // Where memory allows fewer tokens than the model, no request can have more.
         let context = limits.context.min(model.spec.context_length).min(affordable(&engine, weights.free()));
         if context < 16 && model.spec.causal {
@@ -167,7 +190,7 @@ impl Served {
             None
         };
         let parameters = model.spec.parameters();
-        Ok(Served {
+        let served = Served {
             fingerprint: fingerprint(&id, &origin, weight_bytes, &engine),
             format: model.origin.format.name(),
             quantization: quantization(&model),
@@ -177,7 +200,9 @@ impl Served {
             template: template.or(model.chat),
             extras: model.extras,
             grammars: OnceLock::new(),
-            _weights: weights,
+            _weights: Arc::new(weights),
+            parent: None,
+            adapted: Vec::new(),
             id,
             aliases,
             origin,
@@ -187,7 +212,37 @@ impl Served {
             parameters,
             weight_bytes,
             scheduler,
-        })
+        };
+        let adapted =
+            adapters.into_iter().map(|(name, adapter)| Arc::new(served.with_adapter(name, adapter)));
+        Ok(Served { adapted: adapted.collect(), ..served })
+    }
+
+    /// The same with an adapter beside the weights, under its own name. Both share engine, thread and memory.
+    fn with_adapter(&self, name: String, adapter: Arc<Adapter>) -> Served {
+        Served {
+            fingerprint: format!("{}-{name}", self.fingerprint),
+            weight_bytes: adapter.bytes() as u64,
+            scheduler: self.scheduler.as_ref().map(|it| it.with_adapter(adapter)),
+            id: name,
+            parent: Some(self.id.clone()),
+            adapted: Vec::new(),
+            aliases: Vec::new(),
+            origin: self.origin.clone(),
+            created: self.created,
+            engine: self.engine.clone(),
+            tokenizer: self.tokenizer.clone(),
+            template: self.template.clone(),
+            end_ids: self.end_ids.clone(),
+            defaults: self.defaults.clone(),
+            context: self.context,
+            parameters: self.parameters,
+            format: self.format,
+            quantization: self.quantization.clone(),
+            extras: self.extras.clone(),
+            grammars: OnceLock::new(),
+            _weights: self._weights.clone(),
+        }
     }
 
     /// The scheduler, or a sentence that this is an encoder.

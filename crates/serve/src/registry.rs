@@ -19,6 +19,10 @@ pub struct Known {
     pub id: String,
     /// Other names.
     pub aliases: Vec<String>,
+    /// Names of its adapters.
+    pub adapters: Vec<String>,
+    /// The adapter that is meant; none for the model itself.
+    pub adapter: Option<String>,
     open: Open,
     loaded: Arc<RwLock<Option<Arc<Served>>>>,
     used: Arc<Mutex<Instant>>,
@@ -35,12 +39,33 @@ impl Known {
     fn is_called(&self, name: &str) -> bool {
         // Ollama's clients add a tag.
         let name = name.strip_suffix(":latest").unwrap_or(name);
-        self.id == name || self.aliases.iter().any(|alias| alias == name)
+        match &self.adapter {
+            Some(adapter) => adapter == name,
+            None => self.id == name || self.aliases.iter().any(|alias| alias == name),
+        }
+    }
+
+    /// What clients call it.
+    pub fn name(&self) -> &str {
+        self.adapter.as_ref().unwrap_or(&self.id)
+    }
+
+    /// It, and it with each of its adapters.
+    fn with_adapters(&self) -> impl Iterator<Item = Known> + use<'_> {
+        let adapted = self.adapters.iter().map(|name| Known { adapter: Some(name.clone()), ..self.clone() });
+        std::iter::once(self.clone()).chain(adapted)
     }
 
     /// It, if it is loaded.
     pub fn loaded(&self) -> Option<Arc<Served>> {
-        self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let served = self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(self.meant(served))
+    }
+
+    /// With the adapter that is meant.
+    fn meant(&self, served: Arc<Served>) -> Arc<Served> {
+        let adapted = self.adapter.as_ref().and_then(|name| served.adapted.iter().find(|it| it.id == *name));
+        adapted.cloned().unwrap_or(served)
     }
 
     fn set(&self, served: Option<Arc<Served>>) -> Option<Arc<Served>> {
@@ -77,19 +102,30 @@ impl Registry {
     ///
     /// # Errors
     /// If its name is taken.
-    pub fn add(&self, id: String, aliases: Vec<String>, open: Open) -> Result<(), ServeError> {
+    pub fn add(
+        &self,
+        id: String,
+        aliases: Vec<String>,
+        adapters: Vec<String>,
+        open: Open,
+    ) -> Result<(), ServeError> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.iter().any(|model| model.is_called(&id)) {
-            return Err(ServeError::SameName(id));
+        let all: Vec<Known> = known.iter().flat_map(Known::with_adapters).collect();
+        for (at, name) in std::iter::once(&id).chain(&adapters).enumerate() {
+            let again = at > 0 && (*name == id || adapters[..at - 1].contains(name));
+            if again || all.iter().any(|model| model.is_called(name)) {
+                return Err(ServeError::SameName(name.clone()));
+            }
         }
         let (loaded, used) = (Arc::default(), Arc::new(Mutex::new(Instant::now())));
-        known.push(Known { id, aliases, open, loaded, used });
+        known.push(Known { id, aliases, adapters, adapter: None, open, loaded, used });
         Ok(())
     }
 
-    /// All models that are known, in the order they came.
+    /// All models that are known, in the order they came, each followed by itself with its adapters.
     pub fn all(&self) -> Vec<Known> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().flat_map(Known::with_adapters).collect()
     }
 
     /// Those that are loaded.
@@ -108,7 +144,7 @@ impl Registry {
             None => known.first(),
         };
         found.cloned().ok_or_else(|| {
-            let names: Vec<String> = known.iter().map(|model| model.id.clone()).collect();
+            let names: Vec<String> = known.iter().map(|model| model.name().to_owned()).collect();
             ApiError::no_model(name.unwrap_or_default(), &names)
         })
     }
@@ -127,7 +163,7 @@ impl Registry {
         // Somebody else may have loaded it meanwhile.
         match known.loaded() {
             Some(served) => Ok(served),
-            None => self.load(known),
+            None => Ok(known.meant(self.load(known)?)),
         }
     }
 
@@ -156,7 +192,7 @@ impl Registry {
                 Arc::strong_count(&served) <= 2
                     && served.scheduler.as_ref().is_none_or(|it| it.load().is_idle())
             };
-            model.id != id && model.loaded().is_some_and(idle)
+            model.adapter.is_none() && model.id != id && model.loaded().is_some_and(idle)
         });
         let oldest = idle.min_by_key(|model| model.used());
         oldest.is_some_and(|model| self.unload(model))
@@ -181,11 +217,11 @@ impl Registry {
             Ok(served) => {
                 let served = Arc::new(served);
                 drop(known.set(Some(served.clone())));
-                Ok(served)
+                Ok(known.meant(served))
             }
             Err(ServeError::Memory { .. }) => {
                 self.unload(known);
-                self.load(known)
+                Ok(known.meant(self.load(known)?))
             }
             Err(error) => Err(error),
         }

@@ -28,12 +28,14 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Tell what adapters are
+    #[command(after_help = "Examples:\n  ounce adapters ls ./adapters/*")]
     Ls {
         /// Their folders
         #[arg(required = true)]
         folders: Vec<PathBuf>,
     },
     /// Cut LoRA to a smaller rank
+    #[command(after_help = "Examples:\n  ounce adapters slice ./dylora --rank 4 -o ./small")]
     Slice {
         /// The adapter's folder
         adapter: PathBuf,
@@ -45,6 +47,7 @@ enum What {
         output: PathBuf,
     },
     /// Write an adapter as LoRA, which other tools read
+    #[command(after_help = "Examples:\n  ounce adapters export ./svfit --base ./model --rank 8 -o ./as-lora")]
     Export {
         /// The adapter's folder
         adapter: PathBuf,
@@ -59,6 +62,7 @@ enum What {
         output: PathBuf,
     },
     /// List all methods
+    #[command(after_help = "Examples:\n  ounce adapters methods\n  ounce adapters methods --json")]
     Methods,
 }
 

@@ -64,9 +64,9 @@ impl Asked {
         let model = app.registry.find(self.name()?)?;
         if let Some(key) = &self.client.key
             && !key.models.is_empty()
-            && !key.models.contains(&model.id)
+            && !key.models.iter().any(|it| it == model.name())
         {
-            return Err(ApiError::forbidden(format!("the key {:?} may not ask {}", key.name, model.id)));
+            return Err(ApiError::forbidden(format!("the key {:?} may not ask {}", key.name, model.name())));
         }
         app.load(model).await
     }

@@ -140,7 +140,21 @@ impl Server {
     /// # Errors
     /// If the name is taken.
     pub fn add(&self, id: impl Into<String>, aliases: Vec<String>, open: Open) -> Result<(), ServeError> {
-        self.app.registry.add(id.into(), aliases, open)
+        self.app.registry.add(id.into(), aliases, Vec::new(), open)
+    }
+
+    /// The same with names of adapters that it is served with, too; [`Source::adapters`](crate::Source::adapters) makes them.
+    ///
+    /// # Errors
+    /// As [`Server::add`].
+    pub fn add_with_adapters(
+        &self,
+        id: impl Into<String>,
+        aliases: Vec<String>,
+        adapters: Vec<String>,
+        open: Open,
+    ) -> Result<(), ServeError> {
+        self.app.registry.add(id.into(), aliases, adapters, open)
     }
 
     /// Loads a model that is known.

@@ -278,7 +278,7 @@ pub fn tags(models: &[Known]) -> Value {
     let one = |known: &Known| match known.loaded() {
         Some(model) => entry(&model),
         None => json!({
-            "name": known.id, "model": known.id, "modified_at": time(0), "size": 0, "digest": "", "details": {},
+            "name": known.name(), "model": known.name(), "modified_at": time(0), "size": 0, "digest": "", "details": {},
         }),
     };
     json!({"models": models.iter().map(one).collect::<Vec<_>>()})

@@ -8,7 +8,8 @@ use crate::registry::Known;
 pub fn describe(known: &Known) -> Value {
     let Some(model) = known.loaded() else {
         return json!({
-            "id": known.id, "object": "model", "created": 0, "owned_by": "ounce", "parent": null,
+            "id": known.name(), "object": "model", "created": 0, "owned_by": "ounce",
+            "parent": known.adapter.as_ref().map(|_| &known.id),
             "aliases": known.aliases, "status": "unloaded",
         });
     };
@@ -19,7 +20,7 @@ pub fn describe(known: &Known) -> Value {
         "created": model.created,
         "owned_by": "ounce",
         "root": model.origin,
-        "parent": null,
+        "parent": model.parent,
         "max_model_len": model.context,
         "aliases": model.aliases,
         "status": "loaded",

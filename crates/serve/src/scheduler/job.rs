@@ -1,10 +1,11 @@
 //! What the scheduler is asked to do, and what it answers: token ids and options in, a stream of events out.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ounce_engine::Sampling;
 use ounce_engine::generate::Finish;
 use ounce_engine::sample::TokenLogprob;
+use ounce_engine::{Adapter, Sampling};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::grammar::Constraint;
@@ -42,6 +43,8 @@ pub struct Job {
     pub special_text: bool,
     /// What the text has to be, as a grammar.
     pub constraint: Option<Constraint>,
+    /// What is added beside the weights.
+    pub adapter: Option<Arc<Adapter>>,
     /// When the answer is of no use any more.
     pub deadline: Option<Instant>,
     /// Where events go. When the other end is dropped the job is given up.
@@ -68,6 +71,7 @@ impl Job {
             continuing: true,
             special_text: false,
             constraint: None,
+            adapter: None,
             deadline: None,
             events,
         };

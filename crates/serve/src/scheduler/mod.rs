@@ -20,7 +20,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ounce_engine::Engine;
+use ounce_engine::{Adapter, Engine};
 use ounce_model::tokenizer::Tokenizer;
 
 pub use job::{Event, Failure, Job, Scored, Summary};
@@ -99,9 +99,17 @@ impl Load {
     }
 }
 
-/// The handle of an engine's thread.
-#[derive(Debug)]
+/// The handle of an engine's thread. Clones hand their jobs to the same thread.
+#[derive(Debug, Clone)]
 pub struct Scheduler {
+    thread: Arc<Running>,
+    /// What all jobs of this handle have beside the weights.
+    adapter: Option<Arc<Adapter>>,
+}
+
+/// A thread, and the way to it.
+#[derive(Debug)]
+struct Running {
     sender: Option<Sender<(Job, Instant)>>,
     load: Arc<Load>,
     queue: usize,
@@ -129,7 +137,13 @@ impl Scheduler {
             drop(alive);
         };
         let thread = std::thread::Builder::new().name("engine".to_string()).spawn(work)?;
-        Ok(Scheduler { sender: Some(sender), load, queue, thread: Some(thread) })
+        let running = Running { sender: Some(sender), load, queue, thread: Some(thread) };
+        Ok(Scheduler { thread: Arc::new(running), adapter: None })
+    }
+
+    /// The same thread, for jobs with an adapter beside the weights.
+    pub fn with_adapter(&self, adapter: Arc<Adapter>) -> Scheduler {
+        Scheduler { thread: self.thread.clone(), adapter: Some(adapter) }
     }
 
     /// Hands a job to the thread.
@@ -146,32 +160,35 @@ impl Scheduler {
     /// # Errors
     /// If the queue is full, or the server ends.
     pub fn submit_all(&self, jobs: Vec<Job>) -> Result<(), Refusal> {
-        let Some(sender) = self.sender.as_ref().filter(|_| !self.load.stopping.load(Ordering::Relaxed))
-        else {
+        let Running { sender, load, queue, .. } = &*self.thread;
+        let Some(sender) = sender.as_ref().filter(|_| !load.stopping.load(Ordering::Relaxed)) else {
             return Err(Refusal::Stopping);
         };
-        let room = |waiting: usize| (waiting < self.queue).then_some(waiting + jobs.len());
-        if self.load.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_err() {
-            return Err(Refusal::Full { retry_after: self.load.wait() });
+        let room = |waiting: usize| (waiting < *queue).then_some(waiting + jobs.len());
+        if load.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_err() {
+            return Err(Refusal::Full { retry_after: load.wait() });
         }
         let backlog = jobs.iter().map(worker::cost).sum();
-        self.load.backlog.fetch_add(backlog, Ordering::Relaxed);
+        load.backlog.fetch_add(backlog, Ordering::Relaxed);
         let arrived = Instant::now();
-        jobs.into_iter().try_for_each(|job| sender.send((job, arrived)).map_err(|_| Refusal::Stopping))
+        jobs.into_iter().try_for_each(|job| {
+            let job = Job { adapter: self.adapter.clone(), ..job };
+            sender.send((job, arrived)).map_err(|_| Refusal::Stopping)
+        })
     }
 
     /// What it is doing.
     pub fn load(&self) -> &Load {
-        &self.load
+        &self.thread.load
     }
 
     /// Takes no more jobs; those there are go on.
     pub fn stop_taking(&self) {
-        self.load.stopping.store(true, Ordering::Relaxed);
+        self.thread.load.stopping.store(true, Ordering::Relaxed);
     }
 }
 
-impl Drop for Scheduler {
+impl Drop for Running {
     fn drop(&mut self) {
         self.sender = None;
         if let Some(thread) = self.thread.take() {

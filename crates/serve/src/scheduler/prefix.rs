@@ -1,13 +1,20 @@
 //! Beginnings that were computed before. What a finished sequence leaves behind stays until its memory is needed, and a
 //! prompt that begins alike goes on from there. Blocks of keys and values are shared, not copied.
 
-use ounce_engine::Session;
+use std::sync::Arc;
+
+use ounce_engine::{Adapter, Session};
 
 /// Sequences kept at most; looking through them is quick, but not free.
 const KEPT: usize = 64;
 
 /// Common tokens below which sharing is not worth a copy of their block.
 const WORTH_SHARING: usize = 16;
+
+/// Whether keys and values that were computed with one adapter are those of the other.
+pub fn alike(one: Option<&Arc<Adapter>>, other: Option<&Arc<Adapter>>) -> bool {
+    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
+}
 
 /// Finished sequences, the least recently used first.
 #[derive(Debug, Default)]
@@ -21,22 +28,25 @@ impl<'e> PrefixCache<'e> {
         if session.tokens().len() < WORTH_SHARING || session.cache_bytes() == 0 {
             return;
         }
-        let covered = |one: &[u32], other: &[u32]| other.starts_with(one);
-        if self.kept.iter().any(|kept| covered(session.tokens(), kept.tokens())) {
+        let covered = |one: &Session<'_>, other: &Session<'_>| {
+            alike(one.adapter(), other.adapter()) && other.tokens().starts_with(one.tokens())
+        };
+        if self.kept.iter().any(|kept| covered(&session, kept)) {
             return;
         }
-        self.kept.retain(|kept| !covered(kept.tokens(), session.tokens()));
+        self.kept.retain(|kept| !covered(kept, &session));
         if self.kept.len() == KEPT {
             self.kept.remove(0);
         }
         self.kept.push(session);
     }
 
-    /// A sequence with as much of `prompt` as is known, all but its last token at most: of the kept ones, or of those
+    /// A sequence with as much of `prompt` as is known with this adapter, all but its last token at most: of the kept ones, or of those
     /// that `running` lists.
     pub fn find<'s>(
         &mut self,
         prompt: &[u32],
+        adapter: Option<&Arc<Adapter>>,
         running: impl Iterator<Item = &'s Session<'e>>,
     ) -> Option<Session<'e>>
     where
@@ -44,6 +54,9 @@ impl<'e> PrefixCache<'e> {
     {
         let limit = prompt.len().saturating_sub(1);
         let common = |session: &Session<'e>| {
+            if !alike(session.adapter(), adapter) {
+                return 0;
+            }
             let same = session.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
             same.min(limit)
         };

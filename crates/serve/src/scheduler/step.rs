@@ -7,6 +7,7 @@ use ounce_engine::{Turn, Want};
 use ounce_model::rope::Rope;
 
 use super::job::{Event, Failure};
+use super::prefix::alike;
 use super::sequence::Sequence;
 use super::worker::Worker;
 
@@ -113,6 +114,9 @@ impl<'e> Worker<'e> {
         if !self.limits.prefix_cache || other.task.job.prompt_logprobs.is_some() {
             return false;
         }
+        if !alike(reader.session.adapter(), other.session.adapter()) {
+            return false;
+        }
         let common = reader.tokens.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count();
         common >= WORTH_WAITING && common > reader.session.tokens().len()
     }
@@ -125,7 +129,7 @@ impl<'e> Worker<'e> {
         }
         let tokens = self.running[index].tokens.clone();
         let sessions = self.running.iter().map(|sequence| &sequence.session);
-        let found = self.prefixes.find(&tokens, sessions);
+        let found = self.prefixes.find(&tokens, self.running[index].session.adapter(), sessions);
         let sequence = &mut self.running[index];
         self.metrics.prefix_queries.inc_by(tokens.len() as u64);
         if let Some(session) = found {
@@ -179,7 +183,7 @@ impl<'e> Worker<'e> {
     /// Puts a sequence back: its keys and values are given up and will be computed again.
     fn put_back(&mut self, index: usize) {
         let mut sequence = self.running.remove(index);
-        sequence.session = self.engine.session();
+        sequence.session.truncate(0);
         sequence.fresh = true;
         self.metrics.preemptions.inc();
         self.preempted.push(sequence);

@@ -192,7 +192,8 @@ impl<'e> Worker<'e> {
             self.left_queue(&job);
             let task = Task::new(job, arrived);
             self.metrics.queue_time.observe((task.admitted - arrived).as_secs_f64());
-            match Sequence::new(task.clone(), self.engine.session(), self.tokenizer) {
+            let session = self.engine.session().with_adapter(task.job.adapter.clone());
+            match session.and_then(|session| Sequence::new(task.clone(), session, self.tokenizer)) {
                 Ok(sequence) => self.running.push(sequence),
                 Err(error) => self.fail(&task, Failure::Engine(error.to_string())),
             }

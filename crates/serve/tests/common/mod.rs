@@ -33,6 +33,7 @@ pub fn source(name: &str) -> Source {
     Source {
         weight_bytes: model.weight_bytes(),
         template: None,
+        adapters: Vec::new(),
         load: Box::new(|model| {
             let mode = if model.spec.causal { Mode::fast() } else { Mode::Reference };
             Ok(Engine::load(model, mode)?)
@@ -53,11 +54,21 @@ impl Host {
     }
 
     pub async fn with(settings: Settings, memory: u64, models: Vec<(&str, Open)>) -> Host {
+        let plain = models.into_iter().map(|(name, open)| (name, Vec::new(), open)).collect();
+        Host::with_adapters(settings, memory, plain).await
+    }
+
+    /// The same with names of adapters.
+    pub async fn with_adapters(
+        settings: Settings,
+        memory: u64,
+        models: Vec<(&str, Vec<String>, Open)>,
+    ) -> Host {
         // Tests run beside each other; threads that wait for each other would only slow all of them down.
         ounce_kernels::pool::set_threads(1);
         let server = Server::new(settings, Budget::new(memory));
-        for (name, open) in models {
-            server.add(name, vec![], open).expect("a new name");
+        for (name, adapters, open) in models {
+            server.add_with_adapters(name, vec![], adapters, open).expect("a new name");
         }
         let listener = ounce_serve::http::listen(([127, 0, 0, 1], 0).into()).await.expect("a port");
         let address = listener.local_addr().expect("an address");

@@ -1,5 +1,6 @@
 //! `ounce bench`: what can be measured, one file each.
 
+mod adapters;
 pub mod costs;
 mod forecast;
 mod frontier;
@@ -26,6 +27,7 @@ Examples:
   ounce bench quantize --shape llama-3.2-1b
   ounce bench forecast --shapes smollm2-135m
   ounce bench costs ./model.gguf --context 4096
+  ounce bench adapters builtin
   ounce bench sparsity builtin
   ounce bench frontier builtin --plot frontier.svg")]
 pub struct Args {
@@ -35,6 +37,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    Adapters(adapters::Args),
     Costs(costs::Args),
     Forecast(forecast::Args),
     Frontier(frontier::Args),
@@ -51,6 +54,7 @@ enum What {
 /// As the part that was named.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     match args.what {
+        What::Adapters(args) => adapters::run(args, globals),
         What::Costs(args) => costs::run(args, globals),
         What::Forecast(args) => forecast::run(args, globals),
         What::Frontier(args) => frontier::run(args, globals),

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use ounce_engine::{Engine, Mode};
+use ounce_engine::{Adapter, Engine, Mode};
+use ounce_model::Model;
 use ounce_model::chat::ChatTemplate;
 use ounce_model::machine::host::Memory;
-use ounce_serve::{Budget, Key, Limits, Open, ServeError, Server, Settings, Source};
+use ounce_serve::{Budget, Key, Limits, MakeAdapter, Open, ServeError, Server, Settings, Source};
 
 use crate::cli::Globals;
 use crate::compute::ComputeArgs;
@@ -28,6 +29,7 @@ Examples:
   ounce serve chat=./qwen3-0.6b-q4.gguf embed=./all-MiniLM-L6-v2 --memory 2G
   ounce serve org/name:Q4_K_M --host 0.0.0.0 --api-key \"$KEY\"    others may ask, with a key
   ounce serve ./model.gguf --parallel 8 --context 4096 --queue 32
+  ounce serve ./model.gguf --adapter poet=./lora-a --adapter clerk=./lora-b   one copy of the weights, three names
   ounce serve ./model.gguf --check                        what it would take; starts nothing
 Then:
   curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 40}'
@@ -39,6 +41,10 @@ pub struct Args {
     /// NAME=MODEL gives it a name
     #[arg(required = true, value_name = "MODEL")]
     models: Vec<String>,
+    /// Serve a model with this LoRA beside its weights, too, under a name of its own; NAME@MODEL=FOLDER for another than the first model. May
+    /// be repeated: answers with different adapters are made in one step
+    #[arg(long = "adapter", value_name = "NAME=FOLDER")]
+    adapters: Vec<String>,
     /// Address to listen at; 0.0.0.0 is all of this machine's, which needs a key or --open
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", env = "OUNCE_HOST")]
     host: IpAddr,
@@ -115,6 +121,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let budget = Budget::new(args.memory()?);
     let watch = Watch::start();
     let server = Server::new(settings, budget);
+    let mut adapters = args.adapters()?;
     for reference in &args.models {
         if watch.requested() {
             return Err(crate::failure::Interrupted.into());
@@ -123,7 +130,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         // A model that isn't there is told at once, also if it is to be loaded later.
         source::locate(reference)?;
         let aliases = if id == reference { Vec::new() } else { vec![reference.to_string()] };
-        server.add(id.clone(), aliases, args.opener(reference)?)?;
+        let own: Vec<Named> =
+            adapters.extract_if(.., |it| it.model.as_ref().is_none_or(|name| *name == id)).collect();
+        let names = own.iter().map(|it| it.name.clone()).collect();
+        server.add_with_adapters(id.clone(), aliases, names, args.opener(reference, own)?)?;
         if args.lazy {
             continue;
         }
@@ -141,6 +151,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
                 served.id
             ));
         }
+    }
+    if let Some(left) = adapters.first() {
+        bail!("--adapter {}: no model is called {:?}", left.name, left.model.as_deref().unwrap_or_default());
     }
     if args.check {
         return report(&server, globals);
@@ -225,8 +238,27 @@ impl Args {
         }
     }
 
-    /// What opens a model, now and whenever it is loaded again.
-    fn opener(&self, reference: &str) -> anyhow::Result<Open> {
+    /// Adapters by name, for the first model where none is said.
+    fn adapters(&self) -> anyhow::Result<Vec<Named>> {
+        let named = self.adapters.iter().map(|text| {
+            let (name, folder) = text
+                .split_once('=')
+                .filter(|(name, folder)| !name.is_empty() && !folder.is_empty())
+                .with_context(|| format!("--adapter should be NAME=FOLDER, found {text:?}"))?;
+            let (name, model) = match name.split_once('@') {
+                Some((name, model)) => (name, Some(model.to_owned())),
+                None => (name, None),
+            };
+            let folder = PathBuf::from(folder);
+            // What isn't there is told at once, also if it is to be loaded later.
+            ounce_peft::Folder::open(&folder)?;
+            Ok(Named { name: name.to_owned(), model, folder })
+        });
+        named.collect()
+    }
+
+    /// What opens a model with its adapters, now and whenever it is loaded again.
+    fn opener(&self, reference: &str, adapters: Vec<Named>) -> anyhow::Result<Open> {
         let mode = self.compute.mode(Mode::fast())?;
         let quantize = match mode {
             Mode::Fast { quantize } => Some(quantize),
@@ -248,7 +280,9 @@ impl Args {
             };
             let packed = quantize.map_or(0, |quantize| Engine::packed_size(&model, quantize) as u64);
             let compute = compute.clone();
+            let adapters = adapters.iter().map(|it| (it.name.clone(), it.make())).collect();
             Ok(Source {
+                adapters,
                 weight_bytes: if packed > 0 { packed } else { model.weight_bytes() },
                 template,
                 load: Box::new(move |model| {
@@ -260,6 +294,29 @@ impl Args {
             })
         };
         Ok(Arc::new(move || open().map_err(|error| ServeError::Option(format!("{error:#}")))))
+    }
+}
+
+/// An adapter's name, the model that it is for, and where it is.
+#[derive(Debug, Clone)]
+struct Named {
+    name: String,
+    model: Option<String>,
+    folder: PathBuf,
+}
+
+impl Named {
+    /// What makes it for a loaded model.
+    fn make(&self) -> MakeAdapter {
+        let path = self.folder.clone();
+        let read = move |model: &Model, engine: &Engine| -> anyhow::Result<Arc<Adapter>> {
+            let folder = ounce_peft::Folder::open(&path)?;
+            let changes = ounce_peft::beside::low_rank(model, &folder, false)?;
+            engine.adapter(changes).with_context(|| path.display().to_string())
+        };
+        Box::new(move |model, engine| {
+            read(model, engine).map_err(|error| ServeError::Option(format!("{error:#}")))
+        })
     }
 }
 

@@ -39,7 +39,7 @@ impl Way {
         match self {
             Way::Compacter => "Compacter",
             Way::Adapters => "bottleneck adapters",
-            Way::Lora => "LoRA of rank 1 on values",
+            Way::Lora => "LoRA of rank 6 on values",
             Way::Whole => "all weights",
         }
     }
@@ -63,8 +63,9 @@ impl Way {
                 Box::new(study.adapted(&Settings { reduction: 4, ..settings(Kind::Bottleneck) })?)
             }
             Way::Lora => Box::new(study.adapted(&Settings {
-                rank: 4,
-                alpha: 8.0,
+                // The least rank with no fewer numbers than Compacter has.
+                rank: 6,
+                alpha: 12.0,
                 targets: Targets::parts(&["value"]),
                 ..settings(Kind::Lora)
             })?),
