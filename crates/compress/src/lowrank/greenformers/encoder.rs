@@ -308,7 +308,7 @@ mod tests {
                     encoder.params[index].value[place] = was;
                     loss
                 };
-                let expected = (moved(1e-3) - moved(-1e-3)) / 2e-3;
+                let expected = (moved(2.5e-4) - moved(-2.5e-4)) / 5e-4;
                 let name = &encoder.params[index].name;
                 assert!(
                     (found - expected).abs() < 0.02 * expected.abs() + 1e-3,
