@@ -37,9 +37,12 @@ Then:
 A model is asked by the last part of its name, or by NAME of NAME=MODEL. Ctrl-C or SIGTERM lets requests in progress end,
 a second one ends at once. Only this machine can ask unless --host says otherwise.")]
 pub struct Args {
-    /// Models to serve: each a folder, .gguf file, llama2.c .bin, org/name[@revision][:QUANT] pulled before, or `builtin`;
-    /// NAME=MODEL gives it a name
-    #[arg(required = true, value_name = "MODEL")]
+    #[arg(
+        required = true,
+        value_name = "MODEL",
+        help = "Models to serve: each a folder, .gguf file, llama2.c .bin, org/name[@revision][:QUANT] pulled before, or `builtin`; NAME=MODEL \
+                gives it a name"
+    )]
     models: Vec<String>,
     /// Serve a model with this LoRA beside its weights, too, under a name of its own; NAME@MODEL=FOLDER for another than the first model. May
     /// be repeated: answers with different adapters are made in one step
@@ -75,7 +78,7 @@ pub struct Args {
     /// A key that clients have to send; may be repeated
     #[arg(long = "api-key", value_name = "KEY", env = "OUNCE_API_KEY", hide_env_values = true)]
     api_keys: Vec<String>,
-    /// Keys with names and limits, in TOML: [[key]] name, secret, requests_per_minute, concurrent, max_tokens, models, admin
+    /// Keys with names and limits, in TOML: tables `[[key]]` of name, secret, requests_per_minute, concurrent, max_tokens, models, admin
     #[arg(long, value_name = "FILE", env = "OUNCE_API_KEYS")]
     api_keys_file: Option<PathBuf>,
     /// Let everybody who reaches --host ask, without a key

@@ -38,7 +38,7 @@ pub const METHOD: Method = Method {
 /// What the narrow networks divide their width by.
 const REDUCTION: usize = 2;
 
-/// Language adapters are bottleneck adapters whose level has an [`Invertible`].
+/// Language adapters are bottleneck adapters whose level has an invertible part around the embedding.
 pub type Language = Bottleneck;
 
 /// The invertible network.
