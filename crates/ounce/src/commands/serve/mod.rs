@@ -29,7 +29,7 @@ Examples:
   ounce serve chat=./qwen3-0.6b-q4.gguf embed=./all-MiniLM-L6-v2 --memory 2G
   ounce serve org/name:Q4_K_M --host 0.0.0.0 --api-key \"$KEY\"    others may ask, with a key
   ounce serve ./model.gguf --parallel 8 --context 4096 --queue 32
-  ounce serve ./model.gguf --adapter poet=./lora-a --adapter clerk=./lora-b   one copy of the weights, three names
+  ounce serve ./model.gguf --lora poet=./lora-a --lora clerk=./lora-b   one copy of the weights, three names
   ounce serve ./model.gguf --check                        what it would take; starts nothing
 Then:
   curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 40}'
@@ -46,8 +46,8 @@ pub struct Args {
     models: Vec<String>,
     /// Serve a model with this LoRA beside its weights, too, under a name of its own; NAME@MODEL=FOLDER for another than the first model. May
     /// be repeated: answers with different adapters are made in one step
-    #[arg(long = "adapter", value_name = "NAME=FOLDER")]
-    adapters: Vec<String>,
+    #[arg(long = "lora", value_name = "NAME=FOLDER")]
+    loras: Vec<String>,
     /// Address to listen at; 0.0.0.0 is all of this machine's, which needs a key or --open
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", env = "OUNCE_HOST")]
     host: IpAddr,
@@ -156,7 +156,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         }
     }
     if let Some(left) = adapters.first() {
-        bail!("--adapter {}: no model is called {:?}", left.name, left.model.as_deref().unwrap_or_default());
+        bail!("--lora {}: no model is called {:?}", left.name, left.model.as_deref().unwrap_or_default());
     }
     if args.check {
         return report(&server, globals);
@@ -243,11 +243,11 @@ impl Args {
 
     /// Adapters by name, for the first model where none is said.
     fn adapters(&self) -> anyhow::Result<Vec<Named>> {
-        let named = self.adapters.iter().map(|text| {
+        let named = self.loras.iter().map(|text| {
             let (name, folder) = text
                 .split_once('=')
                 .filter(|(name, folder)| !name.is_empty() && !folder.is_empty())
-                .with_context(|| format!("--adapter should be NAME=FOLDER, found {text:?}"))?;
+                .with_context(|| format!("--lora should be NAME=FOLDER, found {text:?}"))?;
             let (name, model) = match name.split_once('@') {
                 Some((name, model)) => (name, Some(model.to_owned())),
                 None => (name, None),
