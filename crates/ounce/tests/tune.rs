@@ -56,6 +56,12 @@ fn an_adapter_learns_is_listed_merged_and_run() {
     let into = desk.json(&["merge", "small.gguf", "a", "-o", "twice.gguf", "--any-base"]);
     assert!(into["lost"].as_f64() > Some(0.0), "{into}");
     // Cut and exported.
+    // Beside the weights it is a name more.
+    let served = desk.json(&["serve", MODEL, "--lora", "poet=a", "--check"]);
+    let names: Vec<&str> =
+        served["models"].as_array().expect("a list").iter().filter_map(|it| it["model"].as_str()).collect();
+    assert_eq!(names.len(), 2, "{served}");
+    assert_eq!(names[1], "poet");
     desk.ok(&["adapters", "slice", "a", "--rank", "2", "-o", "cut"]);
     assert!(perplexity(&[MODEL, "--adapter", "cut"]) < perplexity(&[MODEL]));
     desk.ok(&["adapters", "export", "a", "--base", MODEL, "--rank", "4", "-o", "again"]);
@@ -178,6 +184,10 @@ fn what_is_wrong_is_said_in_one_sentence() {
     assert!(other.contains("another"), "{other}");
     let nothing = desk.fails(&["adapters", "ls", "run"]);
     assert!(nothing.contains("is no adapter"), "{nothing}");
+    let lora = desk.fails(&["serve", "builtin", "--lora", "poet=a", "--check"]);
+    assert!(lora.contains("another base"), "{lora}");
+    let unnamed = desk.fails(&["serve", MODEL, "--lora", "a", "--check"]);
+    assert!(unnamed.contains("NAME=FOLDER"), "{unnamed}");
     let slice = desk.fails(&["adapters", "slice", "a", "--rank", "9", "-o", "b"]);
     assert!(slice.contains("1 to 8"), "{slice}");
 }
