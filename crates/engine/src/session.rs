@@ -115,9 +115,11 @@ impl<'e> Session<'e> {
         self.tokens.reserve(positions.saturating_sub(self.tokens.len()));
     }
 
-    /// Forgets all tokens from `len` on.
+    /// Forgets all tokens from `len` on. Where the longer text turned by other frequencies, what stays is run again with the next tokens.
     pub fn truncate(&mut self, len: usize) {
-        self.cache.truncate(len);
+        let now = self.tokens.len();
+        let stale = (1..now).contains(&len) && self.ropes().any(|rope| rope.changes_between(len, now));
+        self.cache.truncate(if stale { 0 } else { len });
         self.tokens.truncate(len);
     }
 

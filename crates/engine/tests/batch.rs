@@ -180,3 +180,23 @@ fn assert_close(name: &str, found: &[f32], expected: &[f32]) {
     let largest = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(largest <= 1e-4 * rms, "{name}: {largest} of {rms}");
 }
+
+#[test]
+fn a_text_that_was_cut_goes_on_as_if_it_had_never_been_longer() {
+    for (name, model) in models() {
+        let ids = ids(&model);
+        let engine = Engine::load(&model, Mode::fast()).unwrap();
+        let mut cut = engine.session();
+        cut.feed(&ids, |_| {}).unwrap();
+        cut.truncate(9);
+        let mut fresh = engine.session();
+        fresh.feed(&ids[..9], |_| {}).unwrap();
+        for next in [&ids[20..21], &ids[30..34]] {
+            let (found, expected) = (cut.logits(next).unwrap(), fresh.logits(next).unwrap());
+            let top = expected.iter().fold(0.0f32, |top, it| top.max(it.abs()));
+            let off = found.iter().zip(&expected).fold(0.0f32, |off, (a, b)| off.max((a - b).abs()));
+            assert!(off <= 1e-3 * top, "{name}: {off} of {top}");
+        }
+        assert_eq!(cut.tokens(), fresh.tokens(), "{name}");
+    }
+}
