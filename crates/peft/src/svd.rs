@@ -30,10 +30,6 @@ pub(crate) fn svd(name: &str, w: &[f32], rows: usize, columns: usize) -> Result<
             (gram[i * k + j], gram[j * k + i]) = (value, value);
         }
     }
-    // A shift leaves eigenvectors as they are, and keeps steps towards eigenvalues of zero, of which a product of thin matrices has
-    // many, from never being small beside them.
-    let trace: f64 = (0..k).map(|i| gram[i * k + i]).sum();
-    (0..k).for_each(|i| gram[i * k + i] += trace);
     let (_, mut short) = symmetric(gram, k).ok_or_else(bad)?;
     let mut values = vec![0.0; k];
     let mut long = vec![0.0; k * n];

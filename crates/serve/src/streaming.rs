@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ApiResult};
 use crate::scheduler::Event;
 
 /// How long a stream may be silent; proxies cut silent connections.
@@ -66,6 +66,32 @@ pub trait Translate: Send + 'static {
 
     /// A failure; nothing follows it.
     fn fail(&mut self, error: &ApiError) -> Vec<Frame>;
+}
+
+/// A request for text, in a dialect: what is asked of the scheduler, and how the answer is told.
+pub trait Written: Send + Sized + 'static {
+    /// Tells the answer while it comes.
+    type Stream: Translate;
+    /// How that is written.
+    const FORM: Form = Form::Sse;
+
+    /// Whether the answer is sent as it comes.
+    fn is_streamed(&self) -> bool;
+
+    /// Hands the jobs to the scheduler.
+    ///
+    /// # Errors
+    /// If the queue is full.
+    fn submit(&mut self) -> ApiResult<()>;
+
+    /// The whole answer.
+    ///
+    /// # Errors
+    /// If a job fails.
+    fn answer(self) -> impl Future<Output = ApiResult<Value>> + Send;
+
+    /// What is needed to tell the answer while it comes.
+    fn stream(self) -> (Vec<UnboundedReceiver<Event>>, Self::Stream);
 }
 
 type Events = SelectAll<std::pin::Pin<Box<dyn Stream<Item = (usize, Event)> + Send>>>;

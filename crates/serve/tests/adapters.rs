@@ -2,11 +2,10 @@
 
 mod common;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::{Host, built_in, source};
-use ounce_engine::{Engine, Generation, LowRank, Mode, Sampler, Sampling, Step};
+use common::{Host, alone, built_in, source};
+use ounce_engine::LowRank;
 use ounce_model::Model;
 use ounce_serve::{MakeAdapter, ServeError, Settings, Source};
 use serde_json::json;
@@ -29,26 +28,6 @@ fn changes(model: &Model, seed: f32) -> Vec<LowRank> {
         .collect()
 }
 
-/// What the engine writes by itself, greedily.
-fn alone(seed: Option<f32>) -> String {
-    let model = built_in("tiny");
-    let engine = Engine::load(&model, Mode::fast()).expect("an engine");
-    let adapter = seed.map(|seed| engine.adapter(changes(&model, seed)).expect("an adapter"));
-    let mut session = engine.session().with_adapter(adapter).expect("a session");
-    let tokenizer = model.tokenizer.as_ref().expect("a tokenizer");
-    let ids = tokenizer.encode(PROMPT, true).expect("ids");
-    let mut sampler = Sampler::new(Sampling::greedy(), tokenizer.id_limit() as usize).expect("a sampler");
-    let mut stream = ounce_engine::text::TextStream::new(tokenizer, vec![], true).expect("a stream");
-    let mut text = String::new();
-    let generation = Generation { max_tokens: 20, end_ids: model.end_ids(), top_logprobs: None };
-    let step = |step: Step| {
-        text.push_str(&stream.push(step.id)?.text);
-        Ok(ControlFlow::Continue(()))
-    };
-    generation.run(&mut session, &mut sampler, &ids, |_| {}, step).expect("a text");
-    text + &stream.finish().expect("the rest")
-}
-
 fn with_adapters() -> Source {
     let make = |seed: f32| -> MakeAdapter {
         Box::new(move |model, engine| engine.adapter(changes(model, seed)).map_err(ServeError::from))
@@ -61,7 +40,10 @@ async fn each_name_answers_with_its_adapter_also_in_company_and_behind_a_known_b
     let names = vec!["poet".to_owned(), "clerk".to_owned()];
     let models = vec![("tiny", names, Arc::new(|| Ok(with_adapters())) as ounce_serve::Open)];
     let host = Host::with_adapters(Settings::default(), 256 << 20, models).await;
-    let expected = [("tiny", alone(None)), ("poet", alone(Some(1.0))), ("clerk", alone(Some(2.0)))];
+    let alone = |changes| alone(PROMPT, 20, changes);
+    let changes = |seed| changes(&built_in("tiny"), seed);
+    let expected =
+        [("tiny", alone(Vec::new())), ("poet", alone(changes(1.0))), ("clerk", alone(changes(2.0)))];
     assert!(
         expected[0].1 != expected[1].1 && expected[1].1 != expected[2].1,
         "adapters change the text: {expected:?}"

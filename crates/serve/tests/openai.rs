@@ -4,30 +4,12 @@
 
 mod common;
 
-use common::{Host, built_in, open};
-use ounce_engine::{Engine, Generation, Mode, Sampler, Sampling};
+use common::{Host, alone, built_in, open};
+use ounce_engine::{Engine, Mode};
 use ounce_serve::Settings;
 use serde_json::{Value, json};
 
 const PROMPT: &str = "Once upon a time";
-
-/// What the engine writes by itself, greedily.
-fn alone(prompt: &str, tokens: usize) -> String {
-    let model = built_in("tiny");
-    let engine = Engine::load(&model, Mode::fast()).unwrap();
-    let tokenizer = model.tokenizer.as_ref().unwrap();
-    let ids = tokenizer.encode(prompt, true).unwrap();
-    let mut sampler = Sampler::new(Sampling::greedy(), tokenizer.id_limit() as usize).unwrap();
-    let mut stream = ounce_engine::text::TextStream::new(tokenizer, vec![], true).unwrap();
-    let mut text = String::new();
-    let generation = Generation { max_tokens: tokens, end_ids: model.end_ids(), top_logprobs: None };
-    let step = |step: ounce_engine::Step| {
-        text.push_str(&stream.push(step.id)?.text);
-        Ok(std::ops::ControlFlow::Continue(()))
-    };
-    generation.run(&mut engine.session(), &mut sampler, &ids, |_| {}, step).unwrap();
-    text + &stream.finish().unwrap()
-}
 
 fn text(answer: &Value) -> &str {
     answer["choices"][0]["text"].as_str().expect("a text")
@@ -41,7 +23,7 @@ async fn completions_are_what_the_engine_writes_alone_also_in_company() {
     let answers = bodies.iter().map(|body| host.ok("/v1/completions", body));
     let answers = futures_util::future::join_all(answers).await;
     for (prompt, answer) in prompts.iter().zip(&answers) {
-        assert_eq!(text(answer), alone(prompt, 24), "{prompt}");
+        assert_eq!(text(answer), alone(prompt, 24, Vec::new()), "{prompt}");
         assert_eq!(answer["usage"]["completion_tokens"], 24);
         assert_eq!(answer["choices"][0]["finish_reason"], "length");
     }
@@ -117,7 +99,7 @@ async fn streams_give_the_same_text_and_counts_at_the_end() {
 #[tokio::test]
 async fn stop_texts_biases_and_limits_change_the_answer() {
     let host = Host::start(Settings::default()).await;
-    let whole = alone(PROMPT, 40);
+    let whole = alone(PROMPT, 40, Vec::new());
     let word = whole.split_whitespace().nth(6).unwrap().to_string();
     let body = json!({"prompt": PROMPT, "max_tokens": 40, "temperature": 0, "stop": [word, "never"]});
     let answer = host.ok("/v1/completions", &body).await;
@@ -148,7 +130,7 @@ async fn chats_answer_whole_and_in_pieces() {
     let answer = host.ok("/v1/chat/completions", &body).await;
     let choice = &answer["choices"][0];
     assert_eq!(answer["object"], "chat.completion");
-    assert_eq!(choice["message"]["content"], alone(PROMPT, 16));
+    assert_eq!(choice["message"]["content"], alone(PROMPT, 16, Vec::new()));
     assert_eq!(choice["logprobs"]["content"].as_array().unwrap().len(), 16);
     assert_eq!(choice["logprobs"]["content"][3]["top_logprobs"].as_array().unwrap().len(), 2);
     assert!(answer["created"].is_u64() && answer["id"].as_str().unwrap().starts_with("chatcmpl-"));
@@ -159,7 +141,7 @@ async fn chats_answer_whole_and_in_pieces() {
     let chunks = host.stream("/v1/chat/completions", &streamed).await;
     assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
     let content = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
-    assert_eq!(content.collect::<String>(), alone(PROMPT, 16));
+    assert_eq!(content.collect::<String>(), alone(PROMPT, 16, Vec::new()));
     assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "length");
     host.end().await;
 }

@@ -16,7 +16,7 @@ use crate::openai::new_id;
 use crate::options::{Asker, Options};
 use crate::output::{Parser, Part};
 use crate::scheduler::{Event, Summary};
-use crate::streaming::{Frame, Translate};
+use crate::streaming::{Frame, Translate, Written};
 
 /// A request.
 #[derive(Debug)]
@@ -48,20 +48,20 @@ impl Request {
         let prompt_tokens = conversation.prompt_tokens();
         Ok(Request { conversation, id: new_id("msg_"), model: name, stream, prompt_tokens })
     }
+}
 
-    /// Hands the job to the scheduler.
-    ///
-    /// # Errors
-    /// If the queue is full.
-    pub fn submit(&mut self) -> ApiResult<()> {
+impl Written for Request {
+    type Stream = Stream;
+
+    fn is_streamed(&self) -> bool {
+        self.stream
+    }
+
+    fn submit(&mut self) -> ApiResult<()> {
         self.conversation.submit()
     }
 
-    /// The whole answer.
-    ///
-    /// # Errors
-    /// If the job fails.
-    pub async fn answer(self) -> ApiResult<Value> {
+    async fn answer(self) -> ApiResult<Value> {
         let Request { mut conversation, id, model, .. } = self;
         let answers = collect(1, conversation.take_events()).await?;
         let choice = answers.choices.into_iter().next().unwrap_or_default();
@@ -90,8 +90,7 @@ impl Request {
         }))
     }
 
-    /// What is needed to write the answer while it comes.
-    pub fn stream(mut self) -> (Vec<UnboundedReceiver<Event>>, Stream) {
+    fn stream(mut self) -> (Vec<UnboundedReceiver<Event>>, Stream) {
         let events = self.conversation.take_events();
         let stream = Stream {
             parser: Some(self.conversation.parser()),

@@ -13,6 +13,7 @@ use super::access::Client;
 use crate::error::{ApiError, ApiResult};
 use crate::model::Served;
 use crate::options::{Asker, Options};
+use crate::streaming::{Written, respond};
 
 /// A request whose body was read.
 #[derive(Debug)]
@@ -99,11 +100,6 @@ impl Asked {
             Err(ApiError::forbidden("models may be loaded and unloaded with an admin's key"))
         }
     }
-
-    /// The client's place among the requests of its key, to be kept until the answer has ended.
-    pub fn client(&self) -> Client {
-        self.client.clone()
-    }
 }
 
 /// Seconds that the client waits, if it says so.
@@ -120,8 +116,30 @@ pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> ApiResult<T> + Send
     done.unwrap_or_else(|_| Err(ApiError::internal("the server itself is at fault; please report this")))
 }
 
+/// Writes what is asked for: reads it, hands it to the scheduler, and answers at once or as it comes.
+///
+/// # Errors
+/// If the request can't be read or taken, or a job fails before anything was sent.
+pub async fn write<W: Written>(
+    app: &Arc<App>,
+    request: Request,
+    read: fn(&Value, Arc<Served>, &Asker) -> ApiResult<W>,
+) -> ApiResult<Response> {
+    let asked = Asked::read(app, request).await?;
+    let (model, client) = (asked.model(app).await?, asked.client.clone());
+    let mut request = aside(move || read(&asked.body, model, &asked.asker)).await?;
+    request.submit()?;
+    let response = if request.is_streamed() {
+        let (events, stream) = request.stream();
+        respond(W::FORM, events, stream)
+    } else {
+        json(&request.answer().await?)
+    };
+    Ok(hold(response, client))
+}
+
 /// Keeps a client's place until its answer was written.
-pub fn hold(response: Response, client: Client) -> Response {
+fn hold(response: Response, client: Client) -> Response {
     use http_body_util::BodyExt;
     let (parts, body) = response.into_parts();
     let body = body.map_frame(move |frame| {

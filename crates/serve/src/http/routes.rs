@@ -13,10 +13,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::App;
 use super::access::guard;
-use super::generate::{Asked, aside, hold, json as respond_json};
+use super::generate::{Asked, aside, json as respond_json, write};
 use crate::error::{ApiError, ApiResult, Dialect};
 use crate::openai::{chat, completions, models, responses};
-use crate::streaming::{Form, respond};
 use crate::{anthropic, embeddings, ollama, openapi, page, tokens};
 
 /// All routes.
@@ -68,17 +67,7 @@ pub fn router(app: Arc<App>) -> Router {
 type Shared = State<Arc<App>>;
 
 async fn responses(State(app): Shared, request: Request) -> ApiResult<Response> {
-    let asked = Asked::read(&app, request).await?;
-    let (model, client) = (asked.model(&app).await?, asked.client());
-    let mut request = aside(move || responses::Request::read(&asked.body, model, &asked.asker)).await?;
-    request.submit()?;
-    let response = if request.stream {
-        let (events, stream) = request.stream();
-        respond(Form::Sse, events, stream)
-    } else {
-        respond_json(&request.answer().await?)
-    };
-    Ok(hold(response, client))
+    write(&app, request, responses::Request::read).await
 }
 
 async fn embeddings(State(app): Shared, request: Request) -> ApiResult<Response> {
@@ -106,20 +95,7 @@ fn in_dialect(dialect: Dialect, answer: ApiResult<Response>) -> Response {
 }
 
 async fn anthropic_messages(State(app): Shared, request: Request) -> Response {
-    let answer = async {
-        let asked = Asked::read(&app, request).await?;
-        let (model, client) = (asked.model(&app).await?, asked.client());
-        let mut request = aside(move || anthropic::Request::read(&asked.body, model, &asked.asker)).await?;
-        request.submit()?;
-        let response = if request.stream {
-            let (events, stream) = request.stream();
-            respond(Form::Sse, events, stream)
-        } else {
-            respond_json(&request.answer().await?)
-        };
-        Ok(hold(response, client))
-    };
-    in_dialect(Dialect::Anthropic, answer.await)
+    in_dialect(Dialect::Anthropic, write(&app, request, anthropic::Request::read).await)
 }
 
 async fn anthropic_count(State(app): Shared, request: Request) -> Response {
@@ -132,26 +108,11 @@ async fn anthropic_count(State(app): Shared, request: Request) -> Response {
 }
 
 async fn ollama_chat(State(app): Shared, request: Request) -> Response {
-    in_dialect(Dialect::Ollama, ollama_write(&app, request, true).await)
+    in_dialect(Dialect::Ollama, write(&app, request, ollama::Request::chat).await)
 }
 
 async fn ollama_generate(State(app): Shared, request: Request) -> Response {
-    in_dialect(Dialect::Ollama, ollama_write(&app, request, false).await)
-}
-
-async fn ollama_write(app: &Arc<App>, request: Request, chat: bool) -> ApiResult<Response> {
-    let asked = Asked::read(app, request).await?;
-    let (model, client) = (asked.model(app).await?, asked.client());
-    let read = if chat { ollama::Request::chat } else { ollama::Request::generate };
-    let mut request = aside(move || read(&asked.body, model, &asked.asker)).await?;
-    request.submit()?;
-    let response = if request.stream {
-        let (events, stream) = request.stream(chat);
-        respond(Form::Lines, events, stream)
-    } else {
-        respond_json(&request.answer(chat).await?)
-    };
-    Ok(hold(response, client))
+    in_dialect(Dialect::Ollama, write(&app, request, ollama::Request::generate).await)
 }
 
 async fn ollama_embed(State(app): Shared, request: Request) -> Response {
@@ -172,34 +133,12 @@ async fn ollama_show(State(app): Shared, request: Request) -> Response {
     in_dialect(Dialect::Ollama, answer.await)
 }
 
-async fn chat_completions(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let asked = Asked::read(&app, request).await?;
-    let model = asked.model(&app).await?;
-    let client = asked.client();
-    let mut request = aside(move || chat::Request::read(&asked.body, model, &asked.asker)).await?;
-    request.submit()?;
-    let response = if request.delivery.stream {
-        let (events, stream) = request.stream();
-        respond(Form::Sse, events, stream)
-    } else {
-        respond_json(&request.answer().await?)
-    };
-    Ok(hold(response, client))
+async fn chat_completions(State(app): Shared, request: Request) -> ApiResult<Response> {
+    write(&app, request, chat::Request::read).await
 }
 
-async fn text_completions(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let asked = Asked::read(&app, request).await?;
-    let model = asked.model(&app).await?;
-    let client = asked.client();
-    let mut request = aside(move || completions::Request::read(&asked.body, model, &asked.asker)).await?;
-    request.submit()?;
-    let response = if request.delivery.stream {
-        let (events, stream) = request.stream();
-        respond(Form::Sse, events, stream)
-    } else {
-        respond_json(&request.answer().await?)
-    };
-    Ok(hold(response, client))
+async fn text_completions(State(app): Shared, request: Request) -> ApiResult<Response> {
+    write(&app, request, completions::Request::read).await
 }
 
 async fn ollama_tags(State(app): Shared) -> Response {

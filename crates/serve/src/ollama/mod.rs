@@ -18,7 +18,7 @@ use crate::options::{Asker, Options};
 use crate::output::{Parser, Part};
 use crate::registry::Known;
 use crate::scheduler::{Event, Job, Summary};
-use crate::streaming::{Frame, Translate};
+use crate::streaming::{Form, Frame, Translate, Written};
 
 /// A request for text.
 #[derive(Debug)]
@@ -26,8 +26,9 @@ pub struct Request {
     model: Arc<Served>,
     kind: Kind,
     name: String,
-    /// Whether the answer is sent as it comes.
-    pub stream: bool,
+    /// Whether the answer is the message of a chat, not a bare text.
+    chat: bool,
+    stream: bool,
     started: Instant,
 }
 
@@ -49,7 +50,8 @@ impl Request {
     pub fn chat(body: &Value, model: Arc<Served>, asker: &Asker) -> ApiResult<Request> {
         let fields = Fields::of(body)?;
         let messages = messages(&fields)?;
-        Request::read(&fields, model, asker, messages, Tools::read(&fields)?)
+        let request = Request::read(&fields, model, asker, messages, Tools::read(&fields)?)?;
+        Ok(Request { chat: true, ..request })
     }
 
     /// Reads `/api/generate`.
@@ -100,14 +102,19 @@ impl Request {
     fn of(fields: &Fields<'_>, model: Arc<Served>, kind: Kind) -> ApiResult<Request> {
         let name = fields.text("model")?.unwrap_or(&model.id).to_string();
         let stream = fields.flag("stream")?.unwrap_or(true);
-        Ok(Request { model, kind, name, stream, started: Instant::now() })
+        Ok(Request { model, kind, name, chat: false, stream, started: Instant::now() })
+    }
+}
+
+impl Written for Request {
+    type Stream = Stream;
+    const FORM: Form = Form::Lines;
+
+    fn is_streamed(&self) -> bool {
+        self.stream
     }
 
-    /// Hands the job to the scheduler.
-    ///
-    /// # Errors
-    /// If the queue is full.
-    pub fn submit(&mut self) -> ApiResult<()> {
+    fn submit(&mut self) -> ApiResult<()> {
         match &mut self.kind {
             Kind::Chat(conversation) => conversation.submit(),
             Kind::Text { job, .. } => {
@@ -117,15 +124,14 @@ impl Request {
         }
     }
 
-    /// What is needed to write the answer while it comes; `chat` as the parts of messages.
-    pub fn stream(self, chat: bool) -> (Vec<UnboundedReceiver<Event>>, Stream) {
+    fn stream(self) -> (Vec<UnboundedReceiver<Event>>, Stream) {
         let (events, parser) = match self.kind {
             Kind::Chat(mut conversation) => (conversation.take_events(), conversation.parser()),
             Kind::Text { events, .. } => (events, Parser::new(None, false)),
         };
         let stream = Stream {
             name: self.name,
-            chat,
+            chat: self.chat,
             parser: Some(parser),
             started: self.started,
             finish: Finish::Stop,
@@ -134,12 +140,8 @@ impl Request {
         (vec![events], stream)
     }
 
-    /// The whole answer.
-    ///
-    /// # Errors
-    /// If the job fails.
-    pub async fn answer(self, chat: bool) -> ApiResult<Value> {
-        let (mut events, mut stream) = self.stream(chat);
+    async fn answer(self) -> ApiResult<Value> {
+        let (mut events, mut stream) = self.stream();
         let Some(events) = events.pop() else { return Err(ApiError::internal("there is no job")) };
         let Answers { choices, summary, .. } = collect(1, events).await?;
         let choice = choices.into_iter().next().unwrap_or_default();

@@ -16,7 +16,7 @@ use crate::model::Served;
 use crate::options::{Asker, Options, likeliest};
 use crate::output::{CallStyle, Parser, Part};
 use crate::scheduler::{Event, Job};
-use crate::streaming::{Frame, Translate};
+use crate::streaming::{Frame, Translate, Written};
 
 /// A conversation, ready to be answered; what all chat dialects come down to.
 #[derive(Debug)]
@@ -213,20 +213,20 @@ impl Request {
         let conversation = Conversation::new(model, messages, options, &tools, kwargs, asker)?;
         Ok(Request { conversation, head, delivery, logprobs })
     }
+}
 
-    /// Hands the job to the scheduler.
-    ///
-    /// # Errors
-    /// If the queue is full.
-    pub fn submit(&mut self) -> ApiResult<()> {
+impl Written for Request {
+    type Stream = Stream;
+
+    fn is_streamed(&self) -> bool {
+        self.delivery.stream
+    }
+
+    fn submit(&mut self) -> ApiResult<()> {
         self.conversation.submit()
     }
 
-    /// The whole answer.
-    ///
-    /// # Errors
-    /// If the job fails.
-    pub async fn answer(self) -> ApiResult<Value> {
+    async fn answer(self) -> ApiResult<Value> {
         let Request { mut conversation, head, logprobs, .. } = self;
         let answers = collect(conversation.choices, conversation.take_events()).await?;
         let choices = answers.choices.iter().enumerate().map(|(index, choice)| {
@@ -247,8 +247,7 @@ impl Request {
         }))
     }
 
-    /// What is needed to write the answer while it comes.
-    pub fn stream(mut self) -> (Vec<UnboundedReceiver<Event>>, Stream) {
+    fn stream(mut self) -> (Vec<UnboundedReceiver<Event>>, Stream) {
         let events = self.conversation.take_events();
         let answers = (0..self.conversation.choices)
             .map(|_| Answer { parser: Some(self.conversation.parser()), calls: 0 })

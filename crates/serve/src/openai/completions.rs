@@ -16,7 +16,7 @@ use crate::input::{Input, inputs};
 use crate::model::Served;
 use crate::options::{Asker, Options, likeliest};
 use crate::scheduler::{Event, Job, Scored, Summary};
-use crate::streaming::{Frame, Translate};
+use crate::streaming::{Frame, Translate, Written};
 
 /// Tokens of an answer where a request does not say; OpenAI's own default.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -100,21 +100,21 @@ impl Request {
         }
         Ok(request)
     }
+}
 
-    /// Hands all jobs to the scheduler.
-    ///
-    /// # Errors
-    /// If the queue is full.
-    pub fn submit(&mut self) -> ApiResult<()> {
+impl Written for Request {
+    type Stream = Stream;
+
+    fn is_streamed(&self) -> bool {
+        self.delivery.stream
+    }
+
+    fn submit(&mut self) -> ApiResult<()> {
         let scheduler = self.model.writer()?;
         Ok(scheduler.submit_all(std::mem::take(&mut self.jobs))?)
     }
 
-    /// The whole answer.
-    ///
-    /// # Errors
-    /// If a job fails.
-    pub async fn answer(self) -> ApiResult<Value> {
+    async fn answer(self) -> ApiResult<Value> {
         let Request { model, head, choices, echo, logprobs, texts, events, .. } = self;
         let mut all = Vec::new();
         let mut total = Summary::default();
@@ -145,8 +145,7 @@ impl Request {
         }))
     }
 
-    /// What is needed to write the answer while it comes.
-    pub fn stream(self) -> (Vec<UnboundedReceiver<Event>>, Stream) {
+    fn stream(self) -> (Vec<UnboundedReceiver<Event>>, Stream) {
         let offsets = || CompletionLogprobs::default();
         let answers = self.events.len() * self.choices;
         let stream = Stream {

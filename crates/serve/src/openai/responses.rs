@@ -17,7 +17,7 @@ use crate::openai::chat::{Conversation, Tools};
 use crate::options::{Asker, Options};
 use crate::output::{Parser, Part};
 use crate::scheduler::{Event, Summary};
-use crate::streaming::{Frame, Translate};
+use crate::streaming::{Frame, Translate, Written};
 
 /// A request.
 #[derive(Debug)]
@@ -106,20 +106,20 @@ impl Request {
         let conversation = Conversation::new(model, messages, options, &tools, kwargs, asker)?;
         Ok(Request { conversation, head, stream, echo })
     }
+}
 
-    /// Hands the job to the scheduler.
-    ///
-    /// # Errors
-    /// If the queue is full.
-    pub fn submit(&mut self) -> ApiResult<()> {
+impl Written for Request {
+    type Stream = Stream;
+
+    fn is_streamed(&self) -> bool {
+        self.stream
+    }
+
+    fn submit(&mut self) -> ApiResult<()> {
         self.conversation.submit()
     }
 
-    /// The whole answer.
-    ///
-    /// # Errors
-    /// If the job fails.
-    pub async fn answer(self) -> ApiResult<Value> {
+    async fn answer(self) -> ApiResult<Value> {
         let (mut jobs, mut stream) = self.stream();
         let Some(events) = jobs.pop() else { return Err(ApiError::internal("there is no job")) };
         let answers = collect(1, events).await?;
@@ -134,8 +134,7 @@ impl Request {
         Ok(stream.response(Some(&answers.summary)))
     }
 
-    /// What is needed to write the answer while it comes.
-    pub fn stream(mut self) -> (Vec<UnboundedReceiver<Event>>, Stream) {
+    fn stream(mut self) -> (Vec<UnboundedReceiver<Event>>, Stream) {
         let events = self.conversation.take_events();
         let stream = Stream {
             parser: Some(self.conversation.parser()),

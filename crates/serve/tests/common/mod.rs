@@ -3,10 +3,11 @@
 #![allow(dead_code)] // each test file uses a part of this
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ounce_engine::{Engine, Mode};
+use ounce_engine::{Engine, Generation, LowRank, Mode, Sampler, Sampling, Step};
 use ounce_model::Model;
 use ounce_serve::{Budget, Open, Server, Settings, Source};
 use serde_json::Value;
@@ -40,6 +41,26 @@ pub fn source(name: &str) -> Source {
         }),
         model,
     }
+}
+
+/// What the tiny model's engine writes by itself, greedily, with these changes beside its weights.
+pub fn alone(prompt: &str, tokens: usize, changes: Vec<LowRank>) -> String {
+    let model = built_in("tiny");
+    let engine = Engine::load(&model, Mode::fast()).expect("an engine");
+    let adapter = (!changes.is_empty()).then(|| engine.adapter(changes).expect("an adapter"));
+    let mut session = engine.session().with_adapter(adapter).expect("a session");
+    let tokenizer = model.tokenizer.as_ref().expect("a tokenizer");
+    let ids = tokenizer.encode(prompt, true).expect("ids");
+    let mut sampler = Sampler::new(Sampling::greedy(), tokenizer.id_limit() as usize).expect("a sampler");
+    let mut stream = ounce_engine::text::TextStream::new(tokenizer, vec![], true).expect("a stream");
+    let mut text = String::new();
+    let generation = Generation { max_tokens: tokens, end_ids: model.end_ids(), top_logprobs: None };
+    let step = |step: Step| {
+        text.push_str(&stream.push(step.id)?.text);
+        Ok(ControlFlow::Continue(()))
+    };
+    generation.run(&mut session, &mut sampler, &ids, |_| {}, step).expect("a text");
+    text + &stream.finish().expect("the rest")
 }
 
 /// What opens a built-in model.
