@@ -134,8 +134,12 @@ impl Engine {
     }
 
     /// Bytes that [`Engine::packed_bytes`] will give for a model in the fast mode, without loading it.
-    pub fn packed_size(model: &Model, quantize: Option<DType>) -> usize {
-        sizes::packed_bytes(&model.spec, &Formats::of(&model.weights), quantize) as usize
+    ///
+    /// # Errors
+    /// If a weight can't be read to see whether it has zeros.
+    pub fn packed_size(model: &Model, quantize: Option<DType>) -> Result<usize> {
+        let formats = Formats::with_zeros_of(&model.spec, &model.weights)?;
+        Ok(sizes::packed_bytes(&model.spec, &formats, quantize) as usize)
     }
 
     /// Sets how the sessions made from now on store keys and values; F32 before the first call.

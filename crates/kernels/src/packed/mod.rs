@@ -103,6 +103,24 @@ impl PackedMatrix {
         layout.bytes.checked_mul(columns / layout.block)?.checked_mul(rows.div_ceil(PANEL))
     }
 
+    /// Bytes of memory that a stored matrix will take if it is packed without its zeros: nothing if it will be packed with them,
+    /// for want of zeros or of instructions that put values back fast, or if `bytes` are not those of the shape. A matrix with
+    /// few zeros is only looked at here and there.
+    pub fn sparse_bytes(dtype: DType, bytes: &[u8], rows: usize, columns: usize) -> Option<usize> {
+        let layout = layout(dtype).filter(|_| PackedMatrix::supports(dtype, columns))?;
+        let row_bytes = dtype.bytes_for(columns)?;
+        let value = value_bytes(dtype).filter(|_| row_bytes.checked_mul(rows) == Some(bytes.len()))?;
+        Sparse::plan(bytes, row_bytes, value, layout.bytes * (columns / layout.block)).map(|it| it.bytes())
+    }
+
+    /// As [`PackedMatrix::sparse_bytes`] of a matrix of which only the share of zeros is known: half a line a panel too many or few.
+    pub fn sparse_bytes_for(dtype: DType, rows: usize, columns: usize, zeros: f64) -> Option<usize> {
+        let layout = layout(dtype).filter(|_| PackedMatrix::supports(dtype, columns))?;
+        let (value, values) = (value_bytes(dtype)?, rows.checked_mul(columns)?);
+        let panel_bytes = layout.bytes * (columns / layout.block);
+        Sparse::expected(rows.div_ceil(PANEL), values, value, panel_bytes, zeros)
+    }
+
     /// Bytes of memory in use when matrices of these sizes have been packed one after the other: whole huge pages.
     pub fn resident_bytes(sizes: &[usize]) -> usize {
         buffer::resident_bytes(sizes)

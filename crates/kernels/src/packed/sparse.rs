@@ -38,7 +38,7 @@ const SLACK: usize = LINE;
 impl Sparse {
     /// Lays out a matrix, stored as values of `value` bytes in rows, if it has zeros enough and this processor expands fast.
     pub(super) fn plan(stored: &[u8], row_bytes: usize, value: usize, panel_bytes: usize) -> Option<Sparse> {
-        if !expands_fast() || !panel_bytes.is_multiple_of(LINE) {
+        if !expands_fast() || !panel_bytes.is_multiple_of(LINE) || row_bytes == 0 {
             return None;
         }
         let panels: Vec<&[u8]> = stored.chunks(PANEL * row_bytes).collect();
@@ -75,6 +75,22 @@ impl Sparse {
             starts.push(at);
         }
         Some(Sparse { starts, value })
+    }
+
+    /// Bytes of so many panels if a share of their values is zero and this processor expands fast; nothing if too few are.
+    pub(super) fn expected(
+        panels: usize,
+        values: usize,
+        value: usize,
+        panel_bytes: usize,
+        zeros: f64,
+    ) -> Option<usize> {
+        if !expands_fast() || !panel_bytes.is_multiple_of(LINE) || zeros < WORTH {
+            return None;
+        }
+        let kept = ((1.0 - zeros.min(1.0)) * values as f64).round() as usize * value;
+        // Panels end with whole lines: half a line of each is empty.
+        Some(panels * (mask_lines(panel_bytes, value) * LINE + LINE / 2) + kept + SLACK)
     }
 
     /// Bytes of all panels.

@@ -2,6 +2,7 @@
 
 use ounce_kernels::DType;
 use ounce_kernels::attention::KvType;
+use ounce_kernels::packed::PackedMatrix;
 
 use super::sizes::{has_tied_head, is_packed, packed_bytes_of, packed_format, stored_bytes};
 use super::{Formats, Operator, cache};
@@ -241,6 +242,8 @@ pub struct Place {
     pub packed: bool,
     /// Bytes that a product reads.
     pub bytes: u64,
+    /// Bytes that it would read if no zeros were left out.
+    pub dense_bytes: u64,
 }
 
 impl Held<'_> {
@@ -257,10 +260,14 @@ impl Held<'_> {
         let packed = packed_format(stored, *columns, self.quantize);
         Ok(match packed.filter(|_| self.packed && is_packed(name, tied)) {
             Some(dtype) => {
-                let bytes = packed_bytes_of(name, &[*rows, *columns], tied, stored, self.quantize);
-                Place { dtype, packed: true, bytes }
+                let bytes = packed_bytes_of(name, &[*rows, *columns], tied, self.formats, self.quantize);
+                let dense_bytes = PackedMatrix::bytes_for(dtype, *rows, *columns).unwrap_or(0) as u64;
+                Place { dtype, packed: true, bytes, dense_bytes }
             }
-            None => Place { dtype: stored, packed: false, bytes: stored_bytes(stored, &[*rows, *columns]) },
+            None => {
+                let bytes = stored_bytes(stored, &[*rows, *columns]);
+                Place { dtype: stored, packed: false, bytes, dense_bytes: bytes }
+            }
         })
     }
 }

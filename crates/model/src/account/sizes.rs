@@ -123,20 +123,23 @@ pub fn is_packed(name: &str, tied_head: bool) -> bool {
     }
 }
 
-/// Bytes that the fast mode takes for a weight besides the file's mapping; 0 for one that is not packed.
+/// Bytes that the fast mode takes for a weight besides the file's mapping; 0 for one that is not packed or has no format.
 pub fn packed_bytes_of(
     name: &str,
     shape: &[usize],
     tied_head: bool,
-    stored: DType,
+    formats: &Formats,
     quantize: Option<DType>,
 ) -> u64 {
-    let [rows, columns] = *shape else { return 0 };
+    let (&[rows, columns], Some(stored)) = (shape, formats.get(name)) else { return 0 };
     if !is_packed(name, tied_head) {
         return 0;
     }
-    let format = packed_format(stored, columns, quantize);
-    format.and_then(|format| PackedMatrix::bytes_for(format, rows, columns)).unwrap_or(0) as u64
+    let Some(format) = packed_format(stored, columns, quantize) else { return 0 };
+    match formats.sparse_bytes(name).filter(|_| format == stored) {
+        Some(bytes) => bytes,
+        None => PackedMatrix::bytes_for(format, rows, columns).unwrap_or(0) as u64,
+    }
 }
 
 /// Whether the token embedding serves as the matrix of the head.
@@ -147,9 +150,7 @@ pub fn has_tied_head(spec: &Spec) -> bool {
 /// Bytes of all packed weights.
 pub fn packed_bytes(spec: &Spec, formats: &Formats, quantize: Option<DType>) -> u64 {
     let tied = has_tied_head(spec);
-    let bytes = |tensor: &TensorSpec| {
-        let stored = formats.get(&tensor.name)?;
-        Some(packed_bytes_of(&tensor.name, &tensor.shape, tied, stored, quantize))
-    };
-    spec.tensors().iter().filter_map(bytes).sum()
+    let bytes =
+        |tensor: &TensorSpec| packed_bytes_of(&tensor.name, &tensor.shape, tied, formats, quantize);
+    spec.tensors().iter().map(bytes).sum()
 }

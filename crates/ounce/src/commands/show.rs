@@ -94,7 +94,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         layers: spec.layers.len(),
         parameters: spec.parameters(),
         weight_bytes: model.weight_bytes(),
-        packed_bytes: Engine::packed_size(&model, None),
+        packed_bytes: Engine::packed_size(&model, None)?,
         context_length: spec.context_length,
         vocab_size: spec.vocab_size,
         groups: inspect::groups(&model),

@@ -47,7 +47,7 @@ pub(super) fn forecast(
     for TensorSpec { name, shape } in spec.tensors() {
         let Some(stored) = held.formats.get(&name) else { continue };
         let bytes = sizes::stored_bytes(stored, &shape);
-        let taken = sizes::packed_bytes_of(&name, &shape, tied, stored, held.quantize);
+        let taken = sizes::packed_bytes_of(&name, &shape, tied, held.formats, held.quantize);
         let values = 4 * shape.iter().map(|&n| n as u64).product::<u64>();
         match name.as_str() {
             // Rows are read from the file where they are used, unless the head reads the same table as it is stored.

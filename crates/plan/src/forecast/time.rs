@@ -23,6 +23,9 @@ pub(super) struct Roof<'a> {
     pub factors: &'a Factors,
 }
 
+/// Vectors up to which zeros that are left out make a product faster.
+const FEW: f64 = 8.0;
+
 /// What a piece of work takes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Taken {
@@ -119,7 +122,14 @@ impl Roof<'_> {
                 let rate = self.calibration.product_rate(place.dtype, place.packed, vectors, level);
                 rate.ok_or_else(|| missing(place.dtype.name()))
             };
-            let (near, far) = (operations / rate(Level::Cache)?, operations / rate(Level::Memory)?);
+            // What a product with few vectors takes are its bytes: of a matrix without its zeros there are fewer. Many vectors
+            // share the work of putting them back.
+            let fewer = match vectors <= FEW {
+                true => place.bytes as f64 / place.dense_bytes.max(1) as f64,
+                false => 1.0,
+            };
+            let (near, far) =
+                (fewer * operations / rate(Level::Cache)?, fewer * operations / rate(Level::Memory)?);
             let distance = self.calibration.distance(working_set);
             let bandwidth = self.machine.read_bandwidth(self.threads);
             let cached = self.machine.cache_bandwidth(self.threads).max(bandwidth);

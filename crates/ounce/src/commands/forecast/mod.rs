@@ -31,6 +31,7 @@ Examples:
   ounce forecast --shape llama-3.2-1b --type q4_0 --operators   nothing is downloaded or made
   ounce forecast ./folder --type q4_k                       as if its matrices were in this format
   ounce forecast --shape qwen2.5-0.5b --what-if             formats, cache, batch side by side
+  ounce forecast --shape llama-3.2-1b --type bf16 --zeros 0.5   half of the weights pruned
   ounce forecast --shape smollm2-135m --plot roofline.svg
   ounce forecast ./model.gguf --now                         as fast as the machine is at this moment
   ounce forecast --shape qwen3-4b --machine other.json      on a machine whose profile was copied here
@@ -54,6 +55,10 @@ pub struct Args {
     /// Format of all matrices; a model's own if left away, q8_0 of a shape
     #[arg(long = "type", value_name = "TYPE", value_parser = dtype)]
     dtype: Option<DType>,
+    /// As if so many of the weights of layers were zero, as `ounce prune --method wanda --ratio` leaves them; a model's own zeros count
+    /// without this
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    zeros: Option<f64>,
     /// How keys and values are cached: f32, f16, bf16 or q8_0; f16 unless all weights are F32
     #[arg(long, value_name = "TYPE", value_parser = compute::kv_type)]
     kv: Option<KvType>,
@@ -86,6 +91,11 @@ pub struct Args {
 
 fn dtype(name: &str) -> Result<DType, String> {
     DType::parse(name).filter(|it| it.is_weight()).ok_or_else(|| format!("{name} is no stored format"))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a share is between 0 and 1".to_string()) }
 }
 
 /// The formats of a model's matrices.
@@ -141,7 +151,13 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         return timings::run(&args, globals);
     }
     let threads = if globals.threads == 0 { Cpu::detect().cores } else { globals.threads };
-    let (name, spec, formats) = model(&args)?;
+    let (name, spec, mut formats) = model(&args)?;
+    if let Some(zeros) = args.zeros {
+        if args.dtype.is_some_and(|dtype| dtype.is_block()) || args.shape.is_some() && args.dtype.is_none() {
+            bail!("--zeros is for F32, F16 and BF16, of which zeros can be left out; add --type bf16");
+        }
+        formats = formats.with_share_of_zeros(&spec, zeros);
+    }
     let (machine, mut calibration) = calibration::known(threads, args.machine.as_ref())?;
     if args.now {
         for dtype in matrices(&spec, &formats) {
@@ -190,7 +206,7 @@ fn model(args: &Args) -> anyhow::Result<(String, Spec, Formats)> {
             let model = source::open(reference)?;
             let formats = match args.dtype {
                 Some(dtype) => Formats::uniform(&model.spec, dtype),
-                None => Formats::of(&model.weights),
+                None => Formats::with_zeros_of(&model.spec, &model.weights)?,
             };
             Ok((model.origin.path.display().to_string(), model.spec, formats))
         }

@@ -281,7 +281,10 @@ impl Args {
                 }
                 None => None,
             };
-            let packed = quantize.map_or(0, |quantize| Engine::packed_size(&model, quantize) as u64);
+            let packed = match quantize {
+                Some(quantize) => Engine::packed_size(&model, quantize)? as u64,
+                None => 0,
+            };
             let compute = compute.clone();
             let adapters = adapters.iter().map(|it| (it.name.clone(), it.make())).collect();
             Ok(Source {

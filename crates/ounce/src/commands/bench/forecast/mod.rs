@@ -111,7 +111,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
             bar.set(report.models as u64, works as u64);
             let file = folder.path().join("model.gguf");
             let model = shape.model(dtype, 1, &|_| {})?;
-            let formats = Formats::of(&model.weights);
+            let formats = Formats::with_zeros_of(&model.spec, &model.weights)?;
             gguf_model::write_model(
                 &model,
                 &file,
