@@ -48,6 +48,26 @@ fn a_student_comes_nearer_to_its_teacher_by_any_loss() {
     assert!(again.contains("--force"), "{again}");
 }
 
+/// The tiny model is narrower than its teacher: streams are brought to its width, relations need no width.
+#[test]
+fn a_narrower_student_learns_what_lies_between_layers() {
+    let desk = desk();
+    let within = ["--tokens", "3000", "--relations", "0.1", "--features", "0.1", "-o", "within"];
+    let report = json(&desk, &distill(&within));
+    let [before, after] = ["before", "after"].map(|when| number(&report[when], "kl"));
+    assert!(after < 0.95 * before, "{before} {after}");
+    desk.ok(&["run", "within", "the cat", "-n", "4"]);
+    let fails = |more: &[&str]| {
+        let args = distill(&[&["--tokens", "500", "--relations", "1", "-o", "no"][..], more].concat());
+        desk.fails(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert!(fails(&["--loss", "taid"]).contains("--loss taid"));
+    assert!(fails(&["--cache", "kept.bin"]).contains("--cache does not keep"));
+    assert!(fails(&["--relation-layer", "40"]).contains("the teacher has"));
+    assert!(fails(&["--relation-heads", "7"]).contains("7 relation heads do not split"));
+    assert!(!desk.path("no").exists());
+}
+
 #[test]
 fn a_teacher_that_was_asked_before_teaches_as_well() {
     let desk = desk();

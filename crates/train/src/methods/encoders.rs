@@ -17,7 +17,7 @@ use crate::data::{Cache, Documents};
 use crate::distil::projected::projected;
 use crate::distil::relations::{Relations, relations};
 use crate::distil::{self, LiveTeacher};
-use crate::loss::Softness;
+use crate::loss::{ForwardKl, Softness};
 use crate::net::classifier::{Task, with_classifier};
 use crate::net::{Init, Net, Options};
 use crate::tokenizer::{TokenizerSettings, train};
@@ -157,7 +157,7 @@ impl Bench {
         seed: u64,
     ) -> Result<Model> {
         let teacher = LiveTeacher(Net::with_frozen(teacher, Options::default(), &|_| false)?);
-        let mut student = projected(&net.model()?, teacher, LESSON)?;
+        let mut student = projected(&net.model()?, teacher, Box::new(ForwardKl), LESSON, None)?;
         fit(&mut student, &mut self.masked(corpus, seed)?, cosine(TEXT_RATE, steps))?;
         student.model()
     }

@@ -1,5 +1,6 @@
 //! `ounce distill`: a student learns a teacher's predictions.
 
+mod learner;
 pub(super) mod report;
 pub(super) mod teaching;
 pub(super) mod texts;
@@ -28,6 +29,7 @@ Examples:
   ounce distill ./large run.toml --text book.txt --loss taid --tokens 2000000 -o ./taught      a new student of [model]'s shape
   ounce distill ./large ./small --text book.txt --cache book.large.bin -o ./taught             the teacher is asked once
   ounce distill ./large ./small --text book.txt --loss kl --temperature 2 --hard 0.1 -o ./taught.gguf
+  ounce distill ./large ./small --text book.txt --relations 1 --hard 0.5 -o ./taught   how the last layer relates tokens, too
 Losses: kl (the default), reverse-kl, skew-kl, skew-reverse-kl, js, tvd, adaptive-kl, taid.
 A teacher with another tokenizer teaches where its tokens are the student's. Ctrl-C keeps what was learnt; the same command
 given again goes on.")]

@@ -46,9 +46,20 @@ pub struct TeachingArgs {
     /// The part of the text's own next token in the loss, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, help_heading = "Learning")]
     pub hard: f32,
-    /// Weight of the distance between the streams behind layers, where teacher and student are equally wide; 1 is a good start
+    /// Weight of the distance between the streams behind layers; 1 is a good start. A student of another width learns matrices along that
+    /// bring its streams to the teacher's width, which is slower
     #[arg(long, value_name = "WEIGHT", default_value_t = 0.0, help_heading = "Learning")]
     pub features: f32,
+    /// Weight of the relations between tokens that queries, keys and values of the last layer show (MiniLMv2), for students of any width;
+    /// slower, and keeps all activations
+    #[arg(long, value_name = "WEIGHT", default_value_t = 0.0, help_heading = "Learning")]
+    pub relations: f64,
+    /// The teacher's layer whose relations are learned, counted from 1 [default: the last]
+    #[arg(long, value_name = "N", requires = "relations", help_heading = "Learning")]
+    pub relation_layer: Option<usize>,
+    /// Heads that relations are cut into [default: the student's key heads, or fewer that divide all widths]
+    #[arg(long, value_name = "N", requires = "relations", help_heading = "Learning")]
+    pub relation_heads: Option<usize>,
     /// Where the target of --loss taid begins: 0 the student's own prediction, 1 the teacher's; 0.2 for a very large teacher
     /// [default: 0.4]
     #[arg(long, value_name = "T", help_heading = "Learning")]
@@ -104,10 +115,16 @@ impl TeachingArgs {
         {
             bail!("--taid-start and --taid-alpha belong to --loss taid; add it, or leave them out");
         }
-        if self.features > 0.0 && self.cache.is_some() {
+        if (self.features > 0.0 || self.relations > 0.0) && self.cache.is_some() {
             bail!(
-                "--features needs the teacher's layers, which --cache does not keep; leave one of them out"
+                "--features and --relations need the teacher's layers, which --cache does not keep; leave it or them out"
             );
+        }
+        if !(self.relations >= 0.0 && self.relations.is_finite()) {
+            bail!("--relations should be 0 or more, found {}", self.relations);
+        }
+        if self.relation_layer == Some(0) {
+            bail!("--relation-layer counts from 1");
         }
         Ok(())
     }

@@ -8,15 +8,16 @@ use ounce_kernels::DType;
 use ounce_model::Model;
 use ounce_model::formats::WriteOptions;
 use ounce_train::data::{BatchSource, Pieces};
-use ounce_train::distil::{Distilled, KeptTeacher, LiveTeacher, Teacher, TranslatedTeacher};
+use ounce_train::distil::{KeptTeacher, LiveTeacher, Teacher, TranslatedTeacher};
 use ounce_train::loss::{DivergenceKind, Predictions};
 use ounce_train::net::{Net, Options};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::schedule::{Schedule, Shape};
 use ounce_train::trainer::{self, Ended, Observer, Start, Step, Trainer};
-use ounce_train::{Batch, Trainable};
+use ounce_train::Batch;
 
 use super::super::convert;
+use super::learner::Learner;
 use super::report::{Report, stand};
 use super::teaching::{TeachingArgs, parse_loss};
 use super::texts::Texts;
@@ -79,10 +80,11 @@ pub fn teach(teacher: &Model, pupil: Pupil, args: &TeachingArgs, usual: &str) ->
     };
     let Pupil { net, model, rate, decay, base_width } = pupil;
     let texts = Texts::read(teacher, &model, args)?;
-    if !texts.same_tokens() && (args.cache.is_some() || args.features > 0.0) {
+    let within = args.features > 0.0 || args.relations > 0.0;
+    if !texts.same_tokens() && (args.cache.is_some() || within) {
         bail!(
-            "teacher and student cut texts into different tokens, and so --cache and --features can't be had; leave them out, or choose \
-             a student with the teacher's tokenizer"
+            "teacher and student cut texts into different tokens, and so --cache, --features and --relations can't be had; leave them out, \
+             or choose a student with the teacher's tokenizer"
         );
     }
     let mut pieces = Pieces::new(texts.learned.clone(), args.batch, args.seed, None)?;
@@ -116,12 +118,12 @@ pub fn teach(teacher: &Model, pupil: Pupil, args: &TeachingArgs, usual: &str) ->
             (Box::new(kept), Some(losses))
         }
     };
-    let mut distilled = Distilled::new(net, asked, kind.divergence(args.taid(), steps)?, args.options())?;
+    let mut learner = Learner::new(net, &model, teacher, asked, kind, steps, args)?;
     let mut settings = optim::Options { weight_decay: decay, ..optim::Options::default() };
     if let Some(base) = base_width {
         settings.scale_to_width(model.spec.hidden_size, base);
     }
-    let optimizer = Optimizer::new(settings, distilled.params())?;
+    let optimizer = Optimizer::new(settings, learner.as_trainable().params())?;
     let warmup = (steps / 20).max(1).min(steps.saturating_sub(1));
     let schedule = Schedule { peak, warmup, total: steps, shape: Shape::Cosine { floor: 0.05 * peak } };
     let options = trainer::Options {
@@ -132,7 +134,7 @@ pub fn teach(teacher: &Model, pupil: Pupil, args: &TeachingArgs, usual: &str) ->
     if args.fresh && folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
     }
-    let run = Trainer::new(&mut distilled, &mut pieces, None, optimizer, options, &folder, Start::Resume);
+    let run = Trainer::new(learner.as_trainable(), &mut pieces, None, optimizer, options, &folder, Start::Resume);
     let mut run =
         run.with_context(|| format!("{} holds an interrupted run; --fresh begins anew", folder.display()))?;
     if run.state().step > 0 {
@@ -147,8 +149,8 @@ pub fn teach(teacher: &Model, pupil: Pupil, args: &TeachingArgs, usual: &str) ->
         output::note(&format!("stopped at step {} of {steps}; the same command goes on", state.step));
         return Err(Interrupted.into());
     }
-    let target_share = distilled.divergence().share();
-    let taught = distilled.into_student().model()?;
+    let target_share = learner.share();
+    let taught = learner.into_model()?;
     let options =
         WriteOptions { dtype: args.dtype.or(written), overwrite: args.force, ..WriteOptions::default() };
     let bytes = convert::write(&taught, &args.output, &options)?;
@@ -215,8 +217,11 @@ fn identity(
     let TeachingArgs { batch, seed, context, top, .. } = args;
     let kept = args.cache.is_some().then_some(top);
     let (options, taid) = (args.options(), args.taid());
+    let TeachingArgs { relations, relation_layer, relation_heads, .. } = args;
+    let related = (*relations > 0.0).then(|| format!(" {relations:?} {relation_layer:?} {relation_heads:?}"));
+    let related = related.unwrap_or_default();
     Ok(format!(
-        "{kind:?} {peak:?} {batch} {seed} {context:?} {kept:?} {options:?} {taid:?} {student} {teacher}"
+        "{kind:?} {peak:?} {batch} {seed} {context:?} {kept:?} {options:?} {taid:?} {student} {teacher}{related}"
     ))
 }
 
