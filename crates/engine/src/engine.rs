@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::arithmetic::{Arithmetic, Mode};
 use crate::batch::{Batch, Part, Span};
+use crate::beside::Adapter;
 use crate::cache::KvCache;
 use crate::classifier::Classifier;
 use crate::error::{Error, Result};
@@ -44,6 +45,8 @@ pub struct Engine {
     head: Option<Head>,
     classifier: Option<Classifier>,
     kv_type: KvType,
+    /// What sessions have beside the weights where nobody says otherwise.
+    adapter: Option<Arc<Adapter>>,
 }
 
 #[derive(Debug)]
@@ -130,6 +133,7 @@ impl Engine {
             classifier: Classifier::load(weights, spec, mode)?,
             spec: spec.clone(),
             kv_type: KvType::F32,
+            adapter: None,
         })
     }
 
@@ -145,6 +149,24 @@ impl Engine {
     /// Sets how the sessions made from now on store keys and values; F32 before the first call.
     pub fn set_kv_type(&mut self, kv_type: KvType) {
         self.kv_type = kv_type;
+    }
+
+    /// Sets what the sessions made from now on have beside the weights, where nobody says otherwise
+    /// ([`Session::with_adapter`]), and whole texts of [`Engine::encode`].
+    ///
+    /// # Errors
+    /// If the adapter was made for another engine.
+    pub fn set_adapter(&mut self, adapter: Option<Arc<Adapter>>) -> Result<()> {
+        if adapter.as_ref().is_some_and(|it| !it.is_of(self)) {
+            return Err(Error::Unsuitable("the adapter was made for another engine".to_string()));
+        }
+        self.adapter = adapter;
+        Ok(())
+    }
+
+    /// What sessions have beside the weights where nobody says otherwise.
+    pub(crate) fn adapter_of_all(&self) -> Option<&Arc<Adapter>> {
+        self.adapter.as_ref()
     }
 
     /// How sessions store keys and values.
@@ -206,7 +228,7 @@ impl Engine {
         let mut rest = &mut x[..];
         for part in batch.iter() {
             let (own, more) = rest.split_at_mut(part.span.count * width);
-            self.embed_tokens(part.ids, part.types, part.span.start, own)?;
+            self.embed_tokens(part.ids, part.types, part.span.start, part.adapter, own)?;
             rest = more;
         }
         scratch.meter.stop(start, Operator::Embedding, || (0, 0));
@@ -246,7 +268,7 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> Result<Vec<f32>> {
         let mut x = scratch.take(ids.len() * self.spec.embedding_width());
-        self.embed_tokens(ids, types, start, &mut x)?;
+        self.embed_tokens(ids, types, start, None, &mut x)?;
         if let Some(projection) = &self.projection {
             let stream = projection.forward(&x, Operator::Embedding, scratch);
             scratch.give(std::mem::replace(&mut x, stream));
@@ -272,8 +294,16 @@ impl Engine {
         normed
     }
 
-    /// Token, position and type vectors, summed and normed, into `x`: `[ids, hidden]`.
-    fn embed_tokens(&self, ids: &[u32], types: &[u32], start: usize, x: &mut [f32]) -> Result<()> {
+    /// Token, position and type vectors, summed and normed, into `x`: `[ids, hidden]`. An adapter may have other vectors for the
+    /// first positions.
+    fn embed_tokens(
+        &self,
+        ids: &[u32],
+        types: &[u32],
+        start: usize,
+        adapter: Option<&Arc<Adapter>>,
+        x: &mut [f32],
+    ) -> Result<()> {
         let width = self.spec.embedding_width();
         let embedding = &self.spec.embedding;
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.spec.vocab_size) {
@@ -291,8 +321,13 @@ impl Engine {
             return Err(Error::Option(what));
         }
         for (index, (x, &id)) in x.chunks_exact_mut(width).zip(ids).enumerate() {
-            self.tokens.read_rows(id as usize, x).map_err(Error::TokenVector)?;
-            x.iter_mut().for_each(|x| *x *= embedding.scale);
+            match adapter.and_then(|it| it.vector(start + index, width)) {
+                Some(vector) => x.copy_from_slice(vector),
+                None => {
+                    self.tokens.read_rows(id as usize, x).map_err(Error::TokenVector)?;
+                    x.iter_mut().for_each(|x| *x *= embedding.scale);
+                }
+            }
             let mut add = |table: &Option<Vec<f32>>, row: usize| {
                 if let Some(table) = table {
                     let row = &table[row * width..(row + 1) * width];
@@ -345,9 +380,13 @@ impl Engine {
     /// # Errors
     /// If an id or type is out of range, or the model has too few positions.
     pub fn encode(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
+        if self.adapter.as_ref().is_some_and(|it| it.positions() > 0) {
+            // Models that something can stand in front of have no types.
+            return self.session().hidden(ids);
+        }
         let mut cache = self.new_cache();
         let part = Part::new(&mut cache, ids, types, self.spec.causal);
-        self.hidden(&mut [part], &mut Scratch::default())
+        self.hidden(&mut [Part { adapter: self.adapter.as_ref(), ..part }], &mut Scratch::default())
     }
 
     /// Logits `[ids, vocab]` of one whole text: what a masked language model is for.

@@ -20,6 +20,8 @@ use crate::scratch::Scratch;
 #[derive(Debug)]
 pub(crate) struct FeedForward {
     pub norms: Norms,
+    /// For what stands beside it.
+    name: String,
     kind: Kind,
 }
 
@@ -42,7 +44,7 @@ impl FeedForward {
                 Kind::Experts(Box::new(Experts::load(weights, name, experts, mode)?))
             }
         };
-        Ok(FeedForward { norms: Norms::load(weights, name, &spec.norms)?, kind })
+        Ok(FeedForward { norms: Norms::load(weights, name, &spec.norms)?, name: name.to_owned(), kind })
     }
 
     /// Bytes of packed weights.
@@ -55,10 +57,16 @@ impl FeedForward {
 
     /// `x` is `[count, hidden]`, already normed; gives the same shape.
     pub(crate) fn forward(&self, x: &[f32], hidden: usize, scratch: &mut Scratch) -> Vec<f32> {
-        match &self.kind {
+        let mut y = match &self.kind {
             Kind::Dense(mlp) => mlp.forward(x, scratch),
             Kind::Experts(experts) => experts.forward(x, hidden, scratch),
+        };
+        if !scratch.beside.is_empty() && !scratch.enough {
+            let start = scratch.meter.start();
+            let done = scratch.beside.add(&self.name, x, &mut y);
+            scratch.meter.stop(start, Operator::Down, || done);
         }
+        y
     }
 
     /// Norms and multiplies `stream` as [`FeedForward::forward`] does, from where `inner` stands: what the last projection is

@@ -20,6 +20,7 @@ pub const PREFILL_CHUNK: usize = 256;
 pub struct Session<'e> {
     engine: &'e Engine,
     cache: KvCache,
+    /// One for each position; those in front of the text, which an adapter may have, are zeros.
     tokens: Vec<u32>,
     scratch: Scratch,
     adapter: Option<Arc<Adapter>>,
@@ -28,7 +29,17 @@ pub struct Session<'e> {
 impl<'e> Session<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Session<'e> {
         let (cache, scratch) = (engine.new_cache(), Scratch::default());
-        Session { engine, cache, tokens: Vec::new(), scratch, adapter: None }
+        Session { engine, cache, tokens: Vec::new(), scratch, adapter: engine.adapter_of_all().cloned() }
+    }
+
+    /// Positions in front of the text.
+    fn front(&self) -> usize {
+        self.adapter.as_ref().map_or(0, |it| it.positions())
+    }
+
+    /// The positions of the first `len` tokens, with those in front.
+    fn positions(&self, len: usize) -> usize {
+        if len == 0 { 0 } else { (self.front() + len).min(self.tokens.len()) }
     }
 
     /// The same with an adapter beside the weights, or without one. Tokens that it holds are forgotten: they were computed otherwise.
@@ -71,7 +82,7 @@ impl<'e> Session<'e> {
 
     /// The tokens held so far.
     pub fn tokens(&self) -> &[u32] {
-        &self.tokens
+        &self.tokens[self.front().min(self.tokens.len())..]
     }
 
     /// Bytes of the KV cache.
@@ -86,7 +97,8 @@ impl<'e> Session<'e> {
 
     /// Bytes that appending `count` tokens will add to the KV cache.
     pub fn cache_growth(&self, count: usize) -> usize {
-        self.cache.growth(count)
+        let front = if self.cache.is_empty() { self.front() } else { 0 };
+        self.cache.growth(front + count)
     }
 
     /// A sequence with the first `len` tokens of this one. Their keys and values are shared, not copied; where a sequence
@@ -94,7 +106,7 @@ impl<'e> Session<'e> {
     ///
     /// Where rotations depend on a text's length, the fork is empty: what a longer text left behind would be wrong for it.
     pub fn fork(&self, len: usize) -> Session<'e> {
-        let len = if self.ropes().any(Rope::depends_on_length) { 0 } else { len.min(self.tokens.len()) };
+        let len = if self.ropes().any(Rope::depends_on_length) { 0 } else { self.positions(len) };
         Session {
             engine: self.engine,
             cache: self.cache.fork(len),
@@ -111,13 +123,14 @@ impl<'e> Session<'e> {
 
     /// Makes room for this many positions, so that steps up to there allocate nothing.
     pub fn reserve(&mut self, positions: usize) {
+        let positions = self.front() + positions;
         self.cache.reserve(positions);
         self.tokens.reserve(positions.saturating_sub(self.tokens.len()));
     }
 
     /// Forgets all tokens from `len` on. Where the longer text turned by other frequencies, what stays is run again with the next tokens.
     pub fn truncate(&mut self, len: usize) {
-        let now = self.tokens.len();
+        let (now, len) = (self.tokens.len(), self.positions(len));
         let stale = (1..now).contains(&len) && self.ropes().any(|rope| rope.changes_between(len, now));
         self.cache.truncate(if stale { 0 } else { len });
         self.tokens.truncate(len);
@@ -172,6 +185,12 @@ impl<'e> Session<'e> {
         Ok(all)
     }
 
+    /// Appends tokens, all at once, and gives their hidden states behind the last norm.
+    pub(crate) fn hidden(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.check(ids)?;
+        self.run(ids)
+    }
+
     pub(crate) fn check(&self, ids: &[u32]) -> Result<()> {
         if !self.engine.spec().causal {
             return Err(Error::Unsuitable(
@@ -215,10 +234,16 @@ impl<'e> Session<'e> {
     /// Gives the length to go back to if that fails.
     pub(crate) fn begin(&mut self, chunk: &[u32]) -> usize {
         let before = self.tokens.len();
+        if before == 0 {
+            self.tokens.resize(self.front(), 0);
+        }
         self.tokens.extend_from_slice(chunk);
         let again = before > 0 && self.ropes().any(|rope| rope.changes_between(before, self.tokens.len()));
         if again {
             self.cache.truncate(0);
+        }
+        if let Some(adapter) = &self.adapter {
+            adapter.begin(&mut self.cache);
         }
         self.cache.len()
     }

@@ -1,6 +1,6 @@
 //! How a command computes: the flags that choose an engine's mode.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::ValueEnum;
@@ -11,12 +11,14 @@ use ounce_kernels::attention::KvType;
 use ounce_kernels::lmul::MantissaBits;
 use ounce_model::account::Formats;
 use ounce_model::{Model, Spec};
+use ounce_peft::Folder;
 
-/// Flags that choose how a model computes, and what is merged into it before.
+/// Flags that choose how a model computes, and what adapts it.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Computing")]
 pub struct ComputeArgs {
-    /// Merge this adapter into the model before it is loaded: a folder of ounce tune, or of Python's peft
+    /// Compute with this adapter, a folder of ounce tune or of Python's peft: merged into the model, or beside its weights if it is no
+    /// part of matrices
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
     /// `fast` packs the weights at load for vector instructions and rounds activations to int8 or bf16 where the
@@ -106,9 +108,8 @@ pub fn usual_kv_type(formats: &Formats, mode: Mode) -> KvType {
 }
 
 /// The model with an adapter merged into it, in the formats in which its matrices are stored.
-fn merged(model: &Model, adapter: &Path) -> anyhow::Result<Model> {
-    let folder = ounce_peft::Folder::open(adapter)?;
-    let (merged, told) = ounce_peft::merge(model, &folder, None, false)?;
+fn merged(model: &Model, folder: &Folder) -> anyhow::Result<Model> {
+    let (merged, told) = ounce_peft::merge(model, folder, None, false)?;
     if told.lost > 0.05 {
         crate::output::note(&format!(
             "{:.0} % of what the adapter learned is lost in the formats of the model's matrices",
@@ -144,10 +145,26 @@ impl ComputeArgs {
     /// As [`ComputeArgs::mode`] and [`Engine::load`].
     pub fn load(&self, model: &Model, default: Mode) -> anyhow::Result<Engine> {
         let mode = self.mode(default)?;
-        let merged = self.adapter.as_deref().map(|adapter| merged(model, adapter)).transpose()?;
+        let (merged, beside) = match &self.adapter {
+            None => (None, None),
+            Some(path) => {
+                let folder = Folder::open(path)?;
+                match folder.merges() {
+                    true => (Some(merged(model, &folder)?), None),
+                    false => {
+                        let (base, changes) = ounce_peft::beside::alone(model, &folder, false)?;
+                        (Some(base), Some(changes))
+                    }
+                }
+            }
+        };
         let model = merged.as_ref().unwrap_or(model);
         let mut engine = Engine::load(model, mode)?;
         engine.set_kv_type(self.kv.unwrap_or_else(|| usual_kv_type(&Formats::of(&model.weights), mode)));
+        if let Some(changes) = beside {
+            let adapter = engine.adapter(changes)?;
+            engine.set_adapter(Some(adapter))?;
+        }
         Ok(engine)
     }
 

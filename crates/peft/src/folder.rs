@@ -140,6 +140,14 @@ impl Folder {
         self.config.get("peft_type").and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// Whether what it learned can become part of a base's matrices.
+    pub fn merges(&self) -> bool {
+        match &self.own {
+            Some(own) => own.settings.method.facts().merges,
+            None => !["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"].contains(&self.peft_type()),
+        }
+    }
+
     /// How many numbers it has.
     pub fn parameters(&self) -> u64 {
         self.tensors.iter().map(|array| array.values.len() as u64).sum()

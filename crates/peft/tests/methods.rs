@@ -6,10 +6,11 @@
 
 use std::path::Path;
 
+use ounce_engine::{Engine, Mode};
 use ounce_model::weights::MemorySource;
 use ounce_model::{Model, Weights};
 use ounce_peft::merge::merge_adapted;
-use ounce_peft::{Adapted, Folder, Kind, Settings, Targets, merge};
+use ounce_peft::{Adapted, Folder, Kind, Settings, Targets, beside, merge};
 use ounce_train::net::Options;
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::{Batch, Param, Trainable};
@@ -109,6 +110,28 @@ fn check(kind: Kind) {
             assert_close(&format!("{kind} merged"), &plain.logits(&whole).unwrap(), &logits, 1e-5);
         }
         Err(error) => assert!(!kind.facts().merges, "{kind}: {error}"),
+    }
+    // The engine, beside the weights.
+    match beside::alone(&model, &saved, false) {
+        Ok((base, changes)) => {
+            assert!(beside::runs(kind), "{kind}");
+            let mut engine = Engine::load(&base, Mode::fast()).unwrap();
+            let adapter = engine.adapter(changes).unwrap();
+            engine.set_adapter(Some(adapter)).unwrap();
+            let mut found = Vec::new();
+            let mut start = 0;
+            for length in &whole.lengths {
+                // In two pieces: what stands in front comes before the first.
+                let (first, rest) = whole.tokens[start..start + length].split_at(6);
+                let mut session = engine.session();
+                found.extend(session.logits(first).unwrap());
+                found.extend(session.fork(6).logits(rest).unwrap());
+                assert_eq!(session.tokens(), first, "{kind}");
+                start += length;
+            }
+            assert_close(&format!("{kind} in the engine"), &found, &logits, 2e-4);
+        }
+        Err(error) => assert!(!beside::runs(kind), "{kind}: {error}"),
     }
     let mut other = model.clone();
     other.weights = other

@@ -17,7 +17,7 @@ use crate::adapter::Adapter;
 use crate::{Result, Settings};
 
 /// s.
-const SCALE: f64 = 4.0;
+pub(crate) const SCALE: f64 = 4.0;
 
 /// What the feed-forward half was given, from its first matrix to its last.
 type Seen = Arc<Mutex<Option<Tensor>>>;

@@ -317,7 +317,7 @@ impl Named {
         let path = self.folder.clone();
         let read = move |model: &Model, engine: &Engine| -> anyhow::Result<Arc<Adapter>> {
             let folder = ounce_peft::Folder::open(&path)?;
-            let changes = ounce_peft::beside::low_rank(model, &folder, false)?;
+            let changes = ounce_peft::beside::changes(model, &folder, false)?;
             engine.adapter(changes).with_context(|| path.display().to_string())
         };
         Box::new(move |model, engine| {

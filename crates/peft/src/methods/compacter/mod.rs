@@ -42,7 +42,7 @@ pub const METHOD: Method = Method {
 const DEVIATION: f32 = 0.01;
 
 /// The factors that all layers share: their name.
-const RULE: &str = "phm_rule";
+pub(crate) const RULE: &str = "phm_rule";
 
 /// Compacter.
 pub struct Compacter {
@@ -183,6 +183,21 @@ fn product(x: &Tensor, rule: &Tensor, s: &Tensor, t: &Tensor, n: usize) -> candl
     }
 }
 
+/// `Wᵀ`, `[m, k]`, as it is written: for who multiplies with it often.
+pub(crate) fn dense_turned(
+    rule: &[f32],
+    s: &[f32],
+    t: &[f32],
+    (k, m, n): (usize, usize, usize),
+) -> Vec<f32> {
+    let (kn, mn) = (k / n, m / n);
+    let value = |row: usize, column: usize| -> f32 {
+        let (a, p, b, q) = (row / kn, row % kn, column / mn, column % mn);
+        (0..n).map(|i| rule[(i * n + a) * n + b] * s[i * kn + p] * t[i * mn + q]).sum()
+    };
+    (0..m * k).map(|at| value(at % k, at / k)).collect()
+}
+
 struct CompacterSlot {
     base: Linear,
     down: Phm,
@@ -214,19 +229,10 @@ mod tests {
 
     use super::*;
 
-    /// `W` as it is written, `[k, m]`.
+    /// `W`, `[k, m]`.
     fn dense(rule: &[f32], s: &[f32], t: &[f32], (k, m, n): (usize, usize, usize)) -> Vec<f32> {
-        let (kn, mn) = (k / n, m / n);
-        let mut w = vec![0.0; k * m];
-        for row in 0..k {
-            for column in 0..m {
-                let (a, p, b, q) = (row / kn, row % kn, column / mn, column % mn);
-                for i in 0..n {
-                    w[row * m + column] += rule[(i * n + a) * n + b] * s[i * kn + p] * t[i * mn + q];
-                }
-            }
-        }
-        w
+        let turned = dense_turned(rule, s, t, (k, m, n));
+        (0..k * m).map(|at| turned[at % m * k + at / m]).collect()
     }
 
     #[test]
