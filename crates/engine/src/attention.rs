@@ -103,6 +103,9 @@ impl Attention {
         let mut mixed = scratch.take(queries.len());
         if !scratch.enough {
             self.mix(&queries, index, batch, &mut mixed);
+            if !scratch.beside.is_empty() {
+                scratch.beside.look(index, &self.spec, &queries, &mut mixed);
+            }
         }
         scratch.meter.stop(start, Operator::Attention, || self.volume(index, batch));
         [queries, keys, values].into_iter().for_each(|buffer| scratch.give(buffer));

@@ -241,17 +241,22 @@ impl Engine {
         self.rotations.fill(&spans, &mut rotations);
         scratch.meter.stop(start, Operator::Rotation, || (0, 0));
         scratch.beside.set(batch.iter().map(|part| (part.span.count, part.adapter)));
+        scratch.beside.enter(&mut x, hidden);
         for (index, layer) in self.layers.iter().enumerate() {
             let rotation = self.rotations.pick(index, &rotations);
             layer.forward(&mut x, hidden, index, batch, rotation, scratch);
         }
-        scratch.beside.clear();
         scratch.rotations = rotations;
         if self.final_norm.is_some() {
             let start = scratch.meter.start();
             apply(&self.final_norm, &mut x);
             scratch.meter.stop(start, Operator::Norm, || (0, 4 * x.len()));
         }
+        // Labels are read off the stream itself; only words must find back.
+        if self.spec.classifier.is_none() {
+            scratch.beside.leave(&mut x, hidden);
+        }
+        scratch.beside.clear();
         batch.iter_mut().for_each(|part| part.cache.advance(part.span.count));
         Ok(x)
     }

@@ -30,7 +30,7 @@ pub mod walk;
 
 pub use arithmetic::{Arithmetic, Mode, Product};
 pub use batch::{Batch, Turn, Want};
-pub use beside::{Adapter, Changes, Front, LowRank, Narrow};
+pub use beside::{Adapter, Around, Changes, Front, Look, LowRank, Narrow};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use generate::{Finish, Generation, Step};

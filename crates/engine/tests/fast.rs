@@ -106,7 +106,11 @@ fn the_memory_of_packed_weights_is_known_before_they_are_packed() {
     for (name, model) in models() {
         for quantize in [None, Some(DType::Q8_0), Some(DType::Q4K)] {
             let engine = Engine::load(&model, Mode::Fast { quantize }).unwrap();
-            assert_eq!(Engine::packed_size(&model, quantize).expect("readable"), engine.packed_bytes(), "{name} {quantize:?}");
+            assert_eq!(
+                Engine::packed_size(&model, quantize).expect("readable"),
+                engine.packed_bytes(),
+                "{name} {quantize:?}"
+            );
         }
     }
 }
@@ -135,6 +139,10 @@ fn zeros_that_are_left_out_are_counted_before_they_are() {
         let told = sizes::packed_bytes(&model.spec, &told, None) as usize;
         // Half a line a panel is how far a share of zeros alone may lead astray, and rows are not long enough here for it to
         // be 0.6 in every panel.
-        assert!(told.abs_diff(engine.packed_bytes()) <= 96 * panels, "{name}: {told} {}", engine.packed_bytes());
+        assert!(
+            told.abs_diff(engine.packed_bytes()) <= 96 * panels,
+            "{name}: {told} {}",
+            engine.packed_bytes()
+        );
     }
 }

@@ -160,6 +160,15 @@ fn labels_preferences_and_prompts_are_learned() {
     assert!(report["validation"]["loss"].as_f64() < report["validation_before"].as_f64(), "{report}");
     let error = desk.fails(&["merge", MODEL, "prompt", "-o", "no"]);
     assert!(error.contains("can't be merged"), "{error}");
+    // What can't be merged runs beside the weights, alone and under a name of its own.
+    let judged = |args: &[&str]| {
+        let report = desk.json(&[&["eval"], args, &["--perplexity", "text.txt", "--context", "40"]].concat());
+        report["token_perplexity"]["value"].as_f64().expect("a number")
+    };
+    assert!(judged(&[MODEL, "--adapter", "prompt"]) < judged(&[MODEL]));
+    desk.ok(&["run", MODEL, "the cat", "--adapter", "prompt", "-n", "4"]);
+    let served = desk.json(&["serve", MODEL, "--lora", "guide=prompt", "--check"]);
+    assert!(served.to_string().contains("guide"), "{served}");
 }
 
 #[test]

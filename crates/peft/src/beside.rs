@@ -1,14 +1,14 @@
-//! Adapters that the engine runs beside the frozen weights, another one for each sequence: products of two thin matrices, narrow networks,
-//! and what stands in front of a text.
+//! Adapters that the engine runs beside the frozen weights, another one for each sequence: products of two thin matrices, narrow and
+//! invertible networks, keys and values apart from the text's, and what stands in front of a text.
 
-use ounce_engine::{Changes, Front, LowRank, Narrow};
+use ounce_engine::{Around, Changes, Front, Look, LowRank, Narrow};
 use ounce_model::spec::Activation;
 use ounce_model::{Model, Tensor};
-use ounce_train::{Param, Trainable};
 use ounce_train::net::Options;
+use ounce_train::{Param, Trainable};
 
 use crate::folder::Folder;
-use crate::methods::{bottleneck, compacter, parallel, prompt};
+use crate::methods::{bottleneck, compacter, language, parallel, prompt};
 use crate::{Adapted, Error, Kind, Result};
 
 /// What the adapter of a folder adds to a model, for [`Engine::adapter`](ounce_engine::Engine::adapter).
@@ -46,8 +46,7 @@ pub fn alone(model: &Model, folder: &Folder, any_base: bool) -> Result<(Model, C
 
 /// Whether the engine runs a method beside the weights.
 pub fn runs(kind: Kind) -> bool {
-    use Kind::{Bottleneck, Compacter, Dylora, Lora, PTuning, Parallel, Prefix, Prompt};
-    matches!(kind, Lora | Dylora | Bottleneck | Parallel | Compacter | Prompt | PTuning | Prefix)
+    kind != Kind::Sherl && (!kind.facts().merges || [Kind::Lora, Kind::Dylora].contains(&kind))
 }
 
 /// Weights of the model itself that were trained.
@@ -74,9 +73,16 @@ fn of(adapted: &Adapted, folder: &Folder) -> Result<Changes> {
                 });
             }
         }
-        Kind::Bottleneck if settings.below.is_empty() => {
-            for (slot, down) in found.slots(&format!("{}_down", bottleneck::TOP)) {
+        Kind::Bottleneck | Kind::Language if settings.below.is_empty() => {
+            let slots = found.slots(&format!("{}_down", bottleneck::TOP));
+            for (slot, down) in slots.filter(|(slot, _)| slot.starts_with("layers.")) {
                 changes.narrow.push(found.network(slot, down)?);
+            }
+            if settings.method == Kind::Language {
+                let network =
+                    |slot: &str| found.network(slot, found.get(&format!("{slot}.{}_down", bottleneck::TOP))?);
+                let [first, second] = language::NAMES;
+                changes.around.push(Around { first: network(first)?, second: network(second)? });
             }
         }
         Kind::Parallel => {
@@ -104,6 +110,17 @@ fn of(adapted: &Adapted, folder: &Folder) -> Result<Changes> {
                     activation: Activation::GeluTanh,
                     scale: 1.0,
                 });
+            }
+        }
+        Kind::GatedPrefix => {
+            let base = adapted.skeleton();
+            for (slot, prefix) in found.slots("gated_prefix") {
+                let layer = slot.trim_start_matches("layers.").parse();
+                let layer: usize = layer.map_err(|_| Error::Option(format!("{slot} names no layer")))?;
+                let gate = found.get(&format!("{slot}.prefix_gate"))?.value.first().copied().unwrap_or(0.0);
+                let projected = |part: &str| project(base, &format!("{slot}.attention.{part}"), prefix);
+                let (keys, values) = (projected("key")?, projected("value")?);
+                changes.looks.push(Look { layer, keys, values, gate: gate.tanh() });
             }
         }
         Kind::Prompt | Kind::PTuning => {
@@ -135,6 +152,22 @@ fn of(adapted: &Adapted, folder: &Folder) -> Result<Changes> {
     Ok(changes)
 }
 
+/// Vectors `[n, hidden]` through a linear layer of the base.
+fn project(base: &Model, name: &str, vectors: &Param) -> Result<Vec<f32>> {
+    let matrix = base.weights.f32(&format!("{name}.weight"))?;
+    let width = vectors.shape[1];
+    let bias = format!("{name}.bias");
+    let bias = match base.weights.contains(&bias) {
+        true => base.weights.f32(&bias)?,
+        false => vec![0.0; matrix.len() / width],
+    };
+    let row = |x: &[f32]| -> Vec<f32> {
+        let outputs = matrix.chunks_exact(width).zip(&bias);
+        outputs.map(|(w, b)| b + w.iter().zip(x).map(|(w, x)| w * x).sum::<f32>()).collect()
+    };
+    Ok(vectors.value.chunks_exact(width).flat_map(row).collect())
+}
+
 /// An adapter's weights by their names.
 struct Params<'p>(&'p [Param]);
 
@@ -145,7 +178,7 @@ impl<'p> Params<'p> {
     }
 
     /// Slots that have a weight of this name, with it.
-    fn slots(&self, part: &str) -> impl Iterator<Item = (&'p str, &'p Param)> {
+    fn slots(&self, part: &str) -> impl Iterator<Item = (&'p str, &'p Param)> + use<'p> {
         let end = format!(".{part}");
         self.0.iter().filter_map(move |param| Some((param.name.strip_suffix(&end)?, param)))
     }

@@ -2,14 +2,18 @@
 //!
 //! An [`Adapter`] is a set of changes for one engine. Every sequence of a batch may have another one, or none: the frozen weights are read
 //! once for all, then each row gets what its own adapter adds. A row is computed by itself, so that a sequence gets in a batch what it gets
-//! alone. There are three kinds:
+//! alone. There are five kinds:
 //!
 //! - [`LowRank`]: `y = W x + s B (A x)` (LoRA, arXiv 2106.09685, equation 3);
 //! - [`Narrow`]: `y = f(x) + s (U σ(D z + b) + c)`, a network of one narrow layer, `z` what a linear layer gave (arXiv 1902.00751) or what a
 //!   feed-forward half was given (arXiv 2110.04366);
+//! - [`Look`]: `attention(q) + g softmax(s q Kᵀ) V`, what queries find in keys and values apart from the text's (arXiv 2303.16199);
+//! - [`Around`]: an invertible network between embedding and layers, and its inverse before the head (arXiv 2005.00052);
 //! - [`Front`]: what stands in front of a text, as vectors in the place of tokens (arXiv 2104.08691) or as keys and values of every layer
 //!   (arXiv 2101.00190).
 
+mod around;
+mod look;
 mod rows;
 
 use std::collections::HashMap;
@@ -21,6 +25,8 @@ use crate::cache::KvCache;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
+pub use around::Around;
+pub use look::Look;
 pub(crate) use rows::Beside;
 use rows::Delta;
 
@@ -82,6 +88,10 @@ pub struct Changes {
     pub low_rank: Vec<LowRank>,
     /// Narrow networks; those of one place lie on each other in this order.
     pub narrow: Vec<Narrow>,
+    /// What queries find besides, at most one a layer.
+    pub looks: Vec<Look>,
+    /// Around all layers, from the embedding inwards.
+    pub around: Vec<Around>,
     /// In front of texts.
     pub front: Option<Front>,
 }
@@ -98,6 +108,10 @@ pub struct Adapter {
     engine: u64,
     /// By the layer or half whose results they change, in the order in which they are added.
     deltas: HashMap<String, Vec<Delta>>,
+    /// By layer.
+    looks: HashMap<usize, Look>,
+    /// From the embedding inwards.
+    around: Vec<around::Both>,
     front: Option<Front>,
     /// Positions that the front takes.
     positions: usize,
@@ -111,7 +125,10 @@ impl Adapter {
             Some(Front::Vectors(values)) => values.len(),
             Some(Front::KeysAndValues { layers, .. }) => layers.iter().flatten().map(Vec::len).sum(),
         };
-        (self.deltas.values().flatten().map(Delta::values).sum::<usize>() + front) * size_of::<f32>()
+        let deltas: usize = self.deltas.values().flatten().map(Delta::values).sum();
+        let looks: usize = self.looks.values().map(|it| it.keys.len() + it.values.len()).sum();
+        let around: usize = self.around.iter().map(around::Both::values).sum();
+        (deltas + looks + around + front) * size_of::<f32>()
     }
 
     /// Positions in front of a text that hold no token.
@@ -151,7 +168,7 @@ impl Engine {
     /// If a change is of no linear layer of the model's attention or feed-forward parts, has other sides than it, is no number, or a layer
     /// has two products of thin matrices; or if texts of this model can't have anything in front.
     pub fn adapter(&self, changes: impl Into<Changes>) -> Result<Arc<Adapter>> {
-        let Changes { low_rank, narrow, front } = changes.into();
+        let Changes { low_rank, narrow, looks, around, front } = changes.into();
         let shapes: HashMap<String, Vec<usize>> =
             self.spec().tensors().into_iter().map(|it| (it.name, it.shape)).collect();
         let mut deltas: HashMap<String, Vec<Delta>> = HashMap::new();
@@ -165,8 +182,11 @@ impl Engine {
             let (name, delta) = self.network(&shapes, change)?;
             deltas.entry(name).or_default().push(delta);
         }
+        let looks = look::by_layer(self.spec(), looks)?;
+        let width = self.spec().hidden_size;
+        let around = around.into_iter().map(|it| it.both(width)).collect::<Result<_>>()?;
         let positions = self.check_front(front.as_ref())?;
-        Ok(Arc::new(Adapter { engine: self.id(), deltas, front, positions }))
+        Ok(Arc::new(Adapter { engine: self.id(), deltas, looks, around, front, positions }))
     }
 
     fn product(&self, shapes: &HashMap<String, Vec<usize>>, change: LowRank) -> Result<(String, Delta)> {
@@ -195,7 +215,7 @@ impl Engine {
     }
 
     fn network(&self, shapes: &HashMap<String, Vec<usize>>, change: Narrow) -> Result<(String, Delta)> {
-        let Narrow { name, width, reduce, reduce_bias, expand, expand_bias, activation, scale } = change;
+        let name = change.name.clone();
         let beside = name.ends_with(".feed_forward");
         let matrix = if beside { format!("{name}.down.weight") } else { format!("{name}.weight") };
         let inside = name.starts_with("layers.") && !name.contains(".experts.") && !name.contains(".router");
@@ -203,18 +223,8 @@ impl Engine {
         let Some(&[output, _]) = shape.map(Vec::as_slice) else {
             return Err(wrong(&name, "stands at no layer that it could follow"));
         };
-        let found = [reduce.len(), reduce_bias.len(), expand.len(), expand_bias.len()];
-        let wanted = [width * output, width, output * width, output];
-        if width == 0 || found != wanted {
-            return Err(wrong(&name, &format!("has {found:?} values; at a width of {width} it has {wanted:?}")));
-        }
-        let all = reduce.iter().chain(&reduce_bias).chain(&expand).chain(&expand_bias);
-        if !scale.is_finite() || !all.clone().all(|it| it.is_finite()) {
-            return Err(wrong(&name, "has values that are no numbers"));
-        }
-        let bias = [reduce_bias, expand_bias.iter().map(|it| scale * it).collect()];
-        let expand = turned(&expand, output, width, scale);
-        Ok((name, Delta::network(output, reduce, expand, bias, activation, beside)))
+        let delta = change.delta(output, beside)?;
+        Ok((name, delta))
     }
 
     /// Positions that it takes.
@@ -236,7 +246,8 @@ impl Engine {
             }
             Front::KeysAndValues { count, layers } => {
                 let widths = spec.layers.iter().map(|it| it.attention.as_ref().map_or(0, |it| it.kv_width()));
-                let fits = |width: usize, pair: &[Vec<f32>; 2]| pair.iter().all(|it| it.len() == count * width);
+                let fits =
+                    |width: usize, pair: &[Vec<f32>; 2]| pair.iter().all(|it| it.len() == count * width);
                 let all = widths.zip(layers).all(|(width, pair)| fits(width, pair));
                 if *count == 0 || layers.len() != spec.layers.len() || !all {
                     return unfit("does not have the width of the layers' keys".to_string());
@@ -248,6 +259,28 @@ impl Engine {
             return unfit("has values that are no numbers".to_string());
         }
         Ok(count)
+    }
+}
+
+impl Narrow {
+    /// In the form in which it is added, for results of `output` values; `beside` them, or behind them.
+    fn delta(self, output: usize, beside: bool) -> Result<Delta> {
+        let Narrow { name, width, reduce, reduce_bias, expand, expand_bias, activation, scale } = self;
+        let found = [reduce.len(), reduce_bias.len(), expand.len(), expand_bias.len()];
+        let wanted = [width * output, width, output * width, output];
+        if width == 0 || found != wanted {
+            return Err(wrong(
+                &name,
+                &format!("has {found:?} values; at a width of {width} it has {wanted:?}"),
+            ));
+        }
+        let mut all = reduce.iter().chain(&reduce_bias).chain(&expand).chain(&expand_bias);
+        if !scale.is_finite() || !all.all(|it| it.is_finite()) {
+            return Err(wrong(&name, "has values that are no numbers"));
+        }
+        let bias = [reduce_bias, expand_bias.iter().map(|it| scale * it).collect()];
+        let expand = turned(&expand, output, width, scale);
+        Ok(Delta::network(output, reduce, expand, bias, activation, beside))
     }
 }
 

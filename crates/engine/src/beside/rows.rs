@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ounce_kernels::matmul::{add_scaled, dot};
 use ounce_kernels::pool::Pool;
 use ounce_kernels::vector::add;
-use ounce_model::spec::Activation;
+use ounce_model::spec::{Activation, Attention};
 use smallvec::SmallVec;
 
 use super::Adapter;
@@ -53,7 +53,7 @@ impl Delta {
     }
 
     /// Adds to a row's results; `x` is what the layer or half was given for it.
-    fn add(&self, x: &[f32], y: &mut [f32], inner: &mut SmallVec<[f32; 64]>) {
+    pub fn add(&self, x: &[f32], y: &mut [f32], inner: &mut SmallVec<[f32; 64]>) {
         inner.clear();
         let seen = if self.behind { &*y } else { x };
         inner.extend(self.reduce.chunks_exact(self.input).map(|a| dot(a, seen)));
@@ -92,6 +92,69 @@ impl Beside {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    /// Does something to each row that has an adapter for which `wants` holds: `rows` are `width` values each.
+    fn each<'b>(
+        &'b self,
+        rows: &mut [f32],
+        width: usize,
+        wants: impl Fn(&Adapter) -> bool,
+        then: impl Fn(&'b Adapter, usize, &mut [f32], &mut SmallVec<[f32; 64]>) + Sync,
+    ) {
+        let mut ends: SmallVec<[(usize, Option<&Adapter>); 16]> = SmallVec::new();
+        let mut end = 0;
+        for (count, adapter) in &self.parts {
+            end += count;
+            ends.push((end, adapter.as_deref().filter(|it| wants(it))));
+        }
+        if ends.iter().all(|it| it.1.is_none()) {
+            return;
+        }
+        Pool::global().split_chunks(rows, ROWS * width, |task, rows| {
+            let mut between = SmallVec::new();
+            for (index, row) in rows.chunks_exact_mut(width).enumerate() {
+                let at = task * ROWS + index;
+                if let Some((_, Some(adapter))) = ends.get(ends.partition_point(|it| it.0 <= at)) {
+                    then(adapter, at, row, &mut between);
+                }
+            }
+        });
+    }
+
+    /// Sends embedded rows, `[rows, width]`, through what is around the layers.
+    pub(crate) fn enter(&self, rows: &mut [f32], width: usize) {
+        self.each(
+            rows,
+            width,
+            |it| !it.around.is_empty(),
+            |adapter, _, row, between| adapter.around.iter().for_each(|it| it.enter(row, between)),
+        );
+    }
+
+    /// Sends what the last norm gave back through it.
+    pub(crate) fn leave(&self, rows: &mut [f32], width: usize) {
+        self.each(
+            rows,
+            width,
+            |it| !it.around.is_empty(),
+            |adapter, _, row, between| adapter.around.iter().rev().for_each(|it| it.leave(row, between)),
+        );
+    }
+
+    /// Adds what a layer's queries, `[rows, heads · head size]`, find in the keys and values of adapters.
+    pub(crate) fn look(&self, layer: usize, shape: &Attention, queries: &[f32], mixed: &mut [f32]) {
+        let width = shape.query_width();
+        self.each(
+            mixed,
+            width,
+            |it| it.looks.contains_key(&layer),
+            |adapter, at, row, between| {
+                if let Some(look) = adapter.looks.get(&layer) {
+                    look.add(shape, &queries[at * width..(at + 1) * width], row, between);
+                }
+            },
+        );
     }
 
     /// Adds what the rows' adapters add to the results of a layer or half, `y` for `x`; gives the bytes that were read and the operations.

@@ -150,7 +150,6 @@ pub fn has_tied_head(spec: &Spec) -> bool {
 /// Bytes of all packed weights.
 pub fn packed_bytes(spec: &Spec, formats: &Formats, quantize: Option<DType>) -> u64 {
     let tied = has_tied_head(spec);
-    let bytes =
-        |tensor: &TensorSpec| packed_bytes_of(&tensor.name, &tensor.shape, tied, formats, quantize);
+    let bytes = |tensor: &TensorSpec| packed_bytes_of(&tensor.name, &tensor.shape, tied, formats, quantize);
     spec.tensors().iter().map(bytes).sum()
 }

@@ -40,7 +40,9 @@ impl<'t> Learner<'t> {
             return Ok(Learner::Plain(Box::new(Distilled::new(net, asked, divergence, args.options())?)));
         }
         if kind == DivergenceKind::Taid {
-            bail!("--loss taid can't be had with --relations, or --features of another width; choose another loss");
+            bail!(
+                "--loss taid can't be had with --relations, or --features of another width; choose another loss"
+            );
         }
         let related = match args.relations > 0.0 {
             true => {
@@ -48,9 +50,17 @@ impl<'t> Learner<'t> {
                 let layer = args.relation_layer.map_or(usual.layer, |layer| layer - 1);
                 let heads = args.relation_heads.unwrap_or(usual.heads);
                 if layer >= teacher.spec.layers.len() {
-                    bail!("--relation-layer {}: the teacher has {} layers", layer + 1, teacher.spec.layers.len());
+                    bail!(
+                        "--relation-layer {}: the teacher has {} layers",
+                        layer + 1,
+                        teacher.spec.layers.len()
+                    );
                 }
-                Some(Related { teacher, relations: Relations { layer, heads, hard: 0.0 }, weight: args.relations })
+                Some(Related {
+                    teacher,
+                    relations: Relations { layer, heads, hard: 0.0 },
+                    weight: args.relations,
+                })
             }
             false => None,
         };

@@ -7,6 +7,7 @@ use ounce_engine::{Engine, Mode};
 use ounce_kernels::DType;
 use ounce_model::Model;
 use ounce_model::formats::WriteOptions;
+use ounce_train::Batch;
 use ounce_train::data::{BatchSource, Pieces};
 use ounce_train::distil::{KeptTeacher, LiveTeacher, Teacher, TranslatedTeacher};
 use ounce_train::loss::{DivergenceKind, Predictions};
@@ -14,7 +15,6 @@ use ounce_train::net::{Net, Options};
 use ounce_train::optim::{self, Optimizer};
 use ounce_train::schedule::{Schedule, Shape};
 use ounce_train::trainer::{self, Ended, Observer, Start, Step, Trainer};
-use ounce_train::Batch;
 
 use super::super::convert;
 use super::learner::Learner;
@@ -134,7 +134,8 @@ pub fn teach(teacher: &Model, pupil: Pupil, args: &TeachingArgs, usual: &str) ->
     if args.fresh && folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
     }
-    let run = Trainer::new(learner.as_trainable(), &mut pieces, None, optimizer, options, &folder, Start::Resume);
+    let run =
+        Trainer::new(learner.as_trainable(), &mut pieces, None, optimizer, options, &folder, Start::Resume);
     let mut run =
         run.with_context(|| format!("{} holds an interrupted run; --fresh begins anew", folder.display()))?;
     if run.state().step > 0 {

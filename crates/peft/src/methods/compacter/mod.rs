@@ -184,12 +184,7 @@ fn product(x: &Tensor, rule: &Tensor, s: &Tensor, t: &Tensor, n: usize) -> candl
 }
 
 /// `Wᵀ`, `[m, k]`, as it is written: for who multiplies with it often.
-pub(crate) fn dense_turned(
-    rule: &[f32],
-    s: &[f32],
-    t: &[f32],
-    (k, m, n): (usize, usize, usize),
-) -> Vec<f32> {
+pub(crate) fn dense_turned(rule: &[f32], s: &[f32], t: &[f32], (k, m, n): (usize, usize, usize)) -> Vec<f32> {
     let (kn, mn) = (k / n, m / n);
     let value = |row: usize, column: usize| -> f32 {
         let (a, p, b, q) = (row / kn, row % kn, column / mn, column % mn);

@@ -38,6 +38,9 @@ pub const METHOD: Method = Method {
 /// What the narrow networks divide their width by.
 const REDUCTION: usize = 2;
 
+/// What `F` and `G` are called.
+pub(crate) const NAMES: [&str; 2] = ["invertible_f", "invertible_g"];
+
 /// Language adapters are bottleneck adapters whose level has an invertible part around the embedding.
 pub type Language = Bottleneck;
 
@@ -59,7 +62,8 @@ impl Invertible {
         }
         let (half, on) = (width / 2, Kernels::default());
         let block = |part: &str| Block::new(&format!("{part}.{name}"), (half, half), REDUCTION, seed, on);
-        Ok(Invertible { f: block("invertible_f")?, g: block("invertible_g")?, half })
+        let [f, g] = NAMES;
+        Ok(Invertible { f: block(f)?, g: block(g)?, half })
     }
 
     /// How many numbers it has for a stream of this width.
