@@ -15,7 +15,9 @@ after healing, and the speed of decoding beside the original's in interleaved ru
 import argparse
 import json
 import os
+import statistics
 import subprocess
+import sys
 import tempfile
 
 KEPT = 0.7
@@ -27,6 +29,7 @@ WAYS = [
     ("low rank, for the inputs (SVD)", "factorize", [], True),
     ("EfficientLLM", "prune", ["--train", "efficient-llm"], False),
     ("Compresso", "prune", ["--train", "compresso"], False),
+    ("AmoebaLLM", "prune", ["--train", "amoeba"], False),
 ]
 
 
@@ -38,18 +41,20 @@ def main():
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--tokens", type=int, default=400_000)
     parser.add_argument("--hard", default="0", help="the part of the text's own tokens in healing")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="ways whose names contain one of these, with | between")
     args = parser.parse_args()
 
     def run(*command):
-        ran = subprocess.run([args.ounce, *map(str, command)], capture_output=True, text=True)
+        ran = subprocess.run([args.ounce, "--threads", str(args.threads), *map(str, command)], capture_output=True, text=True)
         if ran.returncode:
             raise SystemExit(f"{command}: {ran.returncode}: {ran.stderr[-500:]}")
         return ran.stdout
 
     def stand(path):
         found = json.loads(run("eval", path, "--against", args.model, "--perplexity", args.test, "--json"))["divergence"]
-        return f"perplexity {found['perplexity']['value']:.4f}, KL {found['mean_kl']['value']:.5f}"
+        return found["perplexity"]["value"], found["mean_kl"]["value"]
 
     shown = json.loads(run("show", args.model, "--json"))
     whole = shown["parameters"]
@@ -74,30 +79,42 @@ def main():
             made = os.path.join(folder, "made.gguf")
             text = ["--calibration", args.heal]
             if not heals:
-                text += ["--calibration-tokens", args.tokens, "--no-test"]
+                text += ["--calibration-tokens", args.tokens, "--train-steps", max(1, args.tokens // 2048), "--no-test"]
             elif command == "prune":
                 text += ["--no-test"]
             count = lambda: json.loads(run("show", made, "--json"))["parameters"]
             make = lambda *size: run(command, args.model, "-o", made, "--force", *size, *flags, *text)
-            if command == "prune":
-                make("--params", most)
-            else:
-                # Ranks are rounded: the largest share that is no larger.
-                share = min(1, 1.3 * (most - outer) / (whole - outer))
-                make("--ratio", f"{share:.3f}")
-                while count() > most:
-                    share -= 0.01
+            ended = []
+            for seed in range(args.seeds):
+                if "amoeba" in flags:
+                    shapes = os.path.join(folder, "any.shapes")
+                    run("prune", args.model, "-o", shapes, "--force", "--ratio", 0.4, "--train-seed", seed, *flags, *text)
+                    run("prune", args.model, "-o", made, "--force", "--params", most, "--shapes", shapes, "--no-test")
+                elif command == "prune":
+                    make("--params", most, *([] if heals else ["--train-seed", seed]))
+                elif seed == 0:
+                    # Ranks are rounded: the largest share that is no larger.
+                    share = min(1, 1.3 * (most - outer) / (whole - outer))
                     make("--ratio", f"{share:.3f}")
-            before = stand(made)
-            after = ""
-            if heals:
-                healed = os.path.join(folder, "healed.gguf")
-                run("heal", made, "--teacher", args.model, "--text", args.heal, "--tokens", args.tokens, "--hard", args.hard, "-o", healed, "--force", "--fresh", "--no-test")
-                after = f"; healed {stand(healed)}"
-                made = healed
+                    while count() > most:
+                        share -= 0.01
+                        make("--ratio", f"{share:.3f}")
+                last = made
+                if heals:
+                    last = os.path.join(folder, "healed.gguf")
+                    run("heal", made, "--teacher", args.model, "--text", args.heal, "--tokens", args.tokens, "--hard", args.hard, "--seed", seed, "-o", last, "--force", "--fresh", "--no-test")
+                ended.append(stand(last))
+                print(f"  {name}, seed {seed}: {ended[-1]}", file=sys.stderr, flush=True)
+            perplexities, kls = zip(*ended)
+            before = f"cut {stand(made)[0]:.4f}; " if heals else ""
             here = count()
-            a, b = speeds(original, made)
-            print(f"{name}: {here} of {whole} parameters; {before}{after}; decoding {b / a:.2f}x", flush=True)
+            a, b = speeds(original, last)
+            spread = f" ± {statistics.stdev(perplexities) / len(ended) ** 0.5:.4f}" if len(ended) > 1 else ""
+            print(
+                f"{name}: {here} of {whole} parameters; perplexity {before}{statistics.mean(perplexities):.4f}{spread}, "
+                f"KL {statistics.mean(kls):.5f}; decoding {b / a:.2f}x",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -226,6 +226,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     // What is in the way, or has no place in the format, is said before any work.
     forecast(&model, &args.output, &options)?;
     let calibration = if args.looks() { args.texts.calibration.sequences(&model)? } else { Vec::new() };
+    let calibration = args.training.ordered(calibration);
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let start = Instant::now();
     let structured = args.method.is_structured() && !args.training.is_sparse();

@@ -46,7 +46,7 @@ pub fn train(args: &Args, globals: &Globals) -> anyhow::Result<Outcome> {
         bail!("{} exists; name another target, or replace it with --force", args.output.display());
     }
     let model = source::open(&args.model)?;
-    let calibration = args.texts.calibration.sequences(&model)?;
+    let calibration = args.training.ordered(args.texts.calibration.sequences(&model)?);
     let shapes = trained(args, &model, &calibration, share)?;
     if globals.json {
         output::json(&serde_json::json!({"target": args.output, "shapes": shapes}))?;
@@ -90,7 +90,12 @@ fn trained(args: &Args, model: &Model, text: &[Vec<u32>], share: f64) -> anyhow:
     })?;
     drop(bar);
     let usual = amoeba::Options::default();
-    let options = amoeba::Options { steps, rate: rate.unwrap_or(usual.rate), ..usual };
+    let options = amoeba::Options {
+        steps,
+        rate: rate.unwrap_or(usual.rate),
+        seed: usual.seed + args.training.seed(),
+        ..usual
+    };
     let mut bar = Progress::new("training", Unit::Items);
     let trained = amoeba::train(elastic, text, &options, &mut |done, total| {
         bar.set(done, total);

@@ -3,6 +3,9 @@
 use anyhow::bail;
 use ounce_compress::prune::{compresso, efficient_llm, gradual};
 use ounce_model::Model;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use crate::interrupt::Watch;
@@ -22,6 +25,9 @@ pub struct TrainingArgs {
     /// The highest learning rate; lower it if the loss rises [default: 0.002; of compresso's adapters 0.005]
     #[arg(long, value_name = "RATE")]
     train_rate: Option<f64>,
+    /// Seed of the order of texts, and of gates and adapters; 0 is the order in which they came
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    train_seed: u64,
 }
 
 /// How a model is trained while it gets smaller.
@@ -49,6 +55,19 @@ impl TrainingArgs {
         (self.train_steps, self.train_rate)
     }
 
+    /// Texts in the order of the seed.
+    pub fn ordered(&self, mut texts: Vec<Vec<u32>>) -> Vec<Vec<u32>> {
+        if self.train_seed > 0 {
+            texts.shuffle(&mut StdRng::seed_from_u64(self.train_seed));
+        }
+        texts
+    }
+
+    /// The seed of gates and adapters.
+    pub fn seed(&self) -> u64 {
+        self.train_seed
+    }
+
     /// Whether single weights become zero, and shapes stay.
     pub fn is_sparse(&self) -> bool {
         self.train == Some(Way::Gradual)
@@ -68,7 +87,7 @@ impl TrainingArgs {
         let (start, times) = (self.train_steps / 10, self.train_steps * 6 / 10 / every);
         let schedule = Some(gradual::Schedule { last: share, start, every, times });
         let rate = self.train_rate.unwrap_or(2e-3);
-        let options = gradual::Options { steps: self.train_steps, tokens: 2048, rate, schedule, seed: 0 };
+        let options = gradual::Options { steps: self.train_steps, tokens: 2048, rate, schedule, seed: self.train_seed };
         let watch = Watch::start();
         let mut bar = Progress::new("training", Unit::Items);
         Ok(gradual::train(model, text, &options, &mut |done, total| {
@@ -113,6 +132,7 @@ impl TrainingArgs {
                 heal_steps: self.train_steps - gate_steps,
                 adapter_rate: self.train_rate.unwrap_or(usual.adapter_rate),
                 multiple,
+                seed: usual.seed + self.train_seed,
                 ..usual
             };
             return Ok(compresso::prune(model, text, most, &options, &mut progress)?.model);
