@@ -7,6 +7,7 @@ mod frontier;
 mod method;
 mod peer;
 mod quantize;
+mod serve;
 mod sparsity;
 mod speed;
 mod train;
@@ -28,6 +29,7 @@ Examples:
   ounce bench forecast --shapes smollm2-135m
   ounce bench costs ./model.gguf --context 4096
   ounce bench adapters builtin
+  ounce bench serve http://127.0.0.1:8080 --clients 1,16
   ounce bench sparsity builtin
   ounce bench frontier builtin --plot frontier.svg")]
 pub struct Args {
@@ -43,6 +45,7 @@ enum What {
     Frontier(frontier::Args),
     Method(method::Args),
     Quantize(quantize::Args),
+    Serve(serve::Args),
     Sparsity(sparsity::Args),
     Speed(speed::Args),
     Train(train::Args),
@@ -60,6 +63,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         What::Frontier(args) => frontier::run(args, globals),
         What::Method(args) => method::run(args, globals),
         What::Quantize(args) => quantize::run(args, globals),
+        What::Serve(args) => serve::run(args, globals),
         What::Sparsity(args) => sparsity::run(args, globals),
         What::Speed(args) => speed::run(args, globals),
         What::Train(args) => train::run(args, globals),

@@ -87,7 +87,8 @@ impl TrainingArgs {
         let (start, times) = (self.train_steps / 10, self.train_steps * 6 / 10 / every);
         let schedule = Some(gradual::Schedule { last: share, start, every, times });
         let rate = self.train_rate.unwrap_or(2e-3);
-        let options = gradual::Options { steps: self.train_steps, tokens: 2048, rate, schedule, seed: self.train_seed };
+        let options =
+            gradual::Options { steps: self.train_steps, tokens: 2048, rate, schedule, seed: self.train_seed };
         let watch = Watch::start();
         let mut bar = Progress::new("training", Unit::Items);
         Ok(gradual::train(model, text, &options, &mut |done, total| {
