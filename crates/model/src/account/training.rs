@@ -39,6 +39,11 @@ fn layer_values(spec: &Spec) -> impl Iterator<Item = usize> + '_ {
     })
 }
 
+/// Rows whose logits exist at once in training: 16 MiB of them, but no fewer than 96, for each chunk of rows reads the whole head.
+pub fn logit_rows(vocabulary: usize) -> usize {
+    ((1 << 22) / vocabulary.max(1)).max(96)
+}
+
 /// Bytes of buffers for a step of so many tokens besides weights and gradients: what the layers keep, the widest layer's
 /// working buffers and a chunk of logits.
 pub fn workspace_bytes(spec: &Spec, tokens: usize, checkpointing: bool) -> usize {
@@ -47,7 +52,7 @@ pub fn workspace_bytes(spec: &Spec, tokens: usize, checkpointing: bool) -> usize
         true => spec.layers.len() * spec.hidden_size + largest,
         false => layer_values(spec).sum(),
     };
-    let logits = (1 << 22_usize).min(tokens * spec.vocab_size).max(spec.vocab_size);
+    let logits = logit_rows(spec.vocab_size).min(tokens.max(1)) * spec.vocab_size;
     // Working buffers: gradients of the widest layer's inner values and of the stream.
     let working = largest / 2 + 3 * spec.hidden_size;
     4 * (tokens * (kept + working) + logits)

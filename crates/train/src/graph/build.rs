@@ -1,7 +1,7 @@
 //! Takes a model's weights into a network of slots.
 
-use ounce_model::Weights;
 use ounce_model::spec::Norm as NormSpec;
+use ounce_model::{Tensor, Weights};
 
 use super::norm::Norm;
 use super::ops::Kernels;
@@ -46,6 +46,14 @@ impl Builder<'_> {
 
     fn known(&self, name: &str) -> Option<Weight> {
         self.weights.iter().find(|weight| weight.name() == name).cloned()
+    }
+
+    /// The table of this name as it is stored, if it is frozen and no weight already; F32 tables become weights.
+    pub fn stored(&self, name: &str) -> Result<Option<Tensor>> {
+        match (self.trains)(name) || self.known(name).is_some() {
+            true => Ok(None),
+            false => crate::net::stored_table(self.source, name),
+        }
     }
 
     /// The weight of this name if `there`.

@@ -13,10 +13,17 @@ use super::weight::Weight;
 use crate::net::check_positions;
 use crate::{Batch, Result};
 
+/// Where the token vectors are.
+enum Table {
+    Weight(Weight),
+    /// Frozen, in the format in which they were stored.
+    Stored(ounce_model::Tensor),
+}
+
 /// Token vectors, what is added to them, and their norm.
 pub(super) struct Embedding {
     on: Kernels,
-    tokens: Weight,
+    tokens: Table,
     positions: Option<(Weight, Positions)>,
     types: Option<Weight>,
     norm: Option<Norm>,
@@ -33,7 +40,10 @@ impl Embedding {
         let positions = from.optional("embed.positions.weight", embedding.positions.is_some())?;
         Ok(Embedding {
             on: from.on,
-            tokens: from.weight("embed.tokens.weight")?,
+            tokens: match from.stored("embed.tokens.weight")? {
+                Some(table) => Table::Stored(table),
+                None => Table::Weight(from.weight("embed.tokens.weight")?),
+            },
             positions: positions.zip(embedding.positions),
             types: from.optional("embed.types.weight", embedding.token_types > 0)?,
             norm: from.norm("embed.norm", embedding.norm)?,
@@ -60,7 +70,15 @@ impl Embedding {
         let rows = |table: &Weight, ids: Arc<[u32]>, scale: f32| {
             ops::gather(self.on, &table.tensor()?, &ids, scale, self.shrink)
         };
-        let mut x = hook.embedded(rows(&self.tokens, batch.tokens.as_slice().into(), self.scale)?)?;
+        let tokens = match &self.tokens {
+            Table::Weight(table) => rows(table, batch.tokens.as_slice().into(), self.scale)?,
+            Table::Stored(table) => {
+                let mut x = vec![0.0; batch.tokens.len() * table.row_len()];
+                crate::net::gather_stored(self.on.pool, table, &batch.tokens, self.scale, &mut x);
+                ops::tensor(x, (batch.tokens.len(), table.row_len()))?
+            }
+        };
+        let mut x = hook.embedded(tokens)?;
         if let Some(table) = &self.types {
             let types = match batch.types.is_empty() {
                 true => vec![0; batch.tokens.len()].into(),

@@ -1,10 +1,12 @@
 //! Takes a model's weights into a network: which become parameters, which stay as they are stored.
 
+use ounce_kernels::DType;
 use ounce_kernels::quant::grid::Grid;
 use ounce_model::spec_tensors::{EXPAND, REDUCE};
 use ounce_model::{Tensor, Weights};
 
 use super::beside::{Beside, Pair};
+use super::embedding::Table;
 use super::linear::{Linear, Matrix};
 use super::steps::Packed;
 use crate::{Param, ParamKind, Result};
@@ -38,6 +40,17 @@ pub(crate) fn kind_of(name: &str, shape: &[usize]) -> ParamKind {
     }
 }
 
+/// A table whose rows can be decoded one by one; none if it is F32, which a parameter is as well.
+pub(crate) fn stored_table(weights: &Weights, name: &str) -> Result<Option<Tensor>> {
+    let table = weights.get(name)?;
+    if table.dtype == DType::F32 {
+        return Ok(None);
+    }
+    let seen = table.decode_row(0, &mut vec![0.0; table.row_len()]);
+    seen.map_err(|error| ounce_model::Error::tensor(weights.path(), name, error.to_string()))?;
+    Ok(Some(table))
+}
+
 impl<'m> Builder<'m> {
     /// Nothing taken in yet.
     pub fn new(weights: &'m Weights, trains: &'m dyn Fn(&str) -> bool) -> Builder<'m> {
@@ -57,6 +70,15 @@ impl<'m> Builder<'m> {
         }
         self.params.push(param);
         Ok(self.params.len() - 1)
+    }
+
+    /// The table of vectors of this name: a parameter if it is trained or one already.
+    pub fn table(&mut self, name: &str) -> Result<Table> {
+        let own = (self.trains)(name) || self.params.iter().any(|param| param.name == name);
+        match if own { None } else { stored_table(self.weights, name)? } {
+            Some(table) => Ok(Table::Stored(table)),
+            None => Ok(Table::Param(self.param(name)?)),
+        }
     }
 
     /// The index of the packed matrix of this name, which is taken in with its step sizes if it is new.

@@ -1,6 +1,8 @@
 //! From token ids to the residual stream and back: gathered rows forward, added rows backward.
 
 use ounce_kernels::grad::embedding::{gather, scatter_add};
+use ounce_kernels::pool::Pool;
+use ounce_model::Tensor;
 use ounce_model::spec::{Positions, Spec};
 
 use super::build::Builder;
@@ -9,10 +11,19 @@ use super::linear::Linear;
 use super::norm::{Norm, Stats};
 use crate::{Batch, Error, Result};
 
+/// Where the token vectors are.
+#[derive(Debug)]
+pub(crate) enum Table {
+    /// Among the parameters.
+    Param(usize),
+    /// Frozen, in the format in which they were stored: a large vocabulary need not be decoded as a whole.
+    Stored(Tensor),
+}
+
 /// Token vectors, what is added to them, and their norm.
 #[derive(Debug)]
 pub(crate) struct Embedding {
-    pub tokens: usize,
+    tokens: Table,
     positions: Option<(usize, Positions)>,
     types: Option<usize>,
     norm: Option<Norm>,
@@ -59,12 +70,23 @@ pub(crate) fn check_positions(batch: &Batch, positions: Option<Positions>, types
     }
 }
 
+/// Rows of a stored table, `[ids, row]`, times a factor.
+pub(crate) fn gather_stored(pool: &Pool, table: &Tensor, ids: &[u32], scale: f32, out: &mut [f32]) {
+    pool.split_chunks(out, table.row_len(), |at, row| {
+        // The builder saw that the format can be decoded.
+        if table.decode_row(ids[at] as usize, row).is_err() {
+            row.fill(f32::NAN);
+        }
+        row.iter_mut().for_each(|x| *x *= scale);
+    });
+}
+
 impl Embedding {
     pub fn build(from: &mut Builder<'_>, spec: &Spec) -> Result<Embedding> {
         let embedding = &spec.embedding;
         let positions = from.optional("embed.positions.weight", embedding.positions.is_some())?;
         Ok(Embedding {
-            tokens: from.param("embed.tokens.weight")?,
+            tokens: from.table("embed.tokens.weight")?,
             positions: positions.zip(embedding.positions),
             types: from.optional("embed.types.weight", embedding.token_types > 0)?,
             norm: Norm::build(from, "embed.norm", embedding.norm)?,
@@ -87,7 +109,12 @@ impl Embedding {
     /// The residual stream `[tokens, hidden]`.
     pub fn forward(&self, batch: &Batch, cx: &mut Context<'_>) -> (Vec<f32>, Saved) {
         let mut x = cx.buffers.take(batch.tokens.len() * self.width);
-        gather(cx.pool, &cx.params[self.tokens].value, self.width, &batch.tokens, self.scale, &mut x);
+        match &self.tokens {
+            Table::Param(index) => {
+                gather(cx.pool, &cx.params[*index].value, self.width, &batch.tokens, self.scale, &mut x);
+            }
+            Table::Stored(table) => gather_stored(cx.pool, table, &batch.tokens, self.scale, &mut x),
+        }
         let mut saved = Saved::default();
         let mut add_rows = |table: usize, ids: &[u32], cx: &mut Context<'_>| {
             let mut rows = cx.buffers.take(x.len());
@@ -140,7 +167,9 @@ impl Embedding {
                 scatter_add(cx.pool, ids, self.width, scale * shrink, &d, &mut param.grad);
             }
         };
-        scatter(self.tokens, &batch.tokens, self.scale);
+        if let Table::Param(tokens) = self.tokens {
+            scatter(tokens, &batch.tokens, self.scale);
+        }
         if let Some(table) = self.types {
             match batch.types.is_empty() {
                 true => scatter(table, &vec![0; batch.tokens.len()], 1.0),

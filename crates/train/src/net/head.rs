@@ -2,6 +2,7 @@
 //! logits of a whole batch never exist.
 
 use ounce_kernels::grad::activation::{Activation as Function, plain, plain_backward};
+use ounce_model::account::training::logit_rows;
 use ounce_model::spec::{Activation, Classifier, Scored, Spec};
 
 use super::build::Builder;
@@ -11,9 +12,6 @@ use super::linear::Linear;
 use super::norm::{Norm, Stats};
 use crate::loss::{Chunk, LogitLoss};
 use crate::{Batch, IGNORE, Loss, Result};
-
-/// Values of logits that exist at once, unless one row has more: 16 MiB.
-const LOGITS: usize = 1 << 22;
 
 /// Which rows of a batch have an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +190,7 @@ impl Head {
         cx: &mut Context<'_>,
     ) -> f64 {
         let (width, vocab) = (self.matrix.input, self.matrix.output);
-        let step = (LOGITS / vocab).max(1);
+        let step = logit_rows(vocab);
         let mut logits = cx.buffers.take(step.min(rows.len()) * vocab);
         let mut sum = 0.0;
         for (index, rows) in rows.chunks(step).enumerate() {

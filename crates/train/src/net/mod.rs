@@ -54,7 +54,8 @@ pub use self::init::{Init, normal};
 pub use self::rotation::Rotation;
 pub use self::streams::{StreamLoss, Watched};
 pub(crate) use self::{
-    build::kind_of, embedding::check_positions, feed_forward::function, head::Reads, rotation::Rotations,
+    build::kind_of, build::stored_table, embedding::check_positions, embedding::gather_stored,
+    feed_forward::function, head::Reads, rotation::Rotations,
 };
 
 /// How a network is trained.

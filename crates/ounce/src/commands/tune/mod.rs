@@ -6,10 +6,13 @@ mod patience;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use ounce_kernels::DType;
+use ounce_kernels::gemm::Compute;
 use ounce_model::Model;
+use ounce_model::account::Formats;
 use ounce_peft::{Adapted, Settings};
 use ounce_train::checkpoint;
-use ounce_train::config::{Config, Objective, ScheduleKind};
+use ounce_train::config::{Config, Objective, Precision, ScheduleKind};
 use ounce_train::data::BatchSource;
 use ounce_train::net::{Net, Options};
 use ounce_train::optim::{Kind as OptimizerKind, Optimizer};
@@ -94,6 +97,10 @@ struct RunArgs {
     /// Compute layers a second time to save memory (lora without dropout)
     #[arg(long)]
     checkpointing: bool,
+    /// What products of linear layers are computed in: f32 or bf16 (weights of adapters and sums stay f32) [default: f32 for a model stored
+    /// in F32, bf16 else]
+    #[arg(long, value_name = "NAME", value_parser = precision)]
+    precision: Option<Precision>,
     /// Highest learning rate [default: what suits the method]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
@@ -155,22 +162,44 @@ struct Report {
     merges: bool,
 }
 
+fn precision(name: &str) -> Result<Precision, String> {
+    match name {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        _ => Err(format!("{name} is no precision; choose f32 or bf16")),
+    }
+}
+
+/// What was rounded when it was stored loses nothing that matters to bf16.
+fn usual_precision(model: &Model) -> Precision {
+    let exact = Formats::of(&model.weights).iter().all(|(_, dtype)| dtype == DType::F32);
+    if exact { Precision::F32 } else { Precision::Bf16 }
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// If the data or a setting does not suit the model, training diverges, or the folder can't be written.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let (mut settings, below) = args.method.settings(args.run.seed)?;
-    let config = config(&args)?;
+    let mut config = config(&args)?;
     if args.output.join("adapter_config.json").is_file() && !args.resume {
         bail!("{} holds an adapter; choose another folder", args.output.display());
     }
     let model = source::open(&args.model)?;
+    config.train.precision = args.run.precision.unwrap_or_else(|| usual_precision(&model));
     let mut notes = Vec::new();
     let (model, mut fed) = feed(&config, &model, &mut settings, &mut notes)?;
     settings.steps = setup::steps(&config, fed.tokens_per_step, fed.lengths)?.unwrap_or(1).max(1);
-    let options =
-        Options { beta: args.run.beta, checkpointing: args.run.checkpointing, ..Options::default() };
+    let options = Options {
+        beta: args.run.beta,
+        checkpointing: args.run.checkpointing,
+        compute: match config.train.precision {
+            Precision::F32 => Compute::F32,
+            Precision::Bf16 => Compute::Bf16,
+        },
+        ..Options::default()
+    };
     let mut adapted = Adapted::fast(&model, &settings, options)?;
     adapted.lay_on(&below)?;
     let mut optimizer_options = config.optimizer.options();

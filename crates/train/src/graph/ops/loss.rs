@@ -2,14 +2,12 @@
 
 use candle_core::Tensor;
 use ounce_kernels::grad::bias::{add_bias, bias_backward};
+use ounce_model::account::training::logit_rows;
 
 use super::linear::add_weight_gradient;
 use super::{Factor, Kernels, check_last, node, read, tensor};
 use crate::loss::{Chunk, LogitLoss};
 use crate::{Error, Result};
-
-/// Values of logits that exist at once, unless one row has more: 16 MiB.
-const LOGITS: usize = 1 << 22;
 
 /// From rows to logits: `scale · (x · Wᵀ + b)`, with the cap that the loss applies.
 #[derive(Debug, Clone)]
@@ -66,7 +64,7 @@ pub fn linear_loss(
     let mut dx = vec![0.0; if of_x { rows * width } else { 0 }];
     let mut dw = vec![0.0; if of_matrix { vocab * width } else { 0 }];
     let mut db = vec![0.0; if of_bias { vocab } else { 0 }];
-    let step = (LOGITS / vocab).max(1);
+    let step = logit_rows(vocab);
     let mut logits = vec![0.0; step.min(rows) * vocab];
     let mut sum = 0.0;
     if gradient && loss.looks_first() {
