@@ -39,9 +39,11 @@ fn layer_values(spec: &Spec) -> impl Iterator<Item = usize> + '_ {
     })
 }
 
-/// Rows whose logits exist at once in training: 16 MiB of them, but no fewer than 96, for each chunk of rows reads the whole head.
+/// Rows whose logits exist at once in training: 16 MiB of them, or up to 256 rows in 128 MiB, for each chunk of rows reads and packs the
+/// whole head.
 pub fn logit_rows(vocabulary: usize) -> usize {
-    ((1 << 22) / vocabulary.max(1)).max(96)
+    let within = |values: usize| values / vocabulary.max(1);
+    within(1 << 22).max(within(1 << 25).min(256)).max(1)
 }
 
 /// Bytes of buffers for a step of so many tokens besides weights and gradients: what the layers keep, the widest layer's
