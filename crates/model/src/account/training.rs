@@ -2,12 +2,21 @@
 
 use super::pass::{Pass, Work, pieces};
 use super::{Formats, Operator, cache, sizes};
-use crate::spec::{Attention, FeedForward, FeedForwardKind, Mlp, Spec};
+use crate::spec::{Attention, FeedForward, FeedForwardKind, Mlp, Residual, Spec};
+
+/// Values that a norm in front of a half keeps for a token: what it gave is made again where halves follow each other.
+fn before(norm: bool, residual: Residual, hidden: usize) -> usize {
+    match (norm, residual) {
+        (false, _) => 0,
+        (true, Residual::Sequential) => 2,
+        (true, _) => hidden + 2,
+    }
+}
 
 /// Values that the attention half keeps for a token, besides the stream.
-fn attention_values(attention: &Attention, hidden: usize) -> usize {
+fn attention_values(attention: &Attention, residual: Residual, hidden: usize) -> usize {
     let (query, kv) = (attention.query_width(), attention.kv_width());
-    let norm = if attention.norms.before.is_some() { hidden + 2 } else { 0 };
+    let norm = before(attention.norms.before.is_some(), residual, hidden);
     let after = if attention.norms.after.is_some() { hidden } else { 0 };
     let raw = if attention.qk_norm.is_some() { query + kv } else { 0 };
     norm + after + 2 * query + 2 * kv + raw + attention.heads
@@ -17,8 +26,8 @@ fn mlp_values(mlp: &Mlp) -> usize {
     if mlp.gated { 2 * mlp.width } else { mlp.width }
 }
 
-fn feed_forward_values(feed_forward: &FeedForward, hidden: usize) -> usize {
-    let norm = if feed_forward.norms.before.is_some() { hidden + 2 } else { 0 };
+fn feed_forward_values(feed_forward: &FeedForward, residual: Residual, hidden: usize) -> usize {
+    let norm = before(feed_forward.norms.before.is_some(), residual, hidden);
     let after = if feed_forward.norms.after.is_some() { hidden } else { 0 };
     let inner = match &feed_forward.kind {
         FeedForwardKind::Dense(mlp) => mlp_values(mlp),
@@ -34,16 +43,19 @@ fn feed_forward_values(feed_forward: &FeedForward, hidden: usize) -> usize {
 fn layer_values(spec: &Spec) -> impl Iterator<Item = usize> + '_ {
     let hidden = spec.hidden_size;
     spec.layers.iter().map(move |layer| {
-        let attention = layer.attention.as_ref().map_or(0, |it| hidden + attention_values(it, hidden));
-        attention + layer.feed_forward.as_ref().map_or(0, |it| hidden + feed_forward_values(it, hidden))
+        let residual = layer.residual;
+        let attention =
+            layer.attention.as_ref().map_or(0, |it| hidden + attention_values(it, residual, hidden));
+        let feed_forward = layer.feed_forward.as_ref();
+        attention + feed_forward.map_or(0, |it| hidden + feed_forward_values(it, residual, hidden))
     })
 }
 
-/// Rows whose logits exist at once in training: 16 MiB of them, or up to 256 rows in 128 MiB, for each chunk of rows reads and packs the
+/// Rows whose logits exist at once in training: 16 MiB of them, or up to 256 rows in 64 MiB, for each chunk of rows reads and packs the
 /// whole head.
 pub fn logit_rows(vocabulary: usize) -> usize {
     let within = |values: usize| values / vocabulary.max(1);
-    within(1 << 22).max(within(1 << 25).min(256)).max(1)
+    within(1 << 22).max(within(1 << 24).min(256)).max(1)
 }
 
 /// Bytes of buffers for a step of so many tokens besides weights and gradients: what the layers keep, the widest layer's
@@ -55,8 +67,8 @@ pub fn workspace_bytes(spec: &Spec, tokens: usize, checkpointing: bool) -> usize
         false => layer_values(spec).sum(),
     };
     let logits = logit_rows(spec.vocab_size).min(tokens.max(1)) * spec.vocab_size;
-    // Working buffers: gradients of the widest layer's inner values and of the stream.
-    let working = largest / 2 + 3 * spec.hidden_size;
+    // Working buffers: gradients of the widest layer's inner values and of the stream, and a normed input.
+    let working = largest / 2 + 4 * spec.hidden_size;
     4 * (tokens * (kept + working) + logits)
 }
 

@@ -40,6 +40,20 @@ impl Entered {
         }
     }
 
+    /// Gives the normed input up: it is quickly made again, and as large as the stream.
+    fn forget(&mut self, cx: &mut Context<'_>) {
+        self.normed.take().into_iter().for_each(|normed| cx.buffers.give(normed));
+    }
+
+    /// Makes the normed input again, to the same bits.
+    fn recall(&mut self, norm: &Option<Norm>, x: &[f32], cx: &mut Context<'_>) {
+        if let (None, Some(norm)) = (&self.normed, norm) {
+            let (normed, stats) = norm.forward(x, cx);
+            stats.release(cx);
+            self.normed = Some(normed);
+        }
+    }
+
     /// Given the input, what the half sees.
     fn seen<'a>(&'a self, x: &'a [f32]) -> &'a [f32] {
         self.normed.as_deref().unwrap_or(x)
@@ -219,11 +233,14 @@ impl Layer {
         let mut saved = Saved { x, between: None, attention: None, feed_forward: None };
         let mut stream: Option<Vec<f32>> = None;
         if let Some(attention) = &self.attention {
-            let entered = Entered::new(&attention.norms.before, &saved.x, cx);
+            let mut entered = Entered::new(&attention.norms.before, &saved.x, cx);
             let seen = entered.seen(&saved.x);
             let (out, joined, kept) = join(&attention.norms, self.residual_scale, &saved.x, cx, |out, cx| {
                 attention.forward(seen, out, cx)
             });
+            if self.residual == Residual::Sequential {
+                entered.forget(cx);
+            }
             saved.attention = Some((entered, joined, kept));
             stream = Some(out);
         }
@@ -231,7 +248,7 @@ impl Layer {
             let before = stream.as_deref().unwrap_or(&saved.x);
             let shared = self.shares_norm().then_some(saved.attention.as_ref()).flatten();
             let source = if self.residual == Residual::Sequential { before } else { &saved.x };
-            let entered = match shared {
+            let mut entered = match shared {
                 Some(_) => Entered::default(),
                 None => Entered::new(&feed_forward.norms.before, source, cx),
             };
@@ -243,6 +260,9 @@ impl Layer {
                 join(&feed_forward.norms, self.residual_scale, before, cx, |out, cx| {
                     feed_forward.forward(seen, out, cx)
                 });
+            if self.residual == Residual::Sequential {
+                entered.forget(cx);
+            }
             saved.feed_forward = Some((entered, joined, kept));
             if self.residual == Residual::Sequential {
                 saved.between = stream.take();
@@ -263,9 +283,14 @@ impl Layer {
     pub fn backward(&self, saved: Saved, mut d: Vec<f32>, cx: &mut Context<'_>) -> Vec<f32> {
         let Saved { x, between, attention: kept_attention, feed_forward: kept_feed_forward } = saved;
         let mut waiting = None;
-        if let (Some(feed_forward), Some((entered, joined, kept))) = (&self.feed_forward, kept_feed_forward) {
+        if let (Some(feed_forward), Some((mut entered, joined, kept))) =
+            (&self.feed_forward, kept_feed_forward)
+        {
             let source = between.as_deref().unwrap_or(&x);
             let shared = kept_attention.as_ref().filter(|_| self.shares_norm());
+            if shared.is_none() {
+                entered.recall(&feed_forward.norms.before, source, cx);
+            }
             let seen = match shared {
                 Some((attention, ..)) => attention.seen(&x),
                 None => entered.seen(source),
@@ -284,7 +309,8 @@ impl Layer {
             }
             d = stream;
         }
-        if let (Some(attention), Some((entered, joined, kept))) = (&self.attention, kept_attention) {
+        if let (Some(attention), Some((mut entered, joined, kept))) = (&self.attention, kept_attention) {
+            entered.recall(&attention.norms.before, &x, cx);
             let seen = entered.seen(&x);
             let (mut stream, mut dinput) =
                 unjoin(&attention.norms, self.residual_scale, joined, d, cx, |dout, cx| {
