@@ -1,6 +1,6 @@
-"""Asks a running `ounce serve` with the clients that people use: openai, anthropic, ollama.
+"""Asks a running `ounce serve` with the clients that people use: openai, anthropic, ollama, LangChain's ChatOpenAI.
 
-    pip install openai anthropic ollama
+    pip install openai anthropic ollama langchain-openai
     ounce serve builtin-tiny more=builtin-encoder --port 8123 &
     python tests/clients/check.py http://127.0.0.1:8123
 
@@ -13,6 +13,7 @@ import sys
 import anthropic
 import ollama
 import openai
+from langchain_openai import ChatOpenAI
 
 base = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
 failed = []
@@ -100,5 +101,12 @@ pieces = [part.response for part in client.generate(model=model, prompt="Once up
 check("ollama: generate, streamed", "".join(pieces) == text, pieces)
 check("ollama: list", model in [entry.model for entry in client.list().models])
 check("ollama: show", client.show(model).details.family == "llama")
+
+chat = ChatOpenAI(base_url=base + "/v1", api_key="none", model=model, temperature=0, max_tokens=12, stream_usage=True)
+said = chat.invoke("Once upon a time")
+check("langchain: chat", said.content == whole.choices[0].message.content, said)
+check("langchain: usage", said.usage_metadata["output_tokens"] == 12, said.usage_metadata)
+check("langchain: streamed", "".join(piece.content for piece in chat.stream("Once upon a time")) == said.content)
+check("langchain: two at once", len(chat.batch(["The dog", "The cat"])) == 2)
 
 sys.exit(1 if failed else 0)

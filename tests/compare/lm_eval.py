@@ -6,6 +6,7 @@ Not part of the test suite: it needs the harness, transformers and torch. To rep
     cargo build --release
     venv/bin/python tests/compare/lm_eval.py                     # tales, and a few-shot task on top of them
     venv/bin/python tests/compare/lm_eval.py --model builtin-tiny --limit 50 --tasks tales,tales_words
+    venv/bin/python tests/compare/lm_eval.py --serve             # the harness asks `ounce serve` (local-completions); no torch
 
 `ounce eval --write-tasks` writes the tasks about generated tales with their data, `ounce convert` the model as a folder of
 F32 weights; both programs read the same files. `tales_shots` is made here: three examples before each question, drawn by the
@@ -69,7 +70,23 @@ def few_shots(folder):
     (folder / "tales_shots.yaml").write_text(SHOTS, encoding="utf-8")
 
 
-def harness(folder, model, tasks, limit, seed):
+def local(model):
+    return "hf", {"pretrained": str(model), "dtype": "float32"}
+
+
+def served(program, model):
+    """ounce serve, and how the harness asks it."""
+    server = subprocess.Popen([str(program), "serve", str(model), "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    address = server.stdout.readline().split()[-1]
+    positions = json.loads((pathlib.Path(model) / "config.json").read_text())["max_position_embeddings"]
+    arguments = {
+        "base_url": f"{address}/v1/completions", "model": pathlib.Path(model).name, "tokenizer": str(model),
+        "tokenizer_backend": "huggingface", "num_concurrent": 4, "max_length": positions, "tokenized_requests": True, "add_bos_token": True,
+    }
+    return server, ("local-completions", arguments)
+
+
+def harness(folder, how, tasks, limit, seed):
     # This file has the package's name.
     sys.path[:] = [place for place in sys.path if pathlib.Path(place or ".").resolve() != pathlib.Path(__file__).resolve().parent]
     import lm_eval
@@ -77,12 +94,13 @@ def harness(folder, model, tasks, limit, seed):
 
     # The harness names data files from where it runs.
     os.chdir(folder)
+    kind, arguments = how
     found = lm_eval.simple_evaluate(
-        model="hf",
-        model_args={"pretrained": str(model), "dtype": "float32"},
+        model=kind,
+        model_args=arguments,
         tasks=tasks,
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
-        device="cpu",
+        device=None if kind == "local-completions" else "cpu",
         batch_size=1,
         limit=limit,
         fewshot_random_seed=seed,
@@ -128,6 +146,7 @@ def main():
     parser.add_argument("--tasks", default="tales,tales_shots,tales_answers,tales_words,tales_text")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--seed", type=int, default=1234)
+    parser.add_argument("--serve", action="store_true", help="ask ounce serve in place of transformers")
     options = parser.parse_args()
     program, tasks = options.ounce.resolve(), options.tasks.split(",")
     with tempfile.TemporaryDirectory() as work:
@@ -139,7 +158,12 @@ def main():
             if file.stem not in tasks:
                 file.unlink()
         ours = {mode: ounce(program, folder, model, tasks, options.limit, options.seed, mode) for mode in ("reference", "fast")}
-        results, samples = harness(folder, model, tasks, options.limit, options.seed)
+        server, how = served(program, model) if options.serve else (None, local(model))
+        try:
+            results, samples = harness(folder, how, tasks, options.limit, options.seed)
+        finally:
+            if server:
+                server.terminate()
     wrong = []
     print(f"\n{options.model}, F32:\n")
     print("| Task | Metric | lm-evaluation-harness | ounce, reference | ounce, fast | Largest difference of a question, reference |")

@@ -55,6 +55,26 @@ pub struct Globals {
     /// Log what happens to stderr; twice for more. RUST_LOG chooses in detail
     #[arg(short, global = true, action = ArgAction::Count)]
     verbosity: u8,
+    /// Whether the log is text or JSON, a line each
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_default_value = true,
+        env = "OUNCE_LOG_FORMAT"
+    )]
+    log_format: LogFormat,
+}
+
+/// What a log looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -154,11 +174,11 @@ impl Globals {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
         let colours =
             std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(colours)
-            .init();
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Text => log.with_ansi(colours).init(),
+            LogFormat::Json => log.json().flatten_event(true).init(),
+        }
     }
 }
 

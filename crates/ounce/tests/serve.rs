@@ -76,3 +76,84 @@ fn what_can_not_be_served_is_told() {
     let missing = desk.fails(&["serve", "./nothing.gguf"]);
     assert!(missing.contains("nothing.gguf"), "{missing}");
 }
+
+/// A key that is taken out of the file may not ask any more, a new one may; a damaged file changes nothing.
+#[test]
+fn the_keys_of_a_file_change_while_the_server_runs() {
+    let desk = Desk::new();
+    let key = |name: &str| format!("[[key]]\nname = \"{name}\"\nsecret = \"secret-of-{name}\"\n");
+    desk.write("keys.toml", key("old"));
+    let server = Server::start(&desk, &["builtin-tiny", "--api-keys-file", "keys.toml"]);
+    let status = |name: &str| {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let asked = agent.get(format!("{}/v1/models", server.address));
+        asked.header("authorization", format!("Bearer secret-of-{name}")).call().expect("an answer").status()
+    };
+    let becomes = |name: &str, wanted: u16| {
+        let start = std::time::Instant::now();
+        while status(name) != wanted {
+            assert!(start.elapsed().as_secs() < 20, "{name} is not answered with {wanted}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    assert_eq!((status("old").as_u16(), status("new").as_u16()), (200, 401));
+    desk.write("keys.toml", "[[key]]\nname = 1");
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    assert_eq!(status("old").as_u16(), 200, "a damaged file changes nothing");
+    desk.write("keys.toml", key("new"));
+    becomes("new", 200);
+    assert_eq!(status("old").as_u16(), 401);
+    desk.write("keys.toml", "# none");
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    assert_eq!(status("anybody").as_u16(), 401, "it does not become open");
+    let (_, said) = server.end();
+    assert_eq!(said.matches("the keys stay as they were").count(), 2, "{said}");
+}
+
+/// The collector's side of OTLP over HTTP: takes one request and gives its body.
+fn collector() -> (String, std::thread::JoinHandle<Vec<u8>>) {
+    use std::io::Write;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    let body = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut reader = BufReader::new(stream.try_clone().expect("a copy"));
+        let (mut line, mut length) = (String::new(), 0);
+        assert!(reader.read_line(&mut line).expect("a line") > 0 && line.contains("/v1/traces"), "{line}");
+        while line.trim() != "" {
+            line.clear();
+            reader.read_line(&mut line).expect("a head");
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a number");
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).expect("a body");
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer.as_bytes()).expect("written");
+        body
+    });
+    (address, body)
+}
+
+#[test]
+fn a_collector_gets_a_span_and_the_log_can_be_json() {
+    let desk = Desk::new();
+    let (address, body) = collector();
+    let server = Server::start(&desk, &["-v", "--log-format", "json", "builtin-tiny", "--otlp", &address]);
+    let asked = ureq::post(format!("{}/v1/completions", server.address))
+        .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    asked.send(json!({"prompt": "Once", "max_tokens": 3}).to_string()).expect("an answer");
+    let (code, said) = server.end();
+    assert_eq!(code, Some(0), "{said}");
+    let body = body.join().expect("a body");
+    let has = |bytes: &[u8]| body.windows(bytes.len()).any(|it| it == bytes);
+    assert!(has(b"llm_request") && has(b"gen_ai.usage.output_tokens") && has(b"builtin-tiny"));
+    // The trace that the client began.
+    assert!(has(&[
+        0x0a, 0xf7, 0x65, 0x19, 0x16, 0xcd, 0x43, 0xdd, 0x84, 0x48, 0xeb, 0x21, 0x1c, 0x80, 0x31, 0x9c
+    ]));
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let answered = lines.filter(|line| line["message"] == "answered").count();
+    assert_eq!(answered, 1, "{said}");
+}

@@ -6,7 +6,7 @@
 //! - [`input`], [`options`], [`answer`], [`streaming`], [`output`]: what all dialects share. [`openai`], [`anthropic`], [`ollama`]: the dialects.
 //! - [`embeddings`], [`tokens`]: what is answered at once.
 //! - [`page`]: the page at `/`. [`openapi`]: what is served, described for programs and people.
-//! - [`http`]: routes, keys, limits, connections. [`metrics`]: what Prometheus reads.
+//! - [`http`]: routes, keys, limits, connections. [`metrics`]: what Prometheus reads. [`traces`]: what OpenTelemetry's collectors get.
 
 pub mod answer;
 pub mod anthropic;
@@ -28,8 +28,10 @@ pub mod registry;
 pub mod scheduler;
 pub mod streaming;
 pub mod tokens;
+pub mod traces;
 
 pub use http::{Key, Server, Settings};
 pub use model::{MakeAdapter, ServeError, Served, Source};
 pub use registry::{Open, Registry};
 pub use scheduler::{Budget, Limits};
+pub use traces::Traces;

@@ -1,7 +1,7 @@
 //! What Prometheus reads at `/metrics`, under vLLM's names, so that dashboards made for it work.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use ounce_engine::generate::Finish;
@@ -10,6 +10,8 @@ use prometheus::{
 };
 
 use crate::scheduler::Summary;
+use crate::scheduler::job::Job;
+use crate::traces::{Answered, Traces};
 
 /// Upper bounds for times: fine ones for small models, then the usual ones.
 const SECONDS: [f64; 22] = [
@@ -26,9 +28,23 @@ const COUNTS: [f64; 17] =
 pub struct Metrics {
     registry: Registry,
     models: Arc<Mutex<HashMap<String, ModelMetrics>>>,
+    traces: Arc<OnceLock<Traces>>,
 }
 
 impl Metrics {
+    /// Sends a span for each request from now on. Only the first call counts.
+    pub fn trace(&self, traces: Traces) {
+        // A second one has nothing to say.
+        let _ = self.traces.set(traces);
+    }
+
+    /// Sends the spans that are left.
+    pub fn end_traces(&self) {
+        if let Some(traces) = self.traces.get() {
+            traces.end();
+        }
+    }
+
     /// The text that Prometheus reads.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -47,7 +63,7 @@ impl Metrics {
         match models.get(name) {
             Some(metrics) => Ok(metrics.clone()),
             None => {
-                let metrics = ModelMetrics::new(&self.registry, name)?;
+                let metrics = ModelMetrics::new(&self.registry, name, self.traces.clone())?;
                 models.insert(name.to_string(), metrics.clone());
                 Ok(metrics)
             }
@@ -59,6 +75,8 @@ impl Metrics {
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // each has a help text
 pub struct ModelMetrics {
+    name: Arc<str>,
+    traces: Arc<OnceLock<Traces>>,
     pub running: IntGauge,
     pub waiting: IntGauge,
     pub cache_usage: Gauge,
@@ -83,7 +101,11 @@ pub struct ModelMetrics {
 }
 
 impl ModelMetrics {
-    fn new(registry: &Registry, model: &str) -> prometheus::Result<ModelMetrics> {
+    fn new(
+        registry: &Registry,
+        model: &str,
+        traces: Arc<OnceLock<Traces>>,
+    ) -> prometheus::Result<ModelMetrics> {
         let opts = |name: &str, help: &str| {
             Opts::new(format!("vllm:{name}"), help)
                 .const_label("model_name", model)
@@ -98,6 +120,8 @@ impl ModelMetrics {
         let time = |name: &str, help: &str| histogram(name, help, &SECONDS);
         let count = |name: &str, help: &str| histogram(name, help, &COUNTS);
         Ok(ModelMetrics {
+            name: model.into(),
+            traces,
             running: gauge("num_requests_running", "Answers that are being made")?,
             waiting: gauge("num_requests_waiting", "Requests that wait for their turn or for memory")?,
             cache_usage: add(
@@ -143,11 +167,16 @@ impl ModelMetrics {
     }
 
     /// Counts a request that was answered.
-    pub fn done(&self, summary: &Summary, finish: Finish, arrived: Instant) {
-        self.finished(match finish {
+    pub fn done(&self, summary: &Summary, finish: Finish, arrived: Instant, job: &Job) {
+        let finish = match finish {
             Finish::Stop => "stop",
             Finish::Length => "length",
-        });
+        };
+        self.finished(finish);
+        if let Some(traces) = self.traces.get() {
+            let (owner, parent) = (job.owner.as_str(), job.parent.as_deref());
+            traces.answered(&Answered { model: &self.name, owner, parent, arrived, finish, summary });
+        }
         self.prompt_tokens.inc_by(summary.prompt_tokens as u64);
         self.generation_tokens.inc_by(summary.completion_tokens as u64);
         self.drafted.inc_by(summary.drafted_tokens as u64);

@@ -276,16 +276,48 @@ fn fields(route: &Route) -> impl Iterator<Item = &'static Field> {
     route.fields.iter().chain(SAMPLING.iter().filter(move |_| shared))
 }
 
-/// The OpenAPI document.
-pub fn document() -> Value {
+/// What a field may hold. Models are those of `names`.
+fn schema_of(&(name, kind, _, meaning): &Field, names: &[String]) -> Value {
+    let text = json!({"type": "string"});
+    let several = |of: Value| json!({"type": "array", "minItems": 1, "items": of});
+    let ids = json!({"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}});
+    let mut schema = match name {
+        "model" if !names.is_empty() => json!({"type": "string", "examples": names}),
+        "prompt" | "input" => json!({"anyOf": [text.clone(), several(text), ids.clone(), several(ids)]}),
+        "stop" => json!({"anyOf": [text.clone(), {"type": "array", "items": text}]}),
+        "tool_choice" | "system" | "format" => json!({}),
+        "messages" => several(json!({
+            "type": "object", "required": ["role", "content"],
+            "properties": {
+                "role": {"enum": ["system", "user", "assistant", "tool"]},
+                "content": {"anyOf": [text, {"type": "array", "items": {"type": "object"}}]},
+            },
+        })),
+        "temperature" => json!({"type": "number", "minimum": 0, "maximum": 2}),
+        "top_p" | "min_p" => json!({"type": "number", "minimum": 0, "maximum": 1}),
+        "presence_penalty" | "frequency_penalty" => json!({"type": "number", "minimum": -2, "maximum": 2}),
+        "priority" | "seed" => json!({"type": "integer"}),
+        "n" | "dimensions" => json!({"type": "integer", "minimum": 1}),
+        "tokens" => ids,
+        _ if kind == "integer" => json!({"type": kind, "minimum": 0}),
+        _ => json!({"type": kind}),
+    };
+    schema["description"] = json!(meaning);
+    schema
+}
+
+/// The OpenAPI document of a server with models of these names.
+pub fn document(names: &[String]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in &ROUTES {
+        let error = if route.group == "Ollama" { "OllamaError" } else { "Error" };
+        let error = format!("#/components/schemas/{error}");
         let mut operation = json!({
             "summary": route.summary, "tags": [route.group],
             "responses": {
                 "200": {"description": "Done"},
                 "default": {"description": "An error, in the words of the interface",
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}},
+                    "content": {"application/json": {"schema": {"$ref": error}}}},
             },
         });
         if route.path.contains("{id}") {
@@ -293,18 +325,8 @@ pub fn document() -> Value {
                 json!([{"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}]);
         }
         if !route.fields.is_empty() {
-            let properties: Map<String, Value> = fields(route)
-                .map(|(name, kind, _, meaning)| {
-                    // These take several types.
-                    let schema = match *name {
-                        "prompt" | "input" | "stop" | "tool_choice" | "system" | "format" => {
-                            json!({"description": meaning})
-                        }
-                        _ => json!({"type": kind, "description": meaning}),
-                    };
-                    (name.to_string(), schema)
-                })
-                .collect();
+            let properties: Map<String, Value> =
+                fields(route).map(|field| (field.0.to_string(), schema_of(field, names))).collect();
             let required: Vec<&str> = fields(route).filter(|field| field.2).map(|field| field.0).collect();
             let mut schema = json!({"type": "object", "properties": properties});
             if !required.is_empty() {
@@ -326,7 +348,9 @@ pub fn document() -> Value {
         "security": [{"key": []}, {}],
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Error": {
+            "schemas": {"OllamaError": {
+                "type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"],
+            }, "Error": {
                 "type": "object",
                 "properties": {"error": {
                     "type": "object",

@@ -27,6 +27,8 @@ pub struct Asker {
     pub deadline: Option<Instant>,
     /// Tokens of an answer at most.
     pub most_tokens: Option<usize>,
+    /// The span that the client sent as `traceparent`.
+    pub parent: Option<String>,
 }
 
 /// How an answer is made.
@@ -142,6 +144,7 @@ impl Options {
         let (mut job, events) = Job::new(prompt, max_tokens);
         job.owner.clone_from(&asker.owner);
         job.deadline = asker.deadline;
+        job.parent.clone_from(&asker.parent);
         job.priority = self.priority;
         job.choices = self.choices;
         job.min_tokens = self.min_tokens;

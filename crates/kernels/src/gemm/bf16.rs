@@ -58,7 +58,8 @@ pub(super) fn pair(values: &mut [f32], steps: usize, width: usize) {
             let whole = width / AT_ONCE * AT_ONCE;
             // Row `pair` is not behind row `2 · pair`, so nothing is overwritten that is still needed.
             for lane in (0..whole).step_by(AT_ONCE) {
-                let row = |from: usize| -> [f32; AT_ONCE] { std::array::from_fn(|at| values[from + lane + at]) };
+                let row =
+                    |from: usize| -> [f32; AT_ONCE] { std::array::from_fn(|at| values[from + lane + at]) };
                 let low = row(2 * pair * width);
                 let high = if last { [0.0; AT_ONCE] } else { row((2 * pair + 1) * width) };
                 values[pair * width + lane..][..AT_ONCE].copy_from_slice(&pairs(low, high));

@@ -53,6 +53,7 @@ impl Asked {
             owner: client.owner.clone(),
             deadline: Options::deadline(app.settings.answer_time, asked_time(&parts.headers)),
             most_tokens: client.key.as_ref().and_then(|key| key.max_tokens),
+            parent: parts.headers.get("traceparent").and_then(|it| it.to_str().ok()).map(str::to_owned),
         };
         Ok(Asked { body, asker, client })
     }

@@ -6,8 +6,8 @@ mod generate;
 mod routes;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -23,7 +23,7 @@ use crate::scheduler::{Budget, Limits};
 /// How a server behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Who may ask; everybody if empty.
+    /// Who may ask at first; everybody if empty.
     pub keys: Vec<Key>,
     /// Pages that may ask from a browser, besides those of this machine; `*` for all.
     pub origins: Vec<String>,
@@ -77,6 +77,8 @@ pub struct App {
     pub metrics: Metrics,
     /// The models by name.
     pub registry: Registry,
+    /// Who may ask now; at first those of the settings.
+    keys: RwLock<Arc<[Key]>>,
     draining: AtomicBool,
     allowances: access::Allowances,
     /// Texts are embedded one request after the other, or they would take all threads from those that write.
@@ -106,6 +108,26 @@ impl App {
         self.embedding.acquire().await.ok()
     }
 
+    /// Who may ask; everybody if empty.
+    pub fn keys(&self) -> Arc<[Key]> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets others ask from now on. What a key of the same name has used stays used; requests in progress go on.
+    ///
+    /// # Errors
+    /// If there were keys and are to be none: then everybody could ask.
+    pub fn set_keys(&self, keys: Vec<Key>) -> Result<(), ServeError> {
+        let mut now = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.is_empty() && !now.is_empty() {
+            return Err(ServeError::Option(
+                "no key is left, and without one everybody could ask".to_string(),
+            ));
+        }
+        *now = keys.into();
+        Ok(())
+    }
+
     /// Whether no new requests are taken.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
@@ -123,11 +145,13 @@ impl Server {
     pub fn new(settings: Settings, budget: Budget) -> Server {
         let metrics = Metrics::default();
         let registry = Registry::new(settings.limits.clone(), budget.clone(), metrics.clone());
+        let settings_keys = settings.keys.clone().into();
         let app = App {
             settings,
             budget,
             metrics,
             registry,
+            keys: RwLock::new(settings_keys),
             draining: AtomicBool::new(false),
             allowances: access::Allowances::default(),
             embedding: tokio::sync::Semaphore::new(1),

@@ -153,8 +153,9 @@ async fn ollama_version() -> Response {
     respond_json(&json!({"version": env!("CARGO_PKG_VERSION")}))
 }
 
-async fn document() -> Response {
-    respond_json(&openapi::document())
+async fn document(State(app): Shared) -> Response {
+    let names: Vec<String> = app.registry.all().into_iter().map(|model| model.id).collect();
+    respond_json(&openapi::document(&names))
 }
 
 async fn load(State(app): Shared, request: Request) -> ApiResult<Response> {

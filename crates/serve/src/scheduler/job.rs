@@ -47,6 +47,8 @@ pub struct Job {
     pub adapter: Option<Arc<Adapter>>,
     /// When the answer is of no use any more.
     pub deadline: Option<Instant>,
+    /// The span that the client sent as `traceparent`.
+    pub parent: Option<String>,
     /// Where events go. When the other end is dropped the job is given up.
     pub events: UnboundedSender<Event>,
 }
@@ -73,6 +75,7 @@ impl Job {
             constraint: None,
             adapter: None,
             deadline: None,
+            parent: None,
             events,
         };
         (job, receiver)

@@ -232,7 +232,7 @@ impl<'e> Worker<'e> {
         sequence.finish(finish);
         if sequence.task.unfinished.get() == 0 {
             let summary = sequence.task.summary();
-            self.metrics.done(&summary, finish, sequence.task.arrived);
+            self.metrics.done(&summary, finish, sequence.task.arrived, &sequence.task.job);
             tracing::info!(
                 owner = sequence.task.job.owner,
                 prompt_tokens = summary.prompt_tokens,

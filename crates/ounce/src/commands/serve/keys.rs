@@ -1,6 +1,7 @@
 //! The file of API keys.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use ounce_serve::Key;
@@ -51,6 +52,42 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Key>> {
         });
     }
     Ok(keys)
+}
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A file of keys that may change.
+#[derive(Debug)]
+pub struct Watched {
+    path: PathBuf,
+    /// Its time and size when it was read.
+    known: Option<(SystemTime, u64)>,
+    looked: Instant,
+}
+
+impl Watched {
+    /// As it is now.
+    pub fn new(path: PathBuf) -> Watched {
+        let known = Watched::stamp(&path);
+        Watched { path, known, looked: Instant::now() }
+    }
+
+    fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+        let facts = std::fs::metadata(path).ok()?;
+        Some((facts.modified().ok()?, facts.len()))
+    }
+
+    /// The keys, if the file is another one than when it was read; a file that is gone changes nothing.
+    pub fn changed(&mut self) -> Option<anyhow::Result<Vec<Key>>> {
+        if self.looked.elapsed() < LOOK {
+            return None;
+        }
+        self.looked = Instant::now();
+        let now = Watched::stamp(&self.path).filter(|now| Some(*now) != self.known)?;
+        self.known = Some(now);
+        Some(read(&self.path))
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use ounce_engine::{Adapter, Engine, Mode};
 use ounce_model::Model;
 use ounce_model::chat::ChatTemplate;
 use ounce_model::machine::host::Memory;
-use ounce_serve::{Budget, Key, Limits, MakeAdapter, Open, ServeError, Server, Settings, Source};
+use ounce_serve::http::App;
+use ounce_serve::{Budget, Key, Limits, MakeAdapter, Open, ServeError, Server, Settings, Source, Traces};
 
 use crate::cli::Globals;
 use crate::compute::ComputeArgs;
@@ -78,7 +79,8 @@ pub struct Args {
     /// A key that clients have to send; may be repeated
     #[arg(long = "api-key", value_name = "KEY", env = "OUNCE_API_KEY", hide_env_values = true)]
     api_keys: Vec<String>,
-    /// Keys with names and limits, in TOML: tables `[[key]]` of name, secret, requests_per_minute, concurrent, max_tokens, models, admin
+    /// Keys with names and limits, in TOML: tables `[[key]]` of name, secret, requests_per_minute, concurrent, max_tokens, models, admin.
+    /// Changes of the file count from the next request on
     #[arg(long, value_name = "FILE", env = "OUNCE_API_KEYS")]
     api_keys_file: Option<PathBuf>,
     /// Let everybody who reaches --host ask, without a key
@@ -108,6 +110,10 @@ pub struct Args {
     /// Write conversations by this Jinja file in place of the model's own template
     #[arg(long, value_name = "FILE")]
     chat_template: Option<PathBuf>,
+    /// Send a span for each request to this OpenTelemetry collector, by OTLP over HTTP, such as http://127.0.0.1:4318; a client's
+    /// `traceparent` is taken up
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp: Option<String>,
     /// Tell what would be served and what it takes, and end
     #[arg(long)]
     check: bool,
@@ -124,6 +130,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let budget = Budget::new(args.memory()?);
     let watch = Watch::start();
     let server = Server::new(settings, budget);
+    if let Some(endpoint) = &args.otlp {
+        server.app().metrics.trace(Traces::to(endpoint)?);
+    }
     let mut adapters = args.adapters()?;
     for reference in &args.models {
         if watch.requested() {
@@ -168,23 +177,53 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         let names: Vec<String> = server.app().registry.all().into_iter().map(|model| model.id).collect();
         // One line that scripts can wait for.
         output::line(format!("serving {} at http://{address}", names.join(", ")))?;
+        let mut keys = args.api_keys_file.clone().map(keys::Watched::new);
+        let app = server.app().clone();
+        let metrics = app.metrics.clone();
         let stop = async {
             while !watch.requested() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
+                if let Some(changed) = keys.as_mut().and_then(keys::Watched::changed) {
+                    args.renew_keys(&app, changed);
+                }
             }
             output::note("ending: requests in progress may finish; Ctrl-C again ends at once");
         };
-        server.run(listener, stop).await.context("the server can't go on")
+        server.run(listener, stop).await.context("the server can't go on")?;
+        // The last spans are sent by a thread that waits for an answer.
+        tokio::task::spawn_blocking(move || metrics.end_traces()).await.context("the traces can't be sent")
     })?;
     Ok(Outcome::Done)
 }
 
 impl Args {
+    /// Keys of the command line.
+    fn own_keys(&self) -> Vec<Key> {
+        let own = (1..).zip(&self.api_keys);
+        own.map(|(n, key)| Key { admin: true, ..Key::new(format!("key-{n}"), key) }).collect()
+    }
+
+    /// Takes the keys of a file that changed; if it is damaged those from before stay.
+    fn renew_keys(&self, app: &App, changed: anyhow::Result<Vec<Key>>) {
+        let renewed = changed.and_then(|keys| {
+            let keys: Vec<Key> = self.own_keys().into_iter().chain(keys).collect();
+            if keys.iter().any(|key| key.secret.is_empty()) {
+                bail!("an API key is empty; everybody would know it");
+            }
+            let count = keys.len();
+            app.set_keys(keys)?;
+            Ok(count)
+        });
+        match renewed {
+            Ok(count) => tracing::info!(count, "the keys' file changed and was read"),
+            Err(error) => {
+                output::note(&format!("{error:#}; the keys stay as they were"));
+            }
+        }
+    }
+
     fn settings(&self) -> anyhow::Result<Settings> {
-        let mut keys: Vec<Key> = (1..)
-            .zip(&self.api_keys)
-            .map(|(n, key)| Key { admin: true, ..Key::new(format!("key-{n}"), key) })
-            .collect();
+        let mut keys = self.own_keys();
         if let Some(file) = &self.api_keys_file {
             keys.extend(keys::read(file)?);
         }
