@@ -68,20 +68,23 @@ def main():
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--context", type=int, default=1024, help="positions of a slot")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-speculation", action="store_true", help="ounce guesses no tokens: for models with random weights, which say one word again and again")
     parser.add_argument("--peer", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("more", nargs="*", help="flags of ounce bench serve, behind --")
-    args = parser.parse_args()
+    # What stands behind -- is for `ounce bench serve`.
+    own = sys.argv[1:]
+    more = own[own.index("--") + 1:] if "--" in own else []
+    args = parser.parse_args(own[:len(own) - len(more) - 1] if "--" in own else own)
     if args.peer:
         return serve(args.model, args.peer, args.slots, args.context, args.threads)
     ports = free_port(), free_port()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    ours = subprocess.Popen([args.ounce, "serve", args.model, "--port", str(ports[0]), "--threads", str(args.threads)], **quiet)
+    ours = subprocess.Popen([args.ounce, "serve", args.model, "--port", str(ports[0]), "--threads", str(args.threads), *(["--no-speculation"] if args.no_speculation else [])], **quiet)
     theirs = subprocess.Popen([sys.executable, __file__, args.model, "--peer", str(ports[1]), "--slots", str(args.slots), "--context", str(args.context), "--threads", str(args.threads)], **quiet)
     try:
         wait(ports[0], ours)
         wait(ports[1], theirs)
         bench = [args.ounce, "bench", "serve", f"ounce=http://127.0.0.1:{ports[0]}", f"llama-server=http://127.0.0.1:{ports[1]}", "--clients", args.clients]
-        subprocess.run([*bench, *args.more], check=True)
+        subprocess.run([*bench, *more], check=True)
         print(f"most memory: ounce {peak(ours):.0f} MiB, llama-server {peak(theirs):.0f} MiB")
     finally:
         for process in (ours, theirs):

@@ -53,7 +53,12 @@ impl Server {
             bail!("{url}: servers are asked over http://, such as http://127.0.0.1:8080");
         }
         let url = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        let client = Client::builder().no_proxy().connect_timeout(Duration::from_secs(10)).build()?;
+        // A connection for each request: some servers close them behind an answer, and a client that finds out late has failed.
+        let client = Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .connect_timeout(Duration::from_secs(10))
+            .build()?;
         let mut server = Server { name, url, model: String::new(), key, client };
         server.model = match model {
             Some(model) => model,
@@ -164,7 +169,11 @@ impl Reading {
 
     fn ended(self, start: Instant) -> Result<Answer, String> {
         let whole = start.elapsed();
-        let first = self.first.ok_or("the answer has no text")?;
+        if self.usage.is_none() && self.pieces == 0 {
+            return Err("the answer has no text".to_owned());
+        }
+        // Tokens that are no whole letters have no text until the end.
+        let first = self.first.unwrap_or(whole);
         // A server that does not count sends a piece a token, as far as one can tell.
         let (prompt, tokens) = self.usage.unwrap_or((0, self.pieces));
         Ok(Answer { prompt, tokens, first, whole })

@@ -70,6 +70,9 @@ struct Row {
     clients: usize,
     requests: usize,
     failed: usize,
+    /// What the first failure was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
     /// Mean tokens of prompts and answers, as the server counts.
     prompt_tokens: f64,
     answer_tokens: f64,
@@ -231,6 +234,7 @@ fn row(name: &str, clients: usize, at: usize, found: &[Found]) -> Row {
         clients,
         requests: own.answers.len() + own.failed,
         failed: own.failed,
+        failure: own.failure.clone(),
         prompt_tokens: mean(|it| it.prompt),
         answer_tokens: mean(|it| it.tokens),
         tokens_per_second: quantile(&own.speeds, 0.5),
@@ -280,5 +284,14 @@ fn print(rows: &[Row]) -> anyhow::Result<()> {
             },
         ]);
     }
-    output::print_table(&table)
+    output::print_table(&table)?;
+    for row in rows {
+        if let Some(why) = &row.failure {
+            output::note(&format!(
+                "{} with {} clients: {} failed, the first: {why}",
+                row.server, row.clients, row.failed
+            ));
+        }
+    }
+    Ok(())
 }
