@@ -1,4 +1,4 @@
-"""Loads folders that `ounce convert` wrote in 8-bit floats and in NF4 with transformers, and compares logits with ounce's.
+"""Loads folders that `ounce convert` wrote in 8-bit floats, in MXFP4 and in NF4 with transformers, and compares logits with ounce's.
 
     pip install "transformers==5.24.*" torch "compressed-tensors==0.20.*" "bitsandbytes==0.50.*" accelerate
     python tests/compare/narrow.py target/release/ounce
@@ -66,7 +66,9 @@ def nf4_differences(original, packed, plain):
 def main():
     ounce = sys.argv[1]
     failed = 0
-    cases = [(name, ["--dtype", "f8_e4m3"]) for name in FLOATS] + [(dtype, ["--packing", "nf4"]) for dtype in RANDOM]
+    cases = [(name, ["--dtype", "f8_e4m3"]) for name in FLOATS]
+    cases += [("llama", ["--dtype", "f8_e4m3", "--packing", "matrix-floats"]), ("llama", ["--dtype", "mxfp4"])]
+    cases += [(dtype, ["--packing", "nf4"]) for dtype in RANDOM]
     for name, options in cases:
         title = f"{name} {' '.join(options)}"
         nf4 = "nf4" in options

@@ -171,6 +171,29 @@ def compressed_order(weight, name, generator, bits=4, group=32):
     return tensors, scale * codes.half(), scale.float() * codes
 
 
+def mxfp4(weight, name, generator, dtype=torch.bfloat16):
+    from compressed_tensors.compressors.mxfp4 import MXFP4PackedCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    arguments = QuantizationArgs(num_bits=4, type="float", strategy="group", group_size=32, scale_dtype=torch.uint8)
+    how = QuantizationScheme(targets=["Linear"], weights=arguments)
+    extreme = weight.reshape(weight.shape[0], -1, 32).abs().amax(-1)
+    state = {"weight": weight.to(dtype), "weight_scale": 2.0 ** (torch.floor(torch.log2(extreme)) - 2).to(dtype)}
+    tensors = MXFP4PackedCompressor.compress(state, how)
+    decoded = MXFP4PackedCompressor.decompress(dict(tensors), how)["weight"]
+    return {f"{name}.{key}": value.contiguous() for key, value in tensors.items()}, decoded.to(dtype), decoded.float()
+
+
+def mxfp4_config(dtype=None):
+    arguments = {"num_bits": 4, "type": "float", "symmetric": True, "group_size": 32, "strategy": "group", "dynamic": False,
+                 "scale_dtype": "torch.uint8"}
+    format_ = "mxfp4-pack-quantized"
+    return {"quant_method": "compressed-tensors", "format": format_, "quantization_status": "compressed",
+            "ignore": ["lm_head"], "kv_cache_scheme": None, "global_compression_ratio": None,
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": arguments, "input_activations": None,
+                                          "output_activations": None, "format": format_}}}
+
+
 def bitsandbytes(weight, name, generator, kind="nf4", double=False, dtype=torch.float16):
     import bitsandbytes.functional as functional
 
@@ -211,6 +234,7 @@ CASES = {
     "compressed_f8_row": (compressed, compressed_config,
                           dict(bits=8, kind="float", strategy="channel", packed=False, dtype=torch.bfloat16)),
     "compressed_f8": (compressed, compressed_config, dict(bits=8, kind="float", strategy="tensor", packed=False)),
+    "compressed_mxfp4": (mxfp4, mxfp4_config, {}),
     "bnb_nf4": (bitsandbytes, bitsandbytes_config, {}),
     "bnb_nf4_double": (bitsandbytes, bitsandbytes_config, dict(double=True, dtype=torch.bfloat16)),
     "bnb_fp4": (bitsandbytes, bitsandbytes_config, dict(kind="fp4")),

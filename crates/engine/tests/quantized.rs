@@ -15,7 +15,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// Each case, the format in which `down_proj` is shown, and that of `k_proj` if it is another.
-const CASES: [(&str, DType, Option<DType>); 25] = [
+const CASES: [(&str, DType, Option<DType>); 26] = [
     ("gptq_4", DType::G4x32, None),
     ("gptq_4_asymmetric", DType::G4x32, None),
     ("gptq_4_v2", DType::G4x64, None),
@@ -38,6 +38,7 @@ const CASES: [(&str, DType, Option<DType>); 25] = [
     ("compressed_int8", DType::G8x128, Some(DType::G8x64)),
     ("compressed_f8_row", DType::BF16, None),
     ("compressed_f8", DType::F16, None),
+    ("compressed_mxfp4", DType::MXFP4, None),
     ("bnb_nf4", DType::F16, None),
     ("bnb_nf4_double", DType::BF16, None),
     ("bnb_fp4", DType::F16, None),
@@ -95,7 +96,8 @@ fn logits_are_those_of_transformers() {
         let engine = Engine::new(&model).unwrap_or_else(|error| panic!("{error}"));
         let found = difference(&engine.session().logits(&ids).expect("logits"));
         // Decoded weights are rounded to the checkpoint's own type, and the reference's are not.
-        let lossless = weight(&model, "model.layers.0.mlp.down_proj.weight").dtype.group_shape().is_some();
+        let down = weight(&model, "model.layers.0.mlp.down_proj.weight").dtype;
+        let lossless = down.group_shape().is_some() || down == DType::MXFP4;
         assert!(found < if lossless { 2e-4 } else { 2e-2 }, "{name}: {found:e}");
         let engine = Engine::load(&model, Mode::fast()).unwrap_or_else(|error| panic!("{error}"));
         let found = difference(&engine.session().logits(&ids).expect("logits"));

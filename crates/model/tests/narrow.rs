@@ -119,9 +119,55 @@ fn eight_bit_floats_have_a_scale_for_each_row() {
 }
 
 #[test]
+fn one_scale_suits_the_largest_weight_of_its_matrix() {
+    let before = golden("llama");
+    let options = WriteOptions { packing: Some(Packing::MatrixFloats), ..float8() };
+    let (_folder, path) = written(&before, &options);
+    assert_eq!(settings(&path)["config_groups"]["group_0"]["weights"]["strategy"], "tensor");
+    let after = Model::open(&path).unwrap();
+    for tensor in before.weights.names() {
+        let shape = before.weights.info(tensor).unwrap().1.to_vec();
+        let (old, new) = (before.weights.f32(tensor).unwrap(), after.weights.f32(tensor).unwrap());
+        let most = old.iter().fold(0.0f32, |most, it| most.max(it.abs()));
+        for (old, new) in old.iter().zip(&new) {
+            let bound = (old.abs() / 16.0 + old.abs() / 128.0).max(most / 448.0 / 900.0);
+            let bound = if is_linear(tensor, &shape) { bound } else { 0.0 };
+            assert!((old - new).abs() <= bound, "{tensor}: {old} {new}");
+        }
+    }
+    let alone = WriteOptions { packing: Some(Packing::MatrixFloats), ..WriteOptions::default() };
+    let error = hf::forecast(&before, &path.with_extension("x"), &alone).unwrap_err().to_string();
+    assert!(error.contains("F8_E4M3"), "{error}");
+}
+
+#[test]
+fn blocks_with_powers_of_two_keep_their_codes() {
+    let before = golden("llama");
+    let options = WriteOptions { dtype: Some(DType::MXFP4), ..WriteOptions::default() };
+    let (_folder, path) = written(&before, &options);
+    assert_eq!(settings(&path)["format"], "mxfp4-pack-quantized");
+    let after = Model::open(&path).unwrap();
+    let mut packed = 0;
+    for tensor in before.weights.names() {
+        let new = after.weights.get(tensor).unwrap();
+        let old = before.weights.f32(tensor).unwrap();
+        if new.dtype != DType::MXFP4 {
+            assert_eq!(old, new.to_f32().unwrap(), "{tensor} stays");
+            continue;
+        }
+        packed += 1;
+        let mut bytes = Vec::new();
+        quant::encode_rows(DType::MXFP4, &old, new.row_len(), &mut bytes).unwrap();
+        assert_eq!(bytes, *new.data, "{tensor}");
+    }
+    assert!(packed > 0);
+}
+
+#[test]
 fn what_is_read_and_written_again_is_the_same() {
     let model = golden("llama");
-    for options in [nf4(), float8()] {
+    let mxfp4 = WriteOptions { dtype: Some(DType::MXFP4), ..WriteOptions::default() };
+    for options in [nf4(), float8(), mxfp4] {
         let (_folder, path) = written(&model, &options);
         let (_other, again) = written(&Model::open(&path).unwrap(), &options);
         let (a, b) = (Model::open(&path).unwrap(), Model::open(&again).unwrap());

@@ -180,3 +180,36 @@ fn explain_names_an_option_of_every_axis_and_writes_nothing() {
     let refused = desk.run(&["quantize", "builtin-tiny", "--explain", "-o", "x.gguf"]);
     assert_eq!(refused.code, 2);
 }
+
+#[test]
+fn float_formats_are_written_to_folders_and_run() {
+    let desk = Desk::new();
+    let mut found = Vec::new();
+    for kind in ["fp8", "fp8_tensor", "nf4", "mxfp4"] {
+        let report = quantize(&desk, kind, &["--type", kind]);
+        desk.ok(&["run", kind, "Once upon a time", "-n", "4"]);
+        found.push((kl(&report), report["bytes"].as_u64().expect("bytes")));
+    }
+    let [(row, _), (matrix, _), (nf4, nf4_bytes), (mxfp4, mxfp4_bytes)] = found[..] else { panic!() };
+    assert!(row > 0.0 && row < 0.01 && matrix < 0.02 && row < nf4 && nf4 < 0.2 && mxfp4 < 0.2, "{found:?}");
+    assert!(mxfp4_bytes < nf4_bytes, "{found:?}");
+    // The same codes as a GGUF file.
+    quantize(&desk, "four.gguf", &["--type", "mxfp4"]);
+    desk.ok(&["convert", "mxfp4", "from_folder.gguf"]);
+    let against = |model: &str| desk.json(&["eval", model, "--against", "mxfp4", "--perplexity", "text.txt"]);
+    std::fs::write(desk.path("text.txt"), corpus(200)).expect("text");
+    assert!(against("from_folder.gguf")["divergence"]["mean_kl"]["value"].as_f64().expect("KL") < 1e-5);
+    for (args, what) in [
+        (&["-o", "x.gguf", "--type", "nf4"][..], "GGUF has no format for NF4"),
+        (&["-o", "x", "--type", "fp8", "--method", "gptq"], "rounded to the nearest"),
+        (&["-o", "x", "--type", "nf4", "--train", "both"], "--train needs matrices in blocks"),
+        (&["-o", "x", "--type", "fp8", "--keep", "blk.0.*=keep"], "--keep"),
+        (&["-o", "x", "--type", "f8_e5m2"], "without scales"),
+        (&["-o", "x", "--type", "mxfp4", "--keep", "blk.0.*=g4_64"], "choose one of them"),
+        (&["-o", "no/such/x", "--type", "fp8"], "there is no such folder"),
+        (&["-o", "nf4", "--type", "nf4"], "exists already"),
+    ] {
+        let refused = desk.run(&[&["quantize", "builtin-tiny"], args].concat());
+        assert!(refused.code == 2 && refused.stderr.contains(what), "{args:?}: {}", refused.stderr);
+    }
+}

@@ -29,10 +29,12 @@ pub struct WriteOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
     /// compressed-tensors: `pack-quantized` for group formats ([`DType::groups`]), `float-quantized` with a scale for each row for
-    /// [`DType::F8E4M3`].
+    /// [`DType::F8E4M3`], `mxfp4-pack-quantized` for [`DType::MXFP4`].
     CompressedTensors,
     /// GPTQ: `gptq`, or `gptq_v2` where a zero point is 0.
     Gptq,
+    /// compressed-tensors' `float-quantized` with one scale for each matrix, for [`DType::F8E4M3`].
+    MatrixFloats,
     /// bitsandbytes' NF4, in blocks of 64 without double quantization, whatever linear layers were.
     Nf4,
 }

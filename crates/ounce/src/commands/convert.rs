@@ -25,10 +25,11 @@ Examples:
   ounce convert ./folder model.gguf --dtype q4_k --dry-run
   ounce convert ./folder ./packed --dtype g4_64           4 bits in groups of 64, as compressed-tensors
   ounce convert ./folder ./eight --dtype f8_e4m3          8-bit floats with a scale for each row, the same
+  ounce convert ./folder ./four --dtype mxfp4             4-bit floats by blocks, the same
   ounce convert ./folder ./four --packing nf4             4 bits as bitsandbytes has them
 A target that ends in .gguf becomes a GGUF file, any other a Hugging Face folder. Without --dtype each tensor
 keeps its format where the target has it. Formats by blocks (q8_0, q4_k …) exist in GGUF only, groups (g4_64 …)
-in folders only.")]
+and 8-bit floats in folders only, mxfp4 in both.")]
 pub struct Args {
     #[arg(help = source::MODEL_HELP)]
     model: String,
@@ -55,8 +56,10 @@ pub struct Args {
 /// What `--packing` takes.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum PackingArg {
-    /// compressed-tensors: pack-quantized, or float-quantized for f8_e4m3
+    /// compressed-tensors: pack-quantized, float-quantized for f8_e4m3, mxfp4-pack-quantized for mxfp4
     CompressedTensors,
+    /// compressed-tensors: float-quantized with one scale for each matrix, for f8_e4m3
+    MatrixFloats,
     /// GPTQ
     Gptq,
     /// bitsandbytes: NF4 in blocks of 64; needs no --dtype
@@ -171,6 +174,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     let model = source::open(&args.model)?;
     let packing = args.packing.map(|packing| match packing {
         PackingArg::CompressedTensors => Packing::CompressedTensors,
+        PackingArg::MatrixFloats => Packing::MatrixFloats,
         PackingArg::Gptq => Packing::Gptq,
         PackingArg::Nf4 => Packing::Nf4,
     });
@@ -214,7 +218,11 @@ struct PlanTensor<'a> {
     bytes: u64,
 }
 
-fn print_forecast(forecast: &Forecast, target: &Path, globals: &Globals) -> anyhow::Result<Outcome> {
+/// Prints what would be written.
+///
+/// # Errors
+/// If nothing can be printed.
+pub fn print_forecast(forecast: &Forecast, target: &Path, globals: &Globals) -> anyhow::Result<Outcome> {
     let tensors = forecast.tensors.iter().map(|tensor| PlanTensor {
         name: &tensor.name,
         dtype: tensor.dtype.name(),

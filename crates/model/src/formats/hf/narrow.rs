@@ -1,5 +1,6 @@
-//! 8-bit floats and NF4 as other tools store them, for writing: compressed-tensors' `float-quantized`, a scale for each row,
-//! and bitsandbytes' 4 bits, a largest magnitude for each block of the flattened matrix.
+//! 8-bit floats, MXFP4 and NF4 as other tools store them, for writing: compressed-tensors' `float-quantized`, a scale for each
+//! row or one for all, its `mxfp4-pack-quantized`, neighbours in a byte and powers of two beside them, and bitsandbytes' 4 bits,
+//! a largest magnitude for each block of the flattened matrix.
 
 use half::{bf16, f16};
 use ounce_kernels::{DType, quant};
@@ -10,6 +11,9 @@ use crate::weights::Tensor;
 
 /// Values of the flattened matrix that share a magnitude.
 const BLOCK: usize = 64;
+
+/// Bytes of a block of 32 values in MXFP4: the power, and two codes a byte.
+const MX_BYTES: usize = 17;
 
 /// The largest number of E4M3.
 const LARGEST: f32 = 448.0;
@@ -39,8 +43,20 @@ const NF4: [f32; 16] = [
 pub(super) enum Kind {
     /// E4M3 with a scale for each row.
     Float8,
+    /// E4M3 with one scale.
+    MatrixFloat8,
+    /// E2M1 in blocks of 32 with a power of two.
+    Mxfp4,
     /// Codes of NF4 with a magnitude for each block.
     Nf4,
+}
+
+impl Kind {
+    /// The format in which a weight is put together before it is taken apart.
+    pub fn built(self) -> DType {
+        // Codes that a quantizer chose are kept.
+        if self == Kind::Mxfp4 { DType::MXFP4 } else { DType::F32 }
+    }
 }
 
 /// How a model's linear layers are stored.
@@ -63,6 +79,14 @@ impl Narrow {
             Kind::Float8 => vec![
                 (Piece::RowScales, format!("{module}.weight_scale"), self.float, vec![rows, 1]),
                 (Piece::Floats, name.to_string(), DType::F8E4M3, shape.to_vec()),
+            ],
+            Kind::MatrixFloat8 => vec![
+                (Piece::RowScales, format!("{module}.weight_scale"), self.float, vec![1]),
+                (Piece::Floats, name.to_string(), DType::F8E4M3, shape.to_vec()),
+            ],
+            Kind::Mxfp4 => vec![
+                (Piece::Pairs, format!("{module}.weight_packed"), DType::U8, vec![rows, columns / 2]),
+                (Piece::Powers, format!("{module}.weight_scale"), DType::U8, vec![rows, columns / 32]),
             ],
             Kind::Nf4 => {
                 let count = rows * columns;
@@ -98,19 +122,35 @@ impl Narrow {
         let module = |name: &&str| name.strip_suffix(".weight").unwrap_or(name).to_string();
         let left: Vec<String> = plain.iter().map(module).collect();
         match self.kind {
-            Kind::Float8 => json!({
+            Kind::Float8 | Kind::MatrixFloat8 => json!({
                 "quant_method": "compressed-tensors", "format": "float-quantized",
                 "quantization_status": "compressed",
                 "config_groups": {"group_0": {
                     "targets": ["Linear"],
                     "weights": {
-                        "num_bits": 8, "type": "float", "symmetric": true, "strategy": "channel",
+                        "num_bits": 8, "type": "float", "symmetric": true,
+                        "strategy": if self.kind == Kind::Float8 { "channel" } else { "tensor" },
                         "group_size": null, "dynamic": false, "actorder": null, "block_structure": null,
                         "observer": "minmax", "observer_kwargs": {},
                     },
                     "input_activations": null,
                     "output_activations": null,
                     "format": "float-quantized",
+                }},
+                "ignore": left, "kv_cache_scheme": null, "global_compression_ratio": null,
+            }),
+            Kind::Mxfp4 => json!({
+                "quant_method": "compressed-tensors", "format": "mxfp4-pack-quantized",
+                "quantization_status": "compressed",
+                "config_groups": {"group_0": {
+                    "targets": ["Linear"],
+                    "weights": {
+                        "num_bits": 4, "type": "float", "symmetric": true, "strategy": "group",
+                        "group_size": 32, "dynamic": false, "scale_dtype": "torch.uint8",
+                    },
+                    "input_activations": null,
+                    "output_activations": null,
+                    "format": "mxfp4-pack-quantized",
                 }},
                 "ignore": left, "kv_cache_scheme": null, "global_compression_ratio": null,
             }),
@@ -130,15 +170,20 @@ impl Narrow {
     /// # Errors
     /// If a value is no number.
     pub fn bytes(&self, piece: Piece, tensor: &Tensor) -> Result<Vec<u8>, String> {
+        if self.kind == Kind::Mxfp4 {
+            return microscaled(piece, tensor);
+        }
         let values = tensor.to_f32().map_err(|error| error.to_string())?;
         if values.iter().any(|value| !value.is_finite()) {
             return Err("holds a value that is no number; take the model from where it is whole".to_string());
         }
-        let scales = || values.chunks_exact(tensor.row_len()).map(|row| self.scale(row));
+        let whole = (self.kind == Kind::MatrixFloat8).then(|| self.scale(&values));
+        let scales =
+            || values.chunks_exact(tensor.row_len()).map(|row| whole.unwrap_or_else(|| self.scale(row)));
         Ok(match piece {
             Piece::RowScales => {
                 let mut out = Vec::new();
-                let scales: Vec<f32> = scales().collect();
+                let scales: Vec<f32> = whole.map_or_else(|| scales().collect(), |scale| vec![scale]);
                 quant::encode(self.float, &scales, &mut out).map_err(|error| error.to_string())?;
                 out
             }
@@ -177,6 +222,22 @@ impl Narrow {
             _ => wanted,
         };
         if scale > 0.0 && scale.is_finite() { scale } else { 1.0 }
+    }
+}
+
+/// A piece of a matrix in [`DType::MXFP4`]: ggml's blocks have values 0..16 in low halves and 16..32 in high ones, here
+/// neighbours share a byte, the first in the low half.
+fn microscaled(piece: Piece, tensor: &Tensor) -> Result<Vec<u8>, String> {
+    let blocks = || tensor.data.as_chunks::<MX_BYTES>().0.iter();
+    match piece {
+        Piece::Powers => Ok(blocks().map(|block| block[0]).collect()),
+        Piece::Pairs => Ok(blocks()
+            .flat_map(|block| {
+                let code = |at: usize| if at < 16 { block[1 + at] & 15 } else { block[1 + at - 16] >> 4 };
+                std::array::from_fn::<u8, 16, _>(|pair| code(2 * pair) | code(2 * pair + 1) << 4)
+            })
+            .collect()),
+        _ => Err("is no piece of it".to_string()),
     }
 }
 

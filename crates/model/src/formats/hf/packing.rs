@@ -38,8 +38,10 @@ pub(super) enum Piece {
     Magnitudes,
     /// NF4: what codes stand for.
     Numbers,
-    /// NF4: two codes a byte.
+    /// NF4, MXFP4: two codes a byte.
     Pairs,
+    /// MXFP4: exponents of blocks.
+    Powers,
     /// NF4: what bitsandbytes notes beside a weight.
     State,
 }
@@ -132,7 +134,7 @@ impl Scheme {
         let (groups, words) = (columns / facts.group, columns * facts.bits / 32);
         let piece = |piece, end: &str, dtype, shape| (piece, format!("{module}.{end}"), dtype, shape);
         Ok(match self.packing {
-            Packing::Nf4 => return Err("is no weight in NF4".to_string()),
+            Packing::Nf4 | Packing::MatrixFloats => return Err("is no weight in groups".to_string()),
             Packing::CompressedTensors => {
                 let zeros = vec![(rows * facts.bits).div_ceil(32), groups];
                 let mut pieces = vec![
@@ -167,7 +169,7 @@ impl Scheme {
     pub fn config(&self, packed: &[(&str, Facts)], plain: &[&str]) -> Value {
         let module = |name: &str| name.strip_suffix(".weight").unwrap_or(name).to_string();
         match self.packing {
-            Packing::Nf4 => Value::Null,
+            Packing::Nf4 | Packing::MatrixFloats => Value::Null,
             Packing::CompressedTensors => {
                 let mut kinds: Vec<((usize, usize, bool), Vec<String>)> = Vec::new();
                 for (name, facts) in packed {
@@ -242,6 +244,7 @@ impl Scheme {
             | Piece::Magnitudes
             | Piece::Numbers
             | Piece::Pairs
+            | Piece::Powers
             | Piece::State => return Err("is no piece of a weight in groups".to_string()),
             Piece::Shape => [rows, columns].iter().flat_map(|&size| (size as i64).to_le_bytes()).collect(),
             Piece::Codes => tensor

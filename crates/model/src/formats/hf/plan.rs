@@ -59,10 +59,19 @@ impl Packed {
     }
 }
 
-/// What linear layers become if it is no group format.
-fn narrow(options: &WriteOptions) -> Result<Option<Kind>> {
+/// What linear layers become if it is no group format; without a word about it, MXFP4 if some are in it.
+fn narrow(model: &Model, tensors: &[FileTensor], options: &WriteOptions) -> Result<Option<Kind>> {
+    let is_microscaled = |it: &FileTensor| is_linear(it) && it.stored_dtype(&model.weights) == DType::MXFP4;
     match (options.packing, options.dtype) {
         (Some(Packing::CompressedTensors), Some(DType::F8E4M3)) => Ok(Some(Kind::Float8)),
+        (Some(Packing::MatrixFloats), Some(DType::F8E4M3)) => Ok(Some(Kind::MatrixFloat8)),
+        (Some(Packing::MatrixFloats), _) => Err(Error::unsupported(
+            "one scale for each matrix is a way to store 8-bit floats; ask for F8_E4M3 with it",
+        )),
+        (None | Some(Packing::CompressedTensors), Some(DType::MXFP4)) => Ok(Some(Kind::Mxfp4)),
+        (None | Some(Packing::CompressedTensors), None) if tensors.iter().any(is_microscaled) => {
+            Ok(Some(Kind::Mxfp4))
+        }
         (Some(Packing::Nf4), Some(dtype)) if ![DType::F32, DType::F16, DType::BF16].contains(&dtype) => {
             Err(Error::unsupported(format!(
                 "NF4 is a format of its own, so linear layers can't be {dtype} as well; leave that out, or choose F32, F16 or BF16 \
@@ -78,12 +87,13 @@ fn narrow(options: &WriteOptions) -> Result<Option<Kind>> {
 /// for linear layers in group formats, which are packed. A vector or small table kept in F32 by the source joins the
 /// matrices' format if that loses nothing.
 pub(super) fn plan(model: &Model, tensors: Vec<FileTensor>, options: &WriteOptions) -> Result<Plan> {
-    let kind = narrow(options)?;
-    let asked = options.dtype.filter(|dtype| kind.is_none() || *dtype != DType::F8E4M3);
+    let kind = narrow(model, &tensors, options)?;
+    let narrow_dtype = |dtype: DType| dtype == DType::F8E4M3 || dtype == DType::MXFP4;
+    let asked = options.dtype.filter(|dtype| kind.is_none() || !narrow_dtype(*dtype));
     let known = |dtype: &DType| dtype.safetensors_name().is_some() && dtype.is_weight();
     if let Some(dtype) = asked.filter(|dtype| !known(dtype) && dtype.group_shape().is_none()) {
         return Err(Error::unsupported(format!(
-            "safetensors can't hold {dtype}; choose F32, F16, BF16 or groups (G4_128), or write a .gguf file"
+            "safetensors can't hold {dtype}; choose F32, F16, BF16, MXFP4 or groups (G4_128), or write a .gguf file"
         )));
     }
     let stored = |tensor: &FileTensor| match tensor.stored_dtype(&model.weights) {
@@ -98,7 +108,15 @@ pub(super) fn plan(model: &Model, tensors: Vec<FileTensor>, options: &WriteOptio
     for tensor in tensors {
         let inner = !tensor.parts.iter().any(|it| it == "head.weight");
         // Formats by blocks can't be transposed, and neither can what other tools take for a linear layer.
-        if kind.is_some() && inner && is_linear(&tensor) && tensor.copies(DType::G8x32) {
+        let takes = |kind: Kind| match kind {
+            // What a quantizer left in another format was meant to stay in it.
+            Kind::Mxfp4 => {
+                tensor.shape.last().is_some_and(|columns| columns.is_multiple_of(32))
+                    && (options.dtype.is_some() || tensor.stored_dtype(&model.weights) == DType::MXFP4)
+            }
+            _ => true,
+        };
+        if kind.is_some_and(takes) && inner && is_linear(&tensor) && tensor.copies(DType::G8x32) {
             thin.push(tensor);
             continue;
         }
@@ -165,7 +183,7 @@ pub(super) fn plan(model: &Model, tensors: Vec<FileTensor>, options: &WriteOptio
         let Some((Packed::Narrow(narrow), _)) = &scheme else { continue };
         let pieces = narrow.pieces(&tensor.name, &tensor.shape);
         for piece in pieces.map_err(|what| bad(model, &tensor, what))? {
-            planned.push(sized(model, tensor.clone(), DType::F32, piece)?);
+            planned.push(sized(model, tensor.clone(), narrow.kind.built(), piece)?);
         }
     }
     // Larger elements first keeps every tensor aligned to its own size.

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use ounce_compress::quantize::{Plan, Unit};
 use ounce_kernels::DType;
 use ounce_model::Model;
+use ounce_model::formats::Packing;
 
 use super::super::convert::{is_gguf, parse_dtype};
 use super::allocation::Budget;
@@ -16,9 +17,10 @@ use crate::units as sizes;
 #[command(next_help_heading = "Formats")]
 pub struct FormatArgs {
     /// Format of the matrices: q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q4_0, iq4_xs … in GGUF files; bits and group as in
-    /// g4_64 in folders. Rows that are no whole blocks take the nearest format with smaller ones
-    #[arg(long = "type", value_name = "FORMAT", value_parser = parse_dtype)]
-    dtype: Option<DType>,
+    /// g4_64, fp8 (a scale for each row), fp8_tensor (one for each matrix) or nf4 in folders; mxfp4 in both. Rows that are no
+    /// whole blocks take the nearest format with smaller ones
+    #[arg(long = "type", id = "dtype", value_name = "FORMAT", value_parser = parse_type)]
+    kind: Option<Type>,
     /// Bits of a code, 2 to 8: short for the usual format with so many
     #[arg(long, value_name = "N", conflicts_with = "dtype", value_parser = clap::value_parser!(u8).range(2..=8))]
     bits: Option<u8>,
@@ -38,6 +40,24 @@ pub struct FormatArgs {
     keep: Vec<(glob::Pattern, Option<DType>)>,
 }
 
+/// What `--type` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// Blocks or numbers that are chosen matrix by matrix.
+    Blocks(DType),
+    /// 8-bit floats or NF4: nothing is to be chosen, and the writer of folders rounds.
+    Rounded(Option<DType>, Packing),
+}
+
+fn parse_type(text: &str) -> Result<Type, String> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "fp8" | "f8_e4m3" => Type::Rounded(Some(DType::F8E4M3), Packing::CompressedTensors),
+        "fp8_tensor" => Type::Rounded(Some(DType::F8E4M3), Packing::MatrixFloats),
+        "nf4" => Type::Rounded(None, Packing::Nf4),
+        _ => Type::Blocks(parse_dtype(text).map_err(|error| format!("{error}; and fp8, fp8_tensor, nf4"))?),
+    })
+}
+
 /// The format where nothing is said.
 const USUAL: DType = DType::Q4K;
 
@@ -54,13 +74,33 @@ fn parse_keep(text: &str) -> Result<(glob::Pattern, Option<DType>), String> {
 impl FormatArgs {
     /// One format for all.
     pub fn of(dtype: DType) -> FormatArgs {
-        FormatArgs { dtype: Some(dtype), ..FormatArgs::default() }
+        FormatArgs { kind: Some(Type::Blocks(dtype)), ..FormatArgs::default() }
     }
 
     /// One format for all, token vectors and head included.
     pub fn everywhere(dtype: DType) -> FormatArgs {
         let all = glob::Pattern::new("*").unwrap_or_default();
         FormatArgs { keep: vec![(all, Some(dtype))], ..FormatArgs::of(dtype) }
+    }
+
+    /// The format that the writer of folders rounds to, if one is asked for.
+    ///
+    /// # Errors
+    /// If the target is no folder, or some matrices are to be kept.
+    pub fn rounded(&self, target: &Path) -> anyhow::Result<Option<(Option<DType>, Packing)>> {
+        let Some(Type::Rounded(dtype, packing)) = self.kind else { return Ok(None) };
+        let name = if packing == Packing::Nf4 { "NF4" } else { "8-bit floats" };
+        if is_gguf(target) {
+            bail!(
+                "GGUF has no format for {name}; choose q4_0, mxfp4 or q8_0, or name a folder as the target"
+            );
+        }
+        if !self.keep.is_empty() {
+            bail!(
+                "{name} are for all linear layers, and --keep names some; leave it out, or choose groups (g4_64, g8_128)"
+            );
+        }
+        Ok(Some((dtype, packing)))
     }
 
     /// Bits of a code, if they were given.
@@ -99,8 +139,8 @@ impl FormatArgs {
     }
 
     fn wanted(&self, gguf: bool) -> anyhow::Result<DType> {
-        Ok(match (self.dtype, self.bits) {
-            (Some(dtype), _) => dtype,
+        Ok(match (self.kind, self.bits) {
+            (Some(Type::Blocks(dtype)), _) => dtype,
             (None, Some(bits)) if gguf => match bits {
                 2 => DType::Q2K,
                 3 => DType::Q3K,
@@ -127,11 +167,26 @@ impl FormatArgs {
             if gguf && dtype.ggml_id().is_none() {
                 bail!("GGUF has no format {dtype}; choose q2_k to q8_0, or name a folder as the target");
             }
-            if !gguf && dtype.is_block() && dtype.group_shape().is_none() {
+            if !gguf && dtype.is_block() && dtype.group_shape().is_none() && dtype != DType::MXFP4 {
                 bail!(
-                    "folders have no format {dtype}; choose bits and a group as in g4_64, or a target ending in .gguf"
+                    "folders have no format {dtype}; choose bits and a group as in g4_64, mxfp4, nf4 or fp8, or a target \
+                     ending in .gguf"
                 );
             }
+            if matches!(dtype, DType::F8E4M3 | DType::F8E5M2) {
+                bail!(
+                    "{dtype} without scales would lose most weights; choose --type fp8, which has one for each row"
+                );
+            }
+        }
+        let kinds =
+            self.keep.iter().filter_map(|(_, format)| *format).chain(dtype).filter(|it| it.is_block());
+        let [microscaled, groups]: [Vec<DType>; 2] =
+            kinds.partition::<Vec<_>, _>(|it| *it == DType::MXFP4).into();
+        if let (false, Some(_), Some(other)) = (gguf, microscaled.first(), groups.first()) {
+            bail!(
+                "a folder holds mxfp4 or groups, and both were asked for (mxfp4 and {other}); choose one of them"
+            );
         }
         for (pattern, _) in &self.keep {
             if !units.iter().any(|unit| pattern.matches(&unit.name)) {

@@ -6,6 +6,7 @@ mod dry_run;
 mod explain;
 pub(super) mod formats;
 mod prepare;
+mod rounded;
 pub(super) mod texts;
 mod training;
 mod work;
@@ -47,6 +48,8 @@ Examples:
   ounce quantize ./folder -o model.gguf --method weighted --imatrix imatrix.gguf
   ounce quantize ./folder -o model.gguf --method round              what llama-quantize would write
   ounce quantize ./folder -o small --bits 4 --method hqq            groups in seconds, without any text
+  ounce quantize ./folder -o eight --type fp8                       8-bit floats with a scale for each row; or fp8_tensor, nf4
+  ounce quantize ./folder -o four --type mxfp4                      4-bit floats by blocks, in folders and GGUF files
   ounce quantize ./folder -o model.gguf --type q4_0 --prepare rotate --prepare awq
   ounce quantize ./folder -o small --bits 2 --group 64 --train both
   ounce quantize ./folder -o small --bits 3 --group 32 --train l4q --calibration domain.txt
@@ -63,9 +66,9 @@ pub struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     formats: formats::FormatArgs,
-    /// How values become codes
-    #[arg(long, value_enum, value_name = "METHOD", default_value = "gptq")]
-    method: MethodName,
+    /// How values become codes [default: gptq; round for fp8 and nf4]
+    #[arg(long, value_enum, value_name = "METHOD")]
+    method: Option<MethodName>,
     #[command(flatten)]
     prepare: prepare::PrepareArgs,
     /// Share of the mean of the inputs' second moments that is added to their diagonal
@@ -170,6 +173,10 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
         bail!("name what is to be made with --output");
     };
     let options = WriteOptions { overwrite: args.force, ..WriteOptions::default() };
+    if let Some((dtype, packing)) = args.formats.rounded(target)? {
+        let options = WriteOptions { dtype, packing: Some(packing), ..options };
+        return rounded::make(args, globals, &model, shaped, &steps, target, &options);
+    }
     let budget = args.formats.budget()?;
     let calibration = match args.looks(&steps) || budget.is_some() {
         true => args.texts.calibration.sequences(&model)?,
@@ -240,7 +247,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     Ok(Some(Report {
         model: args.model.clone(),
         target: target.to_owned(),
-        method: args.method,
+        method: args.method_name(),
         prepare: steps.iter().map(Preparation::name).collect(),
         calibration_tokens,
         matrices,
@@ -251,9 +258,13 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
 }
 
 impl Args {
+    fn method_name(&self) -> MethodName {
+        self.method.unwrap_or(MethodName::Gptq)
+    }
+
     /// Whether a text is to be looked at before anything is written.
     fn looks(&self, steps: &[Preparation]) -> bool {
-        let by_method = match self.method {
+        let by_method = match self.method_name() {
             MethodName::Round | MethodName::Hqq => false,
             MethodName::Weighted => self.imatrix.is_none(),
             MethodName::Gptq => true,
@@ -268,7 +279,7 @@ impl Args {
     /// What `--imatrix` says.
     fn importance(&self, model: &Model) -> anyhow::Result<Option<HashMap<String, Vec<f32>>>> {
         let Some(path) = &self.imatrix else { return Ok(None) };
-        if self.method != MethodName::Weighted {
+        if self.method_name() != MethodName::Weighted {
             bail!(
                 "an importance matrix holds no products of columns, as gptq needs them; add --method weighted"
             );
@@ -282,7 +293,7 @@ impl Args {
             bail!("--damping should be above 0 and at most 10, found {}", self.damping);
         }
         let order = if self.act_order { Order::Activity } else { Order::Stored };
-        Ok(match self.method {
+        Ok(match self.method_name() {
             MethodName::Round => Method::Round,
             MethodName::Weighted => Method::Weighted,
             MethodName::Hqq => {
@@ -337,7 +348,7 @@ fn open_store(
         "model": model.origin.path,
         "bytes": model.weight_bytes(),
         "formats": plan.formats,
-        "method": args.method,
+        "method": args.method_name(),
         "prepare": steps.iter().map(Preparation::settings).collect::<Vec<_>>(),
         "damping": args.damping,
         "act_order": args.act_order,

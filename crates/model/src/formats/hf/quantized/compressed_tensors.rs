@@ -1,12 +1,12 @@
 //! compressed-tensors checkpoints: `pack-quantized` (whole numbers of up to 8 bits in words), `int-quantized` (signed
-//! bytes) and `float-quantized` (8-bit floats). Bits and groups of a weight follow from its tensors' shapes, so the
+//! bytes), `float-quantized` (8-bit floats) and `mxfp4-pack-quantized` (4-bit floats in blocks with a power of two). Bits and groups of a weight follow from its tensors' shapes, so the
 //! targets of the configuration's groups need no matching. Quantized activations are not imitated.
 
 use ounce_kernels::DType;
 use serde_json::Value;
 
 use super::grid::{Codes, Grid, Groups, ScaleLayout, Scales, Zeros};
-use super::scaled::Scaled;
+use super::scaled::{Microscaled, Scaled};
 use super::words::{word, words_for};
 use super::{Files, Layer, SCALES, Weight, check_shape, matrix};
 use crate::weights::Tensor;
@@ -22,8 +22,15 @@ pub(super) struct Settings {
 }
 
 /// The layouts that are read.
-const FORMATS: [&str; 6] =
-    ["pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision", "dense"];
+const FORMATS: [&str; 7] = [
+    "pack-quantized",
+    "int-quantized",
+    "float-quantized",
+    "mxfp4-pack-quantized",
+    "naive-quantized",
+    "mixed-precision",
+    "dense",
+];
 
 impl Settings {
     pub fn read(config: &Config, float: Option<DType>) -> Result<Settings> {
@@ -92,7 +99,10 @@ pub(super) fn is_bookkeeping(name: &str) -> bool {
 
 pub(super) fn find(settings: &Settings, files: &Files<'_>, name: &str) -> Result<Option<Layer>, String> {
     if let Some(module) = name.strip_suffix(".weight_packed") {
-        return packed(settings, files, name, module).map(Some);
+        return match files.0.info(name) {
+            Some((DType::U8, _)) => microscaled(files, name, module).map(Some),
+            _ => packed(settings, files, name, module).map(Some),
+        };
     }
     let Some(module) = name.strip_suffix(".weight") else { return Ok(None) };
     match files.0.info(name) {
@@ -198,6 +208,29 @@ fn packed(settings: &Settings, files: &Files<'_>, name: &str, module: &str) -> R
     let codes = Codes::Rows { data: codes.data, words };
     let grid = Grid { rows, columns, bits, codes, scales, zeros, groups };
     Ok(layer(grid, parts(module, name), module))
+}
+
+/// A weight in MXFP4.
+fn microscaled(files: &Files<'_>, name: &str, module: &str) -> Result<Layer, String> {
+    let codes = files.need(name, &[DType::U8])?;
+    let [rows, pairs] = matrix(&codes.shape)?;
+    if !pairs.is_multiple_of(16) {
+        return Err(format!(
+            "is packed in 4-bit floats, but its rows of {} are no whole blocks of 32",
+            pairs * 2
+        ));
+    }
+    let scales_name = format!("{module}.weight_scale");
+    let powers = files.need(&scales_name, &[DType::U8])?;
+    check_shape(&scales_name, &powers.shape, &[rows, pairs / 16])?;
+    Ok(Layer {
+        shape: [rows, pairs * 2],
+        dtype: DType::MXFP4,
+        decoded: None,
+        parts: parts(module, name),
+        module: module.to_string(),
+        weight: Weight::Microscaled(Microscaled { codes: codes.data, powers: powers.data }),
+    })
 }
 
 fn layer(grid: Grid, parts: Vec<String>, module: &str) -> Layer {

@@ -142,6 +142,7 @@ struct Layer {
 enum Weight {
     Grid(grid::Grid),
     Scaled(scaled::Scaled),
+    Microscaled(scaled::Microscaled),
     Table(bitsandbytes::Table),
 }
 
@@ -154,6 +155,7 @@ impl Weight {
         match self {
             Weight::Grid(grid) => grid.build(dtype, row_bytes, &mut out)?,
             Weight::Scaled(scaled) => scaled.build(dtype, row_bytes, &mut out)?,
+            Weight::Microscaled(scaled) => scaled.build(&mut out),
             Weight::Table(table) => table.build(dtype, row_bytes, shape[1], &mut out)?,
         }
         Ok(out)
@@ -164,6 +166,7 @@ impl Weight {
         match self {
             Weight::Grid(grid) => grid.source(),
             Weight::Scaled(scaled) => &scaled.data,
+            Weight::Microscaled(scaled) => &scaled.codes,
             Weight::Table(table) => &table.data,
         }
     }

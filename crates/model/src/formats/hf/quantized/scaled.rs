@@ -1,4 +1,5 @@
-//! Weights in 8-bit floats with a scale for the whole matrix or for each row.
+//! Weights in 8-bit floats with a scale for the whole matrix or for each row, and in 4-bit floats with a power of two for each
+//! block of 32.
 
 use ounce_kernels::{DType, quant};
 use rayon::prelude::*;
@@ -31,5 +32,26 @@ impl Scaled {
                 Ok(())
             },
         )
+    }
+}
+
+/// A matrix in MXFP4 as compressed-tensors has it: neighbours share a byte, the first in its low half, and powers lie apart.
+pub(super) struct Microscaled {
+    pub codes: Bytes,
+    /// Exponents, one a block.
+    pub powers: Bytes,
+}
+
+impl Microscaled {
+    /// The blocks of [`DType::MXFP4`]: the power, then values 0..16 in low halves and 16..32 in high ones.
+    pub fn build(&self, out: &mut [u8]) {
+        let blocks = out.as_chunks_mut::<17>().0.iter_mut();
+        for ((block, codes), power) in blocks.zip(self.codes.as_chunks::<16>().0).zip(&self.powers[..]) {
+            let code = |at: usize| codes[at / 2] >> (4 * (at % 2)) & 15;
+            block[0] = *power;
+            for (at, byte) in block[1..].iter_mut().enumerate() {
+                *byte = code(at) | code(at + 16) << 4;
+            }
+        }
     }
 }
