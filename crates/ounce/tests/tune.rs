@@ -200,3 +200,85 @@ fn what_is_wrong_is_said_in_one_sentence() {
     let slice = desk.fails(&["adapters", "slice", "a", "--rank", "9", "-o", "b"]);
     assert!(slice.contains("1 to 8"), "{slice}");
 }
+
+/// Texts about two moods, in the words of the built-in encoder.
+fn moods(each: usize) -> String {
+    let (glad, sad) = (
+        ["laughed and sang", "danced all day", "got a gift"],
+        ["cried and wept", "lost the ball", "fell and hurt a leg"],
+    );
+    (0..2 * each)
+        .map(|at| {
+            let (label, what) =
+                if at % 2 == 0 { ("glad", glad[at / 2 % 3]) } else { ("sad", sad[at / 2 % 3]) };
+            let who = ["Tom", "Anna", "Ben", "Lily", "Max"][at / 2 % 5];
+            format!("{{\"text\": \"{who} {what} {at}.\", \"label\": \"{label}\"}}\n")
+        })
+        .collect()
+}
+
+#[test]
+fn labels_are_words_that_fill_a_gap() {
+    let desk = Desk::new();
+    desk.write("few.jsonl", moods(12));
+    desk.write("words.txt", "glad = happy, glad\nsad = sad\n");
+    let base = [
+        "tune",
+        "builtin-encoder",
+        "--data",
+        "few.jsonl",
+        "--template",
+        "<text> {She was} [MASK].",
+        "--held-out",
+        "0.3",
+    ];
+    let more =
+        ["--verbalizer", "words.txt", "--soft-verbalizer", "--steps", "20", "--context", "32", "-o", "gap"];
+    let report = desk.json(&[&base[..], &more].concat());
+    assert!(report["validation"]["accuracy"].as_f64() >= Some(0.8), "{report}");
+    assert!(report["trained_parameters"].as_u64() < Some(1_000), "{report}");
+    let said = desk.json(&[
+        "classify",
+        "builtin-encoder",
+        "--adapter",
+        "gap",
+        "Anna laughed and sang.",
+        "Ben cried and wept.",
+    ]);
+    let label = |at: usize| said[at]["labels"][0]["label"].as_str().expect("a label").to_owned();
+    assert_eq!((label(0), label(1)), ("glad".to_owned(), "sad".to_owned()), "{said}");
+    // Under a template another method may lie.
+    let lora = [
+        "--verbalizer",
+        "glad=happy;sad=sad",
+        "--method",
+        "lora",
+        "--steps",
+        "2",
+        "--context",
+        "32",
+        "-o",
+        "lora",
+    ];
+    desk.ok(&[&base[..], &lora].concat());
+    desk.ok(&["classify", "builtin-encoder", "--adapter", "lora", "Anna laughed."]);
+    let outside = desk.fails(
+        &[&base[..], &["--verbalizer", "glad=happy;angry=angry", "--soft-verbalizer", "-o", "no"]].concat(),
+    );
+    assert!(outside.contains("the label \"sad\", for which the verbalizer has no words"), "{outside}");
+    let none = desk.fails(&[&base[..], &["-o", "no"]].concat());
+    assert!(none.contains("needs --verbalizer"), "{none}");
+    let decoder = desk.fails(&[
+        "tune",
+        "builtin-tiny",
+        "--data",
+        "few.jsonl",
+        "--template",
+        "<text> [MASK]",
+        "--verbalizer",
+        "glad=happy;sad=sad",
+        "-o",
+        "no",
+    ]);
+    assert!(decoder.contains("masked language model"), "{decoder}");
+}

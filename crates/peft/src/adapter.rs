@@ -186,6 +186,7 @@ pub fn adapter(settings: &Settings, clock: &Clock) -> Result<Box<dyn Adapter>> {
         Kind::Prefix => Box::new(methods::prefix::Prefix::new(settings)?),
         Kind::GatedPrefix => Box::new(methods::gated_prefix::GatedPrefix::new(settings)?),
         Kind::Sherl => Box::new(methods::sherl::Sherl::new(settings)),
+        Kind::Cloze => Box::new(methods::cloze::Alone),
     })
 }
 

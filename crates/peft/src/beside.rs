@@ -46,7 +46,7 @@ pub fn alone(model: &Model, folder: &Folder, any_base: bool) -> Result<(Model, C
 
 /// Whether the engine runs a method beside the weights.
 pub fn runs(kind: Kind) -> bool {
-    kind != Kind::Sherl && (!kind.facts().merges || [Kind::Lora, Kind::Dylora].contains(&kind))
+    ![Kind::Sherl, Kind::Cloze].contains(&kind) && (!kind.facts().merges || [Kind::Lora, Kind::Dylora].contains(&kind))
 }
 
 /// Weights of the model itself that were trained.

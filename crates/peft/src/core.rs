@@ -18,7 +18,8 @@ pub(crate) enum Core {
 
 /// Whether the fast network can train this.
 pub(crate) fn is_fast(model: &Model, settings: &Settings) -> bool {
-    settings.method == Kind::Lora && settings.dropout == 0.0 && !settings.pissa && model.spec.ranks.is_empty()
+    let plain = settings.dropout == 0.0 && !settings.pissa && settings.cloze.is_none();
+    settings.method == Kind::Lora && plain && model.spec.ranks.is_empty()
 }
 
 impl Core {

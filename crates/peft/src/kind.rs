@@ -27,6 +27,7 @@ pub enum Kind {
     Prefix,
     GatedPrefix,
     Sherl,
+    Cloze,
 }
 
 /// What is known of a method.
@@ -48,7 +49,7 @@ pub struct Facts {
 
 impl Kind {
     /// Every method, in the order of the documentation.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Lora,
         Kind::Dora,
         Kind::Dylora,
@@ -67,6 +68,7 @@ impl Kind {
         Kind::Prefix,
         Kind::GatedPrefix,
         Kind::Sherl,
+        Kind::Cloze,
     ];
 
     /// What is known of it.
@@ -201,6 +203,14 @@ impl Kind {
                 "sherl",
                 "A side network that fuses what frozen early layers show.",
                 "2407.07523",
+                false,
+                None,
+                1e-3,
+            ),
+            Kind::Cloze => facts(
+                "cloze",
+                "Soft words of a template, and vectors of labels, on a masked language model.",
+                "2205.05535",
                 false,
                 None,
                 1e-3,

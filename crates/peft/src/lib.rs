@@ -4,9 +4,10 @@
 //! - [`adapter`]: what a method is made of; [`methods`]: one file each.
 //! - [`net`]: a model with an adapter, as the training loop knows it.
 //! - [`folder`], [`names`], [`foreign`], [`fused`]: adapters on disk, as Python's peft has them.
+//! - [`labeller`]: labels of texts by a model with an adapter.
 //! - [`beside`]: what the engine runs beside the weights, by sequence.
 //! - [`mod@merge`]: what was learned, as part of the base; [`export`]: the same as LoRA.
-//! - `svd`, `random`: what methods begin with; `core`: the network under an adapter; `study`: what demonstrations share.
+//! - `svd`, `random`: what methods begin with; `core`: the network under an adapter; `study`, `few`: what demonstrations share.
 
 pub mod adapter;
 pub mod beside;
@@ -15,10 +16,12 @@ mod core;
 mod desk;
 pub mod error;
 pub mod export;
+mod few;
 pub mod folder;
 pub mod foreign;
 pub mod fused;
 pub mod kind;
+pub mod labeller;
 pub mod merge;
 pub mod methods;
 pub mod names;
@@ -31,6 +34,7 @@ mod svd;
 pub use error::{Error, Result};
 pub use folder::Folder;
 pub use kind::Kind;
+pub use labeller::Labeller;
 pub use merge::{Merged, merge};
 pub use net::Adapted;
 pub use settings::{Settings, Targets};
@@ -39,6 +43,7 @@ use ounce_eval::method::Method;
 
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
+    methods::cloze::METHOD,
     methods::compacter::METHOD,
     methods::dylora::METHOD,
     methods::flora::METHOD,

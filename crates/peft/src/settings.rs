@@ -3,6 +3,7 @@
 use ounce_model::spec::Spec;
 use serde::{Deserialize, Serialize};
 
+use crate::methods::cloze::Cloze;
 use crate::{Error, Kind, Result};
 
 /// Which linear layers are adapted.
@@ -124,6 +125,9 @@ pub struct Settings {
     pub trains: Vec<String>,
     /// The language adapters that lie under this one, from the bottom.
     pub below: Vec<Settings>,
+    /// Labels are words that fill a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloze: Option<Cloze>,
 }
 
 impl Default for Settings {
@@ -146,6 +150,7 @@ impl Default for Settings {
             seed: 1,
             trains: Vec::new(),
             below: Vec::new(),
+            cloze: None,
         }
     }
 }
@@ -198,6 +203,15 @@ impl Settings {
                 "the ratio of LoRA+ should be 1 or more, found {}",
                 self.plus
             )));
+        }
+        if self.method == Kind::Cloze
+            && !self.cloze.as_ref().is_some_and(|it| it.soft || it.template.soft().next().is_some())
+        {
+            return Err(Error::Option(
+                "a template of given words has nothing to train; put words in {braces}, or give --soft-template N, --soft-verbalizer or \
+                 --method with what lies under it"
+                    .into(),
+            ));
         }
         if self.pissa && self.method != Kind::Lora {
             return Err(Error::Option(format!(

@@ -146,6 +146,17 @@ pub(crate) fn fit(
     steps: u64,
 ) -> Result<Vec<f64>> {
     let options = optim::Options { weight_decay: 0.0, ..optim::Options::default() };
+    fit_with(options, net, source, rate, steps)
+}
+
+/// [`fit`] with another optimizer.
+pub(crate) fn fit_with(
+    options: optim::Options,
+    net: &mut dyn Trainable,
+    source: &mut dyn BatchSource,
+    rate: f64,
+    steps: u64,
+) -> Result<Vec<f64>> {
     let mut optimizer = Optimizer::new(options, net.params())?;
     let schedule = cosine(rate, steps);
     let mut losses = Vec::new();

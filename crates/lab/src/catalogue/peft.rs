@@ -6,15 +6,6 @@ const FAMILY: Family = Family::Peft;
 
 pub(super) const PLANNED: &[Method] = &[
     Method::planned(
-        16,
-        "Clinical prompt learning",
-        FAMILY,
-        "Clinical Prompt Learning with Frozen Language Models",
-        Some("2205.05535"),
-        "A few labelled documents suffice to classify text: the question becomes a gap to fill, and only a few thousand numbers are trained.",
-        "Prompts on frozen models match or beat fine-tuning in part of the clinical tasks, most clearly with few examples.",
-    ),
-    Method::planned(
         31,
         "PEFT survey: families and systems",
         FAMILY,

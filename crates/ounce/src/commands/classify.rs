@@ -1,6 +1,6 @@
 //! `ounce classify`: labels of texts, of tokens, and answers found in texts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use ounce_engine::Engine;
@@ -9,6 +9,7 @@ use ounce_model::Model;
 use ounce_model::families::classifier::label_names;
 use ounce_model::spec::Scored;
 use ounce_model::tokenizer::Tokenizer;
+use ounce_peft::{Folder, Labeller};
 use ounce_train::data::labelled::frame::Framed;
 use ounce_train::data::labelled::questions::{Asked, Question};
 use serde::Serialize;
@@ -29,6 +30,7 @@ const STRIDE: usize = 128;
 Examples:
   ounce classify ./sst2-distilbert \"A joy from start to end.\"      labels with their probabilities
   ounce classify ./classifier --file reviews.txt --top 1 --json       one text a line
+  ounce classify ./bert --adapter ./adapter \"A joy.\"             by an adapter of ounce tune
   ounce classify ./ner-bert \"Ada Lovelace lived in London.\"        a label for every token
   ounce classify ./squad-bert --question \"Where did she live?\" \"Ada Lovelace lived in London.\"
 What the model labels is in its files: texts (…ForSequenceClassification), tokens (…ForTokenClassification) or spans
@@ -42,6 +44,9 @@ pub struct Args {
     /// Read texts from this file, one a line; `-` is stdin
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     file: Option<PathBuf>,
+    /// An adapter of the model that ounce tune trained on labels of texts
+    #[arg(long, value_name = "FOLDER", conflicts_with = "question")]
+    adapter: Option<PathBuf>,
     /// The question that each text answers, for models that find spans
     #[arg(long, value_name = "TEXT")]
     question: Option<String>,
@@ -89,11 +94,16 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         Some(file) => text_input::file(file)?.lines().map(String::from).collect(),
         None => args.texts.clone(),
     };
+    if texts.is_empty() {
+        bail!("there are no texts; the file is empty");
+    }
+    if let Some(folder) = &args.adapter {
+        return print_all(adapted(&args, &model, folder, texts)?, globals);
+    }
     let Some(classifier) = model.spec.classifier else {
         bail!("{} has no classifier, so it gives texts no labels", args.model);
     };
     match (classifier.of, &args.question) {
-        _ if texts.is_empty() => bail!("there are no texts; the file is empty"),
         (Scored::Spans, None) => bail!("this model finds answers; add --question TEXT"),
         (Scored::Text { .. } | Scored::Tokens, Some(_)) => {
             bail!("--question is for models that find answers; this one gives labels")
@@ -112,6 +122,39 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         said.push(one(&args, &model, tokenizer, &engine, classifier.of, &labels, text)?);
     }
     drop(bar);
+    print_all(said, globals)
+}
+
+/// Labels by a model with an adapter.
+fn adapted(args: &Args, model: &Model, folder: &Path, texts: Vec<String>) -> anyhow::Result<Vec<Said>> {
+    source::tokenizer(model)?;
+    let mut labeller = Labeller::open(model, &Folder::open(folder)?, longest(model))?;
+    let watch = Watch::start();
+    let mut bar = Progress::new("labelling", Unit::Items);
+    let (total, mut said) = (texts.len() as u64, Vec::with_capacity(texts.len()));
+    for text in texts {
+        watch.check()?;
+        bar.set(said.len() as u64, total);
+        let (probabilities, truncated) = labeller.label(&text)?;
+        let what = What::Labels(likeliest(labeller.names(), &probabilities, args.top));
+        said.push(Said { text, truncated, what });
+    }
+    Ok(said)
+}
+
+/// Labels with their probabilities, likeliest first.
+fn likeliest(labels: &[String], probabilities: &[f32], top: usize) -> Vec<Labelled> {
+    let mut all: Vec<Labelled> = labels
+        .iter()
+        .zip(probabilities)
+        .map(|(label, &probability)| Labelled { token: None, label: label.clone(), probability })
+        .collect();
+    all.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    all.truncate(top.max(1));
+    all
+}
+
+fn print_all(said: Vec<Said>, globals: &Globals) -> anyhow::Result<Outcome> {
     let cut = said.iter().filter(|said| said.truncated).count();
     if cut > 0 {
         output::note(&format!(
@@ -149,14 +192,7 @@ fn one(
     let what = match of {
         Scored::Text { .. } => {
             softmax(&mut scores);
-            let mut all: Vec<Labelled> = labels
-                .iter()
-                .zip(&scores)
-                .map(|(label, &probability)| Labelled { token: None, label: label.clone(), probability })
-                .collect();
-            all.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-            all.truncate(args.top.max(1));
-            What::Labels(all)
+            What::Labels(likeliest(labels, &scores, args.top))
         }
         Scored::Tokens | Scored::Spans => What::Tokens(of_tokens(tokenizer, &ids, &mut scores, labels)),
     };

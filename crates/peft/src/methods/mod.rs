@@ -3,6 +3,7 @@
 pub mod adalora;
 pub mod bitfit;
 pub mod bottleneck;
+pub mod cloze;
 pub mod compacter;
 pub mod dora;
 pub mod dylora;

@@ -4,6 +4,7 @@ mod files;
 mod passes;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use ounce_model::Model;
 use ounce_train::Param;
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::adapter::{Adapter, Clock, adapter};
 use crate::core::{Core, is_fast};
 use crate::folder::Base;
+use crate::methods::cloze::Gap;
 use crate::names::Names;
 use crate::{Error, Kind, Result, Settings, Targets};
 
@@ -22,6 +24,8 @@ use crate::{Error, Kind, Result, Settings, Targets};
 pub struct Adapted {
     net: Core,
     adapter: Box<dyn Adapter>,
+    /// The gap that labels fill.
+    gap: Option<Arc<Gap>>,
     settings: Settings,
     names: Names,
     base: Base,
@@ -119,7 +123,12 @@ impl Adapted {
         for weight in adapter.weights(model)? {
             net.add(weight)?;
         }
-        Adapted::finished(model, settings, Core::Slots(Box::new(net)), adapter, clock, options)
+        let gap = settings.cloze.as_ref().map(|cloze| Gap::new(cloze, model)).transpose()?;
+        for weight in gap.iter().flat_map(Gap::weights) {
+            net.add(weight.clone())?;
+        }
+        let made = Adapted::finished(model, settings, Core::Slots(Box::new(net)), adapter, clock, options)?;
+        Ok(Adapted { gap: gap.map(Arc::new), ..made })
     }
 
     fn finished(
@@ -140,6 +149,7 @@ impl Adapted {
         Ok(Adapted {
             net,
             adapter,
+            gap: None,
             settings: settings.clone(),
             names: Names::of(model)?,
             base: identify(model, &|name| heads.contains(name))?,
@@ -168,7 +178,8 @@ impl Adapted {
 
     /// How many numbers the method trains by its formula.
     pub fn parameters(&self) -> u64 {
-        self.adapter.parameters(&self.skeleton().spec)
+        let spec = &self.skeleton().spec;
+        self.adapter.parameters(spec) + self.settings.cloze.as_ref().map_or(0, |it| it.parameters(spec))
     }
 
     /// A hash of all that is not trained.

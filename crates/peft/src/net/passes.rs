@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use candle_core::Tensor;
 use ounce_model::spec::Scored;
 use ounce_train::graph::Pass;
-use ounce_train::loss::{Choices, PreferenceLoss, Scores};
+use ounce_train::loss::{Choices, LogitLoss, PreferenceLoss, Scores};
 use ounce_train::{Batch, IGNORE, Loss, Param, Trainable};
 use serde_json::{Value, json};
 
 use super::Adapted;
 use crate::Result;
 use crate::core::Core;
+use crate::methods::cloze::Gap;
 
 /// From a pass and what the head is given to a scalar whose gradient is taken, and what is reported of it.
 type Judge<'j> = dyn FnMut(&Pass<'_>, &Tensor) -> ounce_train::Result<(Tensor, Loss)> + 'j;
@@ -25,7 +26,7 @@ impl Adapted {
     pub fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>> {
         let mut found = Vec::new();
         let tokens = self.adapter.virtual_tokens();
-        self.pass(batch, None, &mut |pass, hidden| {
+        self.pass(batch, None, None, &mut |pass, hidden| {
             let logits = pass.logits(hidden)?;
             let width = logits.dims2()?.1;
             let all = logits.flatten_all()?.to_vec1::<f32>()?;
@@ -39,11 +40,13 @@ impl Adapted {
         Ok(found)
     }
 
-    /// Sends a batch through network and adapter and hands what the head is given to `objective`.
+    /// Sends a batch through network and adapter and hands what the head is given to `objective`. With `gap` a template's soft
+    /// words are in their places.
     fn pass(
         &mut self,
         batch: &Batch,
         scale: Option<f32>,
+        gap: Option<&Gap>,
         objective: &mut Judge<'_>,
     ) -> ounce_train::Result<Loss> {
         let longer;
@@ -59,6 +62,9 @@ impl Adapted {
         self.net.slots()?.run(batch, scale, &mut |pass| {
             let hidden = {
                 let mut hook = adapter.hook(&batch.lengths);
+                if let Some(gap) = gap {
+                    hook = gap.hook(hook, &batch.lengths, adapter.virtual_tokens());
+                }
                 pass.hidden(&mut *hook)?
             };
             let hidden = adapter.finish(hidden)?;
@@ -72,6 +78,31 @@ impl Adapted {
         })
     }
 
+    /// Another loss on the head's logits, without a template; with `scale` its gradient is added to the weights'.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    pub fn by(
+        &mut self,
+        batch: &Batch,
+        scale: Option<f32>,
+        loss: &mut dyn LogitLoss,
+    ) -> ounce_train::Result<Loss> {
+        self.pass(batch, scale, None, &mut |pass, hidden| pass.loss(hidden, loss))
+    }
+
+    /// The loss of gaps, and the scores of their labels.
+    fn filled(&mut self, batch: &Batch, scale: Option<f32>) -> ounce_train::Result<(Loss, Vec<f32>)> {
+        let Some(gap) = self.gap.clone() else { return Ok((Loss::default(), Vec::new())) };
+        let mut scores = Vec::new();
+        let loss = self.pass(batch, scale, Some(&gap), &mut |pass, hidden| {
+            let (value, loss, found) = gap.loss(pass, hidden)?;
+            scores = found;
+            Ok((value, loss))
+        })?;
+        Ok((loss, scores))
+    }
+
     /// The loss that goes with the batch and the head.
     fn run(&mut self, batch: &Batch, scale: Option<f32>) -> ounce_train::Result<Loss> {
         if let Core::Fast(net) = &mut self.net {
@@ -80,8 +111,11 @@ impl Adapted {
                 None => net.loss(batch),
             };
         }
+        if self.gap.is_some() {
+            return Ok(self.filled(batch, scale)?.0);
+        }
         let (beta, mut found) = (self.beta, None);
-        let loss = self.pass(batch, scale, &mut |pass, hidden| {
+        let loss = self.pass(batch, scale, None, &mut |pass, hidden| {
             let batch = pass.batch();
             if batch.reference.is_empty() {
                 return pass.usual_loss(hidden);
@@ -181,8 +215,11 @@ impl Trainable for Adapted {
         if let Core::Fast(net) = &mut self.net {
             return net.scores(batch);
         }
+        if self.gap.is_some() {
+            return Ok(self.filled(batch, None)?.1);
+        }
         let mut scores = Scores::default();
-        self.pass(batch, None, &mut |pass, hidden| pass.loss(hidden, &mut scores))?;
+        self.pass(batch, None, None, &mut |pass, hidden| pass.loss(hidden, &mut scores))?;
         let tokens = self.adapter.virtual_tokens();
         let spans = self.skeleton().spec.classifier.is_some_and(|it| it.of == Scored::Spans);
         if tokens == 0 || !spans {

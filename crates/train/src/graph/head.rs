@@ -64,7 +64,8 @@ impl Head {
         self.transform.iter().map(|(dense, ..)| dense).chain([&self.matrix])
     }
 
-    fn transformed(&self, x: Tensor) -> Result<Tensor> {
+    /// What the output matrix is given.
+    pub fn transformed(&self, x: Tensor) -> Result<Tensor> {
         match &self.transform {
             Some((dense, function, norm)) => {
                 apply(norm, plain(self.on, *function, &dense.slot.forward(&x)?)?)

@@ -72,6 +72,15 @@ impl Pass<'_> {
         self.head()?.logits(hidden.clone())
     }
 
+    /// What the head's output matrix is given for rows of what [`Pass::hidden`] gave: behind the dense layer and the norm of a
+    /// masked language model's head.
+    ///
+    /// # Errors
+    /// If the model has no head.
+    pub fn transformed(&self, rows: &Tensor) -> Result<Tensor> {
+        self.head()?.transformed(rows.clone())
+    }
+
     /// A loss on the logits of the tokens that have a target, from what [`Pass::hidden`] gave: the sum over them as a
     /// scalar with its way back, and as numbers. If the head's slot is plain, logits exist a chunk of rows at a time.
     ///

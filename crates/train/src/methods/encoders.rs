@@ -24,7 +24,7 @@ use crate::tokenizer::{TokenizerSettings, train};
 use crate::{Error, Result, Trainable};
 
 /// Tokens of a sequence at most.
-const CONTEXT: usize = 64;
+pub const CONTEXT: usize = 64;
 /// Sequences of a step of learning the domain; a batch has as many tokens as this many of the longest.
 const TEXTS: usize = 8;
 /// Labelled texts of a step.
@@ -40,22 +40,29 @@ const LESSON: distil::Options =
 
 /// An encoder's width and layers; four heads, a feed-forward half of four widths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shape {
+pub struct Shape {
+    /// Width of the residual stream.
     pub width: usize,
+    /// Layers.
     pub layers: usize,
 }
 
 /// Texts as tokens.
-pub(super) struct Corpus(Documents);
+#[derive(Debug)]
+pub struct Corpus(Documents);
 
 /// What all encoders share: the tokenizer.
-pub(super) struct Bench {
+#[derive(Debug)]
+pub struct Bench {
     tokenizer: Tokenizer,
     special: [u32; 4],
 }
 
 impl Bench {
     /// A byte-level BPE vocabulary learned from texts.
+    ///
+    /// # Errors
+    /// If a special token gets no place.
     pub fn new<'t>(texts: impl Iterator<Item = &'t str>, vocabulary: usize) -> Result<Bench> {
         let texts: Vec<Result<String>> = texts.map(|text| Ok(text.to_string())).collect();
         let special = SPECIAL.map(String::from).to_vec();
@@ -66,6 +73,10 @@ impl Bench {
         Ok(Bench { tokenizer, special })
     }
 
+    /// Texts to learn from.
+    ///
+    /// # Errors
+    /// If there are none.
     pub fn corpus<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Result<Corpus> {
         let ids: Vec<Vec<u32>> =
             texts.map(|text| Ok(self.tokenizer.encode(text, false)?)).collect::<Result<_>>()?;
@@ -75,6 +86,9 @@ impl Bench {
     }
 
     /// Texts with the numbers of their labels.
+    ///
+    /// # Errors
+    /// If a text can't be tokenized.
     pub fn examples<'t>(
         &self,
         texts: impl Iterator<Item = (&'t str, usize)>,
@@ -87,11 +101,17 @@ impl Bench {
     }
 
     /// Sentences with tagged words.
+    ///
+    /// # Errors
+    /// If a sentence can't be tokenized.
     pub fn tagged(&self, sentences: &[Tagged], tags: &[&str]) -> Result<Vec<Example>> {
         Ok(tags::examples(&self.tokenizer, sentences, &owned(tags), CONTEXT, false)?.0)
     }
 
     /// A text as the sequence that an encoder is given.
+    ///
+    /// # Errors
+    /// If it can't be tokenized.
     pub fn sequence(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = self.tokenizer.encode(text, true)?;
         ids.truncate(CONTEXT);
@@ -99,11 +119,18 @@ impl Bench {
     }
 
     /// Tokens of a text.
+    ///
+    /// # Errors
+    /// If it can't be tokenized.
     pub fn tokens(&self, text: &str) -> Result<usize> {
         Ok(self.tokenizer.encode(text, false)?.len())
     }
 
-    fn masked(&self, corpus: &Corpus, seed: u64) -> Result<MaskedStream> {
+    /// Batches of a corpus with hidden tokens.
+    ///
+    /// # Errors
+    /// If no text is long enough.
+    pub fn masked(&self, corpus: &Corpus, seed: u64) -> Result<MaskedStream> {
         let [_, cls, sep, mask] = self.special;
         let settings = MaskSettings {
             context: CONTEXT,
@@ -122,6 +149,9 @@ impl Bench {
     }
 
     /// A network with random weights.
+    ///
+    /// # Errors
+    /// If the shape is none.
     pub fn random(&self, shape: Shape, seed: u64) -> Result<Net> {
         let settings = config::Model {
             preset: Preset::Bert,
@@ -137,17 +167,26 @@ impl Bench {
     }
 
     /// Finds hidden tokens of a corpus.
+    ///
+    /// # Errors
+    /// As [`Bench::learn_at`].
     pub fn learn(&self, net: Net, corpus: &Corpus, steps: u64, seed: u64) -> Result<Model> {
         self.learn_at(TEXT_RATE, net, corpus, steps, seed)
     }
 
     /// The same at another rate: what is deep wants a lower one.
+    ///
+    /// # Errors
+    /// If no text is long enough.
     pub fn learn_at(&self, rate: f64, mut net: Net, corpus: &Corpus, steps: u64, seed: u64) -> Result<Model> {
         fit(&mut net, &mut self.masked(corpus, seed)?, cosine(rate, steps))?;
         net.model()
     }
 
     /// Learns a teacher's predictions and streams on a corpus, with the hidden tokens themselves.
+    ///
+    /// # Errors
+    /// If teacher and student do not fit.
     pub fn distil(
         &self,
         net: &Net,
@@ -163,6 +202,9 @@ impl Bench {
     }
 
     /// Learns the relations between tokens in a layer of a teacher's.
+    ///
+    /// # Errors
+    /// If teacher and student do not fit.
     pub fn relate(
         &self,
         net: &Net,
@@ -177,6 +219,9 @@ impl Bench {
     }
 
     /// A classifier made of an encoder, trained on what is labelled.
+    ///
+    /// # Errors
+    /// If there is nothing to learn.
     pub fn classifier(
         &self,
         encoder: &Model,

@@ -5,7 +5,7 @@
 
 pub mod codeact;
 pub mod crisis;
-mod encoders;
+pub mod encoders;
 mod fralbert;
 pub mod geb;
 mod gradnormlorp;

@@ -1,5 +1,6 @@
 //! `ounce tune`: a few numbers beside a frozen model learn what its data shows.
 
+mod cloze;
 mod options;
 mod patience;
 
@@ -10,7 +11,7 @@ use ounce_kernels::DType;
 use ounce_kernels::gemm::Compute;
 use ounce_model::Model;
 use ounce_model::account::Formats;
-use ounce_peft::{Adapted, Settings};
+use ounce_peft::{Adapted, Kind, Settings};
 use ounce_train::checkpoint;
 use ounce_train::config::{Config, Objective, Precision, ScheduleKind};
 use ounce_train::data::BatchSource;
@@ -20,6 +21,7 @@ use ounce_train::trainer::{Ended, Start, Trainer, Validation, memory};
 use ounce_train::{Loss, Trainable};
 use serde::Serialize;
 
+use self::cloze::ClozeArgs;
 use self::options::MethodArgs;
 use self::patience::Patient;
 use super::train::labelled;
@@ -36,6 +38,8 @@ Examples:
   ounce tune ./model --data pairs.jsonl -o ./adapter            LoRA on instructions, conversations or plain text
   ounce tune ./model.gguf --data book.txt -o ./adapter          the quantized weights stay as they are (QLoRA)
   ounce tune ./bert --objective classify --data reviews.jsonl --method ia3 -o ./adapter
+  ounce tune ./bert --data few.jsonl --template '<text> {It was} [MASK].' --verbalizer 'pos=great,fine;neg=poor' --soft-verbalizer -o ./adapter
+  ounce classify ./bert --adapter ./adapter \"A joy.\"           labels as words that fill a gap
   ounce tune ./model --data chosen-rejected.jsonl -o ./adapter  preferences, by direct preference optimization
   ounce tune ./model --data book.txt --method dylora --rank 16 -o ./adapter     then: ounce adapters slice ./adapter --rank 4 -o ./small
   ounce tune ./model --data book.txt -o ./adapter --resume      goes on where it was stopped, to the same bits
@@ -53,6 +57,8 @@ pub struct Args {
     output: PathBuf,
     #[command(flatten)]
     method: MethodArgs,
+    #[command(flatten)]
+    cloze: ClozeArgs,
     #[command(flatten)]
     run: RunArgs,
     /// Go on from the newest checkpoint
@@ -181,7 +187,11 @@ fn usual_precision(model: &Model) -> Precision {
 /// # Errors
 /// If the data or a setting does not suit the model, training diverges, or the folder can't be written.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
-    let (mut settings, below) = args.method.settings(args.run.seed)?;
+    let usual = if args.cloze.wanted() { Kind::Cloze } else { Kind::Lora };
+    let (mut settings, below) = args.method.settings(usual, args.run.seed)?;
+    if settings.method == Kind::Cloze && !args.cloze.wanted() {
+        bail!("the method cloze needs --template and --verbalizer");
+    }
     let mut config = config(&args)?;
     if args.output.join("adapter_config.json").is_file() && !args.resume {
         bail!("{} holds an adapter; choose another folder", args.output.display());
@@ -189,6 +199,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let model = source::open(&args.model)?;
     config.train.precision = args.run.precision.unwrap_or_else(|| usual_precision(&model));
     let mut notes = Vec::new();
+    settings.cloze = args.cloze.cloze(&model, args.run.seed, &mut notes)?;
     let (model, mut fed) = feed(&config, &model, &mut settings, &mut notes)?;
     settings.steps = setup::steps(&config, fed.tokens_per_step, fed.lengths)?.unwrap_or(1).max(1);
     let options = Options {
@@ -203,7 +214,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let mut adapted = Adapted::fast(&model, &settings, options)?;
     adapted.lay_on(&below)?;
     let mut optimizer_options = config.optimizer.options();
-    optimizer_options.named_factors = vec![(".lora_b".into(), settings.plus)];
+    optimizer_options.named_factors =
+        vec![(".lora_b".into(), settings.plus), ("cloze.template".into(), args.cloze.template_rate)];
     let optimizer = Optimizer::new(optimizer_options, adapted.params())?;
     let forecast = forecast(&args, &config, &settings, &mut adapted, &mut fed, &optimizer)?;
     if !globals.json {
@@ -275,6 +287,9 @@ fn feed(
     let mut config = config.clone();
     if config.data.context == 0 {
         config.data.context = model.spec.context_length.min(512);
+    }
+    if let Some(cloze) = &settings.cloze {
+        return Ok((model.clone(), cloze::fed(&config, model, cloze, notes)?));
     }
     if let Some(task) = labelled::task(&config, model)? {
         let new = model.spec.classifier.is_none();
@@ -469,9 +484,12 @@ fn print(report: &Report, args: &Args) -> anyhow::Result<()> {
     }
     match &report.adapter {
         Some(adapter) => {
-            let next = match report.merges {
-                true => format!("; next: ounce run {} --adapter {}", args.model, adapter.display()),
-                false => String::new(),
+            let next = match (report.merges, args.cloze.wanted()) {
+                (_, true) => {
+                    format!("; next: ounce classify {} --adapter {} TEXT", args.model, adapter.display())
+                }
+                (true, false) => format!("; next: ounce run {} --adapter {}", args.model, adapter.display()),
+                (false, false) => String::new(),
             };
             output::line(format!("{}: {}{next}", adapter.display(), units::bytes(report.adapter_bytes)))
         }

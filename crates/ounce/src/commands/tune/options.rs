@@ -9,9 +9,9 @@ use ounce_peft::{Folder, Kind, Settings, Targets};
 #[command(next_help_heading = "Method")]
 pub(super) struct MethodArgs {
     /// lora, dora, dylora, adalora, vera, svfit, flora, ia3, bitfit, bottleneck, parallel, compacter, language, prompt,
-    /// p-tuning, prefix, gated-prefix or sherl
-    #[arg(long, value_name = "METHOD", default_value = "lora")]
-    method: String,
+    /// p-tuning, prefix, gated-prefix, sherl or cloze [default: lora; cloze with a template]
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
     /// Width of what is added [default: 8; dylora 16, vera 256, svfit all]. Smaller trains fewer numbers
     #[arg(long, value_name = "R")]
     rank: Option<usize>,
@@ -54,12 +54,12 @@ pub(super) struct MethodArgs {
 }
 
 impl MethodArgs {
-    /// The settings, and the adapters below.
+    /// The settings, of the `usual` method where none is named, and the adapters below.
     ///
     /// # Errors
     /// If a name is unknown or a folder can't be read.
-    pub fn settings(&self, seed: u64) -> anyhow::Result<(Settings, Vec<Folder>)> {
-        let mut settings = Settings::of(Kind::parse(&self.method)?);
+    pub fn settings(&self, usual: Kind, seed: u64) -> anyhow::Result<(Settings, Vec<Folder>)> {
+        let mut settings = Settings::of(self.method.as_deref().map_or(Ok(usual), Kind::parse)?);
         let set = |place: &mut usize, given: Option<usize>| *place = given.unwrap_or(*place);
         set(&mut settings.rank, self.rank);
         set(&mut settings.initial_rank, self.initial_rank);
@@ -90,7 +90,10 @@ impl MethodArgs {
                 ),
             }
         }
-        settings.check()?;
+        // What a template trains is known with the model's tokenizer only.
+        if settings.method != Kind::Cloze {
+            settings.check()?;
+        }
         Ok((settings, below))
     }
 }

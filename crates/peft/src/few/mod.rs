@@ -1,0 +1,106 @@
+//! What demonstrations on few labels share: generated texts, and a small masked language model that has read texts of their kind.
+
+pub(crate) mod notes;
+
+use ounce_model::Model;
+use ounce_model::tokenizer::Tokenizer;
+use ounce_train::data::BatchSource;
+use ounce_train::data::labelled::judge::Judge;
+use ounce_train::data::labelled::{Example, LabelledSettings, LabelledStream};
+use ounce_train::methods::encoders::{Bench, Corpus, Shape};
+use ounce_train::{Trainable, optim};
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{Error, Result};
+
+/// A text with the number of its label.
+pub(crate) type Told = (String, usize);
+
+/// Random choices of a generator.
+pub(crate) struct Dice(pub ChaCha8Rng);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(ChaCha8Rng::seed_from_u64(seed))
+    }
+
+    pub fn of<'t, T: ?Sized>(&mut self, things: &[&'t T]) -> &'t T {
+        things[self.0.random_range(0..things.len())]
+    }
+
+    pub fn below(&mut self, count: usize) -> usize {
+        self.0.random_range(0..count)
+    }
+
+    pub fn chance(&mut self, share: f64) -> bool {
+        self.0.random::<f64>() < share
+    }
+
+    pub fn shuffle<T>(&mut self, things: &mut [T]) {
+        things.shuffle(&mut self.0);
+    }
+}
+
+/// A small masked language model, and what it was made with.
+pub(crate) struct Reader {
+    pub bench: Bench,
+    pub corpus: Corpus,
+    pub model: Model,
+}
+
+impl Reader {
+    /// One that has read these texts for so many steps.
+    pub fn new(texts: &[String], vocabulary: usize, shape: Shape, steps: u64, seed: u64) -> Result<Reader> {
+        let bench = Bench::new(texts.iter().map(String::as_str), vocabulary)?;
+        let corpus = bench.corpus(texts.iter().map(String::as_str))?;
+        let model = bench.learn_at(READING_RATE, bench.random(shape, seed)?, &corpus, steps, seed)?;
+        Ok(Reader { bench, corpus, model })
+    }
+
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.model.tokenizer.as_ref().ok_or_else(|| Error::Option("the small model has no tokenizer".into()))
+    }
+}
+
+/// Learning rate on texts.
+const READING_RATE: f64 = 3e-3;
+
+/// As many of each label, drawn without repetition from texts that all have one of `labels`.
+pub(crate) fn shots(texts: &[Told], labels: usize, each: usize, seed: u64) -> Vec<Told> {
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    Dice::new(seed).shuffle(&mut order);
+    let mut counts = vec![0; labels];
+    let wanted = order.into_iter().filter(|&at| {
+        counts[texts[at].1] += 1;
+        counts[texts[at].1] <= each
+    });
+    wanted.map(|at| texts[at].clone()).collect()
+}
+
+/// Examples in batches, in an order of their own each epoch.
+pub(crate) fn stream(examples: &[Example], at_once: usize, seed: u64) -> Result<LabelledStream> {
+    let settings =
+        LabelledSettings { examples: at_once.min(examples.len()), seed, shuffle: true, epochs: None };
+    Ok(LabelledStream::new(examples.to_vec(), settings)?)
+}
+
+/// Trains so many steps at a rate, weights whose names end so at a multiple of it.
+pub(crate) fn fit(
+    net: &mut dyn Trainable,
+    source: &mut dyn BatchSource,
+    (rate, factors): (f64, &[(String, f64)]),
+    steps: u64,
+) -> Result<()> {
+    let options =
+        optim::Options { weight_decay: 0.0, named_factors: factors.to_vec(), ..optim::Options::default() };
+    crate::study::fit_with(options, net, source, rate, steps)?;
+    Ok(())
+}
+
+/// Macro-F1 on examples, in percent.
+pub(crate) fn macro_f1(net: &mut dyn Trainable, test: &[Example], labels: usize) -> Result<f64> {
+    let judge = Judge::Texts { examples: test.to_vec(), labels };
+    Ok(100.0 * judge.judge(net, 32)?.f1.unwrap_or(f64::NAN))
+}
