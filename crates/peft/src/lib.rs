@@ -18,6 +18,7 @@ pub mod export;
 pub mod folder;
 pub mod foreign;
 pub mod fused;
+pub mod grid;
 pub mod kind;
 pub mod merge;
 pub mod methods;
@@ -27,6 +28,7 @@ mod random;
 pub mod settings;
 mod study;
 mod svd;
+pub mod taxonomy;
 
 pub use error::{Error, Result};
 pub use folder::Folder;

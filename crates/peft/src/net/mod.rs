@@ -1,7 +1,10 @@
 //! An adapted model: the general network with an adapter in its slots, as the training loop knows it.
 
+mod answers;
 mod files;
 mod passes;
+
+pub use self::answers::Draw;
 
 use std::collections::HashSet;
 
@@ -169,6 +172,11 @@ impl Adapted {
     /// How many numbers the method trains by its formula.
     pub fn parameters(&self) -> u64 {
         self.adapter.parameters(&self.skeleton().spec)
+    }
+
+    /// Places in front of each text that hold no token.
+    pub(crate) fn virtual_tokens(&self) -> usize {
+        self.adapter.virtual_tokens()
     }
 
     /// A hash of all that is not trained.

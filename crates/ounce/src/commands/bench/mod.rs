@@ -6,6 +6,7 @@ mod forecast;
 mod frontier;
 mod method;
 mod peer;
+mod peft;
 mod quantize;
 mod sparsity;
 mod speed;
@@ -28,6 +29,7 @@ Examples:
   ounce bench forecast --shapes smollm2-135m
   ounce bench costs ./model.gguf --context 4096
   ounce bench adapters builtin
+  ounce bench peft --methods full,lora,ia3,prompt --tasks retell
   ounce bench sparsity builtin
   ounce bench frontier builtin --plot frontier.svg")]
 pub struct Args {
@@ -42,6 +44,7 @@ enum What {
     Forecast(forecast::Args),
     Frontier(frontier::Args),
     Method(method::Args),
+    Peft(peft::Args),
     Quantize(quantize::Args),
     Sparsity(sparsity::Args),
     Speed(speed::Args),
@@ -59,6 +62,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         What::Forecast(args) => forecast::run(args, globals),
         What::Frontier(args) => frontier::run(args, globals),
         What::Method(args) => method::run(args, globals),
+        What::Peft(args) => peft::run(args, globals),
         What::Quantize(args) => quantize::run(args, globals),
         What::Sparsity(args) => sparsity::run(args, globals),
         What::Speed(args) => speed::run(args, globals),
