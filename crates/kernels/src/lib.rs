@@ -12,6 +12,7 @@
 //! - [`matmul`], [`vector`]: inner products and what loops over vectors share. [`norm`], [`softmax`], [`rope`], [`activation`]: the rest of a layer.
 //! - [`probe`]: loops that find a processor's limits: bytes read and operations a second.
 //! - [`requantize`]: sums of codes brought back to codes by dyadic multipliers.
+//! - [`meter`]: the most memory that a piece of work holds.
 //! - [`lmul`]: products by integer addition, emulated, and the fp8 rounding they are compared with.
 
 pub mod activation;
@@ -24,6 +25,7 @@ pub mod grad;
 pub mod isa;
 pub mod lmul;
 pub mod matmul;
+pub mod meter;
 pub mod norm;
 pub mod optimizer;
 pub mod packed;

@@ -29,6 +29,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// The system's, which measurements can ask how much memory work held.
+#[global_allocator]
+static ALLOCATOR: ounce_kernels::meter::Meter = ounce_kernels::meter::Meter;
+
 fn main() -> ExitCode {
     failure::guard(|| {
         let cli = cli::Cli::parse();

@@ -47,6 +47,65 @@ pub struct Facts {
     pub rate: f64,
 }
 
+/// What a method adds to, takes from or puts in the place of a model: the classes of the surveys 2403.14608 and 2312.12148.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Narrow networks in layers.
+    Adapters,
+    /// Vectors in front of texts or of keys and values.
+    SoftPrompts,
+    /// Other things that are added: scales, side networks.
+    Added,
+    /// Weights of the model itself.
+    Selective,
+    /// Changes of matrices in another form.
+    Reparameterised,
+    /// Several of these.
+    Hybrid,
+}
+
+impl Class {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Adapters => "additive: adapters",
+            Class::SoftPrompts => "additive: soft prompts",
+            Class::Added => "additive: other",
+            Class::Selective => "selective",
+            Class::Reparameterised => "reparameterised",
+            Class::Hybrid => "hybrid",
+        }
+    }
+}
+
+/// How far gradients go back through the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backward {
+    /// To the lowest layer that is adapted, which is the first.
+    Whole,
+    /// Through the last layers.
+    Upper,
+}
+
+/// What a method costs, by its construction.
+#[derive(Debug, Clone, Copy)]
+pub struct Nature {
+    /// Its class.
+    pub class: Class,
+    /// How many numbers it trains. Sums are over matrices, halves of layers or layers, as the method's page says.
+    pub formula: &'static str,
+    /// Whether texts become longer by it, as attention sees them.
+    pub grows: bool,
+    /// Whether a model that has learned is slower than its base: all that neither merges nor is part of the weights.
+    pub delays: bool,
+    /// How far gradients go back.
+    pub backward: Backward,
+    /// Whether it trains matrices, whose learning rates hang on the width of the model.
+    pub matrices: bool,
+}
+
 impl Kind {
     /// Every method, in the order of the documentation.
     pub const ALL: [Kind; 19] = [
@@ -215,6 +274,40 @@ impl Kind {
                 None,
                 1e-3,
             ),
+        }
+    }
+
+    /// What it costs.
+    pub fn nature(self) -> Nature {
+        use Class::{Adapters, Added, Hybrid, Reparameterised, Selective, SoftPrompts};
+        let (class, formula, matrices) = match self {
+            Kind::Lora | Kind::Dylora => (Reparameterised, "Σ r (in + out)", true),
+            Kind::Dora => (Reparameterised, "Σ r (in + out) + out", true),
+            Kind::Adalora => (Reparameterised, "Σ r₀ (in + out + 1)", true),
+            Kind::Vera => (Reparameterised, "Σ r + out", false),
+            Kind::Svfit => (Reparameterised, "Σ r", false),
+            Kind::Flora => (Reparameterised, "Σ r (in + out) + r²", true),
+            Kind::Ia3 => (Added, "Σ out of keys and values + Σ in of down", false),
+            Kind::Bitfit => (Selective, "Σ out of layers with a bias", false),
+            Kind::Bottleneck => (Adapters, "Σ 2 d m + d + m", true),
+            Kind::Parallel => (Adapters, "Σ 2 d m + d + m", true),
+            Kind::Compacter => (Hybrid, "n³ + Σ 3 (d + m) + norms", true),
+            Kind::Language => (Adapters, "Σ 2 d m + d + m, and 2 (d m' + d/2 + m')", true),
+            Kind::Prompt => (SoftPrompts, "n d", false),
+            Kind::PTuning => (SoftPrompts, "n d + 3 (d² + d)", true),
+            Kind::Prefix => (SoftPrompts, "2 n L kv", false),
+            Kind::GatedPrefix => (SoftPrompts, "L (n d + 1)", false),
+            Kind::Sherl => (Added, "N (d h + 3 h) + d h + 3 d + h + 2", true),
+            Kind::Cloze => (SoftPrompts, "n d + C (d + 1)", false),
+        };
+        let prompts = class == SoftPrompts;
+        Nature {
+            class,
+            formula,
+            grows: prompts,
+            delays: !self.facts().merges,
+            backward: if self == Kind::Sherl { Backward::Upper } else { Backward::Whole },
+            matrices,
         }
     }
 

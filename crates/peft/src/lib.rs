@@ -20,6 +20,7 @@ mod few;
 pub mod folder;
 pub mod foreign;
 pub mod fused;
+pub mod grid;
 pub mod kind;
 pub mod labeller;
 pub mod merge;
@@ -30,6 +31,7 @@ mod random;
 pub mod settings;
 mod study;
 mod svd;
+pub mod taxonomy;
 
 pub use error::{Error, Result};
 pub use folder::Folder;

@@ -72,7 +72,7 @@ pub fn merge_adapted(adapted: &Adapted, format: Option<DType>) -> Result<(Model,
     Ok((Model { weights: ounce_model::Weights::in_memory(source), ..whole }, merged))
 }
 
-fn encoded(name: &str, dtype: DType, shape: &[usize], values: &[f32]) -> Result<Tensor> {
+pub(crate) fn encoded(name: &str, dtype: DType, shape: &[usize], values: &[f32]) -> Result<Tensor> {
     if dtype == DType::F32 {
         return Ok(Tensor::from_f32(shape, values));
     }

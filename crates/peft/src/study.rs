@@ -115,7 +115,7 @@ impl<'l> Study<'l> {
 }
 
 /// A tale in the present and without articles.
-fn retold(tale: &str) -> String {
+pub(crate) fn retold(tale: &str) -> String {
     let mut out = String::with_capacity(tale.len());
     for word in tale.split_inclusive(char::is_whitespace) {
         let bare = word.trim_end();
@@ -145,8 +145,19 @@ pub(crate) fn fit(
     rate: f64,
     steps: u64,
 ) -> Result<Vec<f64>> {
+    Ok(fit_watched(net, source, rate, steps, &mut |_| Ok(()))?.0)
+}
+
+/// [`fit`]; `watch` is told every step before it is done, and an error of its ends the run. Gives the optimizer's bytes, too.
+pub(crate) fn fit_watched(
+    net: &mut dyn Trainable,
+    source: &mut dyn BatchSource,
+    rate: f64,
+    steps: u64,
+    watch: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<(Vec<f64>, usize)> {
     let options = optim::Options { weight_decay: 0.0, ..optim::Options::default() };
-    fit_with(options, net, source, rate, steps)
+    run(options, net, source, rate, steps, watch)
 }
 
 /// [`fit`] with another optimizer.
@@ -157,10 +168,22 @@ pub(crate) fn fit_with(
     rate: f64,
     steps: u64,
 ) -> Result<Vec<f64>> {
+    Ok(run(options, net, source, rate, steps, &mut |_| Ok(()))?.0)
+}
+
+fn run(
+    options: optim::Options,
+    net: &mut dyn Trainable,
+    source: &mut dyn BatchSource,
+    rate: f64,
+    steps: u64,
+    watch: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<(Vec<f64>, usize)> {
     let mut optimizer = Optimizer::new(options, net.params())?;
     let schedule = cosine(rate, steps);
     let mut losses = Vec::new();
     for step in 0..steps {
+        watch(step)?;
         let Some(batch) = source.next()? else { break };
         net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
         let loss = net.accumulate(&batch, 1.0 / batch.counted().max(1) as f32)?;
@@ -169,7 +192,7 @@ pub(crate) fn fit_with(
         net.stepped(loss.mean());
         losses.push(loss.mean());
     }
-    Ok(losses)
+    Ok((losses, optimizer.bytes()))
 }
 
 fn mean_loss(net: &mut dyn Trainable, sequences: &[Vec<u32>]) -> Result<f64> {

@@ -285,7 +285,7 @@ impl Exact {
 
 /// The chance that one of `k` of these answers is right, estimated without bias from `right` of `count` (Chen et al. 2021,
 /// arXiv 2107.03374, equation 1).
-pub(super) fn pass_at(k: usize, count: usize, right: usize) -> f64 {
+pub fn pass_at(k: usize, count: usize, right: usize) -> f64 {
     if count - right < k {
         return 1.0;
     }

@@ -24,6 +24,7 @@ pub use cache::{Cache, model_key};
 pub use config::{Config, Output, Source};
 pub use evaluate::{Item, Options, Outcome, Response, evaluate};
 pub use measure::Measure;
+pub use metric::pass_at;
 pub use task::Task;
 
 /// One record of a task's data: keys with their values.

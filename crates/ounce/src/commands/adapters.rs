@@ -168,31 +168,48 @@ fn methods(globals: &Globals) -> anyhow::Result<()> {
         name: &'static str,
         gives: &'static str,
         arxiv: &'static str,
+        class: &'static str,
+        formula: &'static str,
         merges: bool,
+        grows_texts: bool,
+        delays: bool,
+        backward: ounce_peft::kind::Backward,
         peft: Option<&'static str>,
         learning_rate: f64,
     }
-    let rows: Vec<Row> = Kind::ALL
-        .iter()
-        .map(|kind| {
-            let it = kind.facts();
-            Row {
-                name: it.name,
-                gives: it.gives,
-                arxiv: it.arxiv,
-                merges: it.merges,
-                peft: it.peft,
-                learning_rate: it.rate,
-            }
-        })
-        .collect();
+    let row = |kind: &Kind| {
+        let (it, nature) = (kind.facts(), kind.nature());
+        Row {
+            name: it.name,
+            gives: it.gives,
+            arxiv: it.arxiv,
+            class: nature.class.name(),
+            formula: nature.formula,
+            merges: it.merges,
+            grows_texts: nature.grows,
+            delays: nature.delays,
+            backward: nature.backward,
+            peft: it.peft,
+            learning_rate: it.rate,
+        }
+    };
+    let rows: Vec<Row> = Kind::ALL.iter().map(row).collect();
+    let members: Vec<ounce_peft::taxonomy::Row> =
+        ounce_peft::taxonomy::MEMBERS.iter().map(ounce_peft::taxonomy::Member::row).collect();
     if globals.json {
-        return output::json(&rows);
+        return output::json(&serde_json::json!({ "methods": rows, "taxonomy": members }));
     }
-    let mut table = output::table(&["method", "trains", "merges", "peft", "arXiv"]);
+    let mut table =
+        output::table(&["method", "trains", "numbers", "class", "merges", "longer texts", "peft", "arXiv"]);
+    let yes = |it: bool| if it { "yes" } else { "no" };
     for row in rows {
-        let merges = if row.merges { "yes" } else { "no" };
-        table.add_row([row.name, row.gives, merges, row.peft.unwrap_or("no"), row.arxiv]);
+        let (merges, grows, peft) = (yes(row.merges), yes(row.grows_texts), row.peft.unwrap_or("no"));
+        table.add_row([row.name, row.gives, row.formula, row.class, merges, grows, peft, row.arxiv]);
+    }
+    output::print_table(&table)?;
+    let mut table = output::table(&["of the surveys 2403.14608 and 2312.12148", "class", "here"]);
+    for row in &members {
+        table.add_row([row.name, row.class, row.by.as_deref().unwrap_or("no")]);
     }
     output::print_table(&table)
 }

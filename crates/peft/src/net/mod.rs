@@ -1,7 +1,10 @@
 //! An adapted model: the general network with an adapter in its slots, as the training loop knows it.
 
+mod answers;
 mod files;
 mod passes;
+
+pub use self::answers::Draw;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -180,6 +183,11 @@ impl Adapted {
     pub fn parameters(&self) -> u64 {
         let spec = &self.skeleton().spec;
         self.adapter.parameters(spec) + self.settings.cloze.as_ref().map_or(0, |it| it.parameters(spec))
+    }
+
+    /// Places in front of each text that hold no token.
+    pub(crate) fn virtual_tokens(&self) -> usize {
+        self.adapter.virtual_tokens()
     }
 
     /// A hash of all that is not trained.

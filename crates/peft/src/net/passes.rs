@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::methods::cloze::Gap;
 
 /// From a pass and what the head is given to a scalar whose gradient is taken, and what is reported of it.
-type Judge<'j> = dyn FnMut(&Pass<'_>, &Tensor) -> ounce_train::Result<(Tensor, Loss)> + 'j;
+pub(super) type Judge<'j> = dyn FnMut(&Pass<'_>, &Tensor) -> ounce_train::Result<(Tensor, Loss)> + 'j;
 
 impl Adapted {
     /// The logits of all tokens of a batch, `[tokens, vocabulary]`.
@@ -42,7 +42,7 @@ impl Adapted {
 
     /// Sends a batch through network and adapter and hands what the head is given to `objective`. With `gap` a template's soft
     /// words are in their places.
-    fn pass(
+    pub(super) fn pass(
         &mut self,
         batch: &Batch,
         scale: Option<f32>,

@@ -6,6 +6,7 @@ mod forecast;
 mod frontier;
 mod method;
 mod peer;
+mod peft;
 mod quantize;
 mod serve;
 mod sparsity;
@@ -30,6 +31,7 @@ Examples:
   ounce bench costs ./model.gguf --context 4096
   ounce bench adapters builtin
   ounce bench serve http://127.0.0.1:8080 --clients 1,16
+  ounce bench peft --methods full,lora,ia3,prompt --tasks retell
   ounce bench sparsity builtin
   ounce bench frontier builtin --plot frontier.svg")]
 pub struct Args {
@@ -44,6 +46,7 @@ enum What {
     Forecast(forecast::Args),
     Frontier(frontier::Args),
     Method(method::Args),
+    Peft(peft::Args),
     Quantize(quantize::Args),
     Serve(serve::Args),
     Sparsity(sparsity::Args),
@@ -62,6 +65,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         What::Forecast(args) => forecast::run(args, globals),
         What::Frontier(args) => frontier::run(args, globals),
         What::Method(args) => method::run(args, globals),
+        What::Peft(args) => peft::run(args, globals),
         What::Quantize(args) => quantize::run(args, globals),
         What::Serve(args) => serve::run(args, globals),
         What::Sparsity(args) => sparsity::run(args, globals),

@@ -278,7 +278,10 @@ fn config(args: &Args) -> anyhow::Result<Config> {
 }
 
 /// The model, with a head where the data has labels, and what it is fed with.
-fn feed(
+///
+/// # Errors
+/// If the data does not suit the model.
+pub(super) fn feed(
     config: &Config,
     model: &Model,
     settings: &mut Settings,
