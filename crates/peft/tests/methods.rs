@@ -284,7 +284,7 @@ fn a_quantized_base_stays_packed_and_the_loss_of_merging_is_told() {
     // No matrix of the model is decoded, nor the table of token vectors; what is computed is as if they were.
     let decoded = packed_names.iter().map(|name| {
         let values = model.weights.f32(name).unwrap();
-        (name.clone(), ounce_model::Tensor::from_f32(&model.weights.info(name).unwrap().1.to_vec(), &values))
+        (name.clone(), ounce_model::Tensor::from_f32(model.weights.info(name).unwrap().1, &values))
     });
     let plain = Model { weights: model.weights.replaced(decoded).unwrap(), ..model.clone() };
     for fast in [false, true] {

@@ -175,7 +175,7 @@ mod tests {
         let student = encoder(8, 2, 2, 0.3, 3).model().expect("a model");
         let teacher = encoder(12, 4, 2, 0.2, 4).model().expect("a model");
         let relations = Relations::usual(&student, &teacher).expect("attention");
-        let mut of = |weight: f64| {
+        let of = |weight: f64| {
             let related = Related { teacher: &teacher, relations, weight };
             let mut net = with(&student, options, Some(related)).expect("they fit");
             assert_eq!(net.params().len(), student.spec.tensors().len(), "no projections");
