@@ -18,7 +18,7 @@ use crate::source;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Labels as words that fill a gap (masked language models)")]
 pub(super) struct ClozeArgs {
-    /// The text with its gap, such as '<text> It was [MASK].'; the vectors of words in {braces} are trained
+    /// The text with its gap, such as `<text> It was [MASK].`; the vectors of words in {braces} are trained
     #[arg(long, value_name = "TEMPLATE")]
     pub template: Option<String>,
     /// Labels and the words that stand for them: 'good=great,fine;bad=poor', or a file with a label a line
