@@ -273,3 +273,37 @@ fn labels_are_words_that_fill_a_gap() {
     ]);
     assert!(decoder.contains("masked language model"), "{decoder}");
 }
+
+#[test]
+fn labels_are_known_by_descriptions() {
+    let desk = Desk::new();
+    desk.write("few.jsonl", moods(16));
+    desk.write("labels.txt", "glad = Somebody is happy and laughs.\nsad = Somebody is sad and cries.\n");
+    let base = ["tune", "builtin-encoder", "--data", "few.jsonl", "--held-out", "0.3"];
+    let report = desk.json(&[&base[..], &["--descriptions", "labels.txt", "-o", "head"]].concat());
+    let texts =
+        report["texts"].as_array().expect("two").iter().filter_map(serde_json::Value::as_u64).sum::<u64>();
+    assert_eq!(report["encoder_calls"].as_u64(), Some(texts + 2), "{report}");
+    assert!(report["accuracy"].as_f64() >= Some(0.8), "{report}");
+    let said = desk.json(&[
+        "classify",
+        "builtin-encoder",
+        "--adapter",
+        "head",
+        "Anna laughed and sang.",
+        "Ben cried and wept.",
+    ]);
+    let label = |at: usize| said[at]["labels"][0]["label"].as_str().expect("a label").to_owned();
+    assert_eq!((label(0), label(1)), ("glad".to_owned(), "sad".to_owned()), "{said}");
+    desk.write("made.jsonl", moods(6));
+    let more =
+        ["--descriptions", "labels.txt", "--generated", "made.jsonl", "-o", "switched", "--steps", "20"];
+    let report = desk.json(&[&base[..], &more].concat());
+    assert!(report["generated"]["used"].is_boolean(), "{report}");
+    desk.write("one.txt", "glad = Somebody is happy.\n");
+    let none = desk.fails(&[&base[..], &["--descriptions", "one.txt", "-o", "no"]].concat());
+    assert!(none.contains("\"sad\", which has no description"), "{none}");
+    desk.write("bad.txt", "glad\n");
+    let bad = desk.fails(&[&base[..], &["--descriptions", "bad.txt", "-o", "no"]].concat());
+    assert!(bad.contains("should be a label, = and a sentence"), "{bad}");
+}

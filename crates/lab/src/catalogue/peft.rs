@@ -50,22 +50,4 @@ pub(super) const PLANNED: &[Method] = &[
         "Cloze patterns and label words turn some dozens of marked sentences into a classifier whose weights are a few MB to share.",
         "Adapters with pattern-exploiting training are as valid as full fine-tuning, and a related earlier task helps much.",
     ),
-    Method::planned(
-        105,
-        "CrossTune",
-        FAMILY,
-        "CrossTune: Black-Box Few-Shot Classification with Label Enhancement",
-        Some("2403.12468"),
-        "A classifier is trained on the outputs of an encoder nobody may change, from one descriptive sentence per class and few examples.",
-        "5.7 points better on average than gradient-free black-box tuning on seven text classification sets.",
-    ),
-    Method::planned(
-        130,
-        "IAA for retrieval",
-        FAMILY,
-        "Scattered or Connected? An Optimized Parameter-efficient Tuning Approach for Information Retrieval",
-        Some("2208.09847"),
-        "A retriever or re-ranker is tuned through small linked modules that converge as calmly as full training does.",
-        "Modules under 1 % alone trail full fine-tuning in retrieval, and connecting them reaches or beats it.",
-    ),
 ];

@@ -1,6 +1,8 @@
 //! What demonstrations on few labels share: generated texts, and a small masked language model that has read texts of their kind.
 
+pub(crate) mod facts;
 pub(crate) mod notes;
+pub(crate) mod topics;
 
 use ounce_model::Model;
 use ounce_model::tokenizer::Tokenizer;

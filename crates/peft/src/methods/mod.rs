@@ -1,10 +1,12 @@
 //! One file a method: the paper and its equation, what it trains, what it is called in files.
 
 pub mod adalora;
+pub mod aside;
 pub mod bitfit;
 pub mod bottleneck;
 pub mod cloze;
 pub mod compacter;
+pub mod crosstune;
 pub mod dora;
 pub mod dylora;
 pub mod flora;

@@ -1,6 +1,7 @@
 //! `ounce tune`: a few numbers beside a frozen model learn what its data shows.
 
 mod cloze;
+mod descriptions;
 mod options;
 mod patience;
 
@@ -19,6 +20,7 @@ use ounce_train::{Loss, Trainable};
 use serde::Serialize;
 
 use self::cloze::ClozeArgs;
+use self::descriptions::DescriptionArgs;
 use self::options::MethodArgs;
 use self::patience::Patient;
 use super::train::labelled;
@@ -37,6 +39,7 @@ Examples:
   ounce tune ./bert --objective classify --data reviews.jsonl --method ia3 -o ./adapter
   ounce tune ./bert --data few.jsonl --template '<text> {It was} [MASK].' --verbalizer 'pos=great,fine;neg=poor' --soft-verbalizer -o ./adapter
   ounce classify ./bert --adapter ./adapter \"A joy.\"           labels as words that fill a gap
+  ounce tune ./bert --data few.jsonl --descriptions labels.txt -o ./adapter    labels by sentences that describe them (CrossTune)
   ounce tune ./model --data chosen-rejected.jsonl -o ./adapter  preferences, by direct preference optimization
   ounce tune ./model --data book.txt --method dylora --rank 16 -o ./adapter     then: ounce adapters slice ./adapter --rank 4 -o ./small
   ounce tune ./model --data book.txt -o ./adapter --resume      goes on where it was stopped, to the same bits
@@ -56,6 +59,8 @@ pub struct Args {
     method: MethodArgs,
     #[command(flatten)]
     cloze: ClozeArgs,
+    #[command(flatten)]
+    describe: DescriptionArgs,
     #[command(flatten)]
     run: RunArgs,
     /// Go on from the newest checkpoint
@@ -166,15 +171,21 @@ struct Report {
 /// # Errors
 /// If the data or a setting does not suit the model, training diverges, or the folder can't be written.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    if args.output.join("adapter_config.json").is_file() && !args.resume {
+        bail!("{} holds an adapter; choose another folder", args.output.display());
+    }
+    if let Some(path) = &args.describe.descriptions {
+        if args.method.name().is_some_and(|name| name != Kind::Crosstune.name()) {
+            bail!("--descriptions train a head beside a frozen encoder (crosstune); leave --method out");
+        }
+        return descriptions::run(&args, path, globals);
+    }
     let usual = if args.cloze.wanted() { Kind::Cloze } else { Kind::Lora };
     let (mut settings, below) = args.method.settings(usual, args.run.seed)?;
     if settings.method == Kind::Cloze && !args.cloze.wanted() {
         bail!("the method cloze needs --template and --verbalizer");
     }
     let config = config(&args)?;
-    if args.output.join("adapter_config.json").is_file() && !args.resume {
-        bail!("{} holds an adapter; choose another folder", args.output.display());
-    }
     let model = source::open(&args.model)?;
     let mut notes = Vec::new();
     settings.cloze = args.cloze.cloze(&model, args.run.seed, &mut notes)?;
