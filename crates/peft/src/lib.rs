@@ -53,6 +53,7 @@ pub const METHODS: &[Method] = &[
     methods::flora::METHOD,
     methods::gated_prefix::METHOD,
     methods::language::METHOD,
+    methods::patterns::METHOD,
     methods::sherl::METHOD,
     methods::svfit::METHOD,
 ];

@@ -338,8 +338,9 @@ pub fn collection<'p>(
         })
     };
     let wanted = pairs.iter().map(|pair| number(&pair.passage)).collect();
-    pairs.iter().flat_map(|pair| &pair.negatives).for_each(|text| drop(number(text)));
-    more.into_iter().for_each(|text| drop(number(text)));
+    for text in pairs.iter().flat_map(|pair| pair.negatives.iter().map(String::as_str)).chain(more) {
+        number(text);
+    }
     (passages, wanted)
 }
 

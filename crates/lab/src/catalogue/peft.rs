@@ -41,13 +41,4 @@ pub(super) const PLANNED: &[Method] = &[
         "A grid of runs tells, for the memory at hand, whether prompting, tuning a small model or adapting a large one writes the best code.",
         "Adapters beat in-context learning over many models, and LoRA on a large model beats full tuning of a small one.",
     ),
-    Method::planned(
-        101,
-        "Few-shot content analysis",
-        FAMILY,
-        "Few-shot learning for automated content analysis: Efficient coding of arguments and claims in the debate on arms deliveries to Ukraine",
-        None,
-        "Cloze patterns and label words turn some dozens of marked sentences into a classifier whose weights are a few MB to share.",
-        "Adapters with pattern-exploiting training are as valid as full fine-tuning, and a related earlier task helps much.",
-    ),
 ];

@@ -55,7 +55,7 @@ fn facts(seed: u64, count: usize) -> Vec<Fact> {
     let mut dice = Dice::new(seed);
     let mut all: Vec<Fact> = Vec::new();
     let mut known = std::collections::HashSet::new();
-    while all.len() < count {
+    while all.len() < count.min(FACTS) {
         let fact = Fact([NAMES.len(), GOODS.len(), PLACES.len(), DAYS.len()].map(|kinds| dice.below(kinds)));
         // Goods, place and day are what is asked for: they are one passage's.
         if known.insert((fact.0[1], fact.0[2], fact.0[3])) {
@@ -66,7 +66,7 @@ fn facts(seed: u64, count: usize) -> Vec<Fact> {
 }
 
 /// The most facts that differ in what is asked for.
-pub(crate) const FACTS: usize = GOODS.len() * PLACES.len() * DAYS.len();
+const FACTS: usize = GOODS.len() * PLACES.len() * DAYS.len();
 
 fn passage(dice: &mut Dice, Fact([who, goods, place, day]): Fact) -> String {
     let (who, goods, place, day) = (NAMES[who], GOODS[goods][0], PLACES[place][0], DAYS[day][0]);

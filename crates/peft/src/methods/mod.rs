@@ -16,6 +16,7 @@ pub mod language;
 pub mod lora;
 pub mod p_tuning;
 pub mod parallel;
+pub mod patterns;
 pub mod prefix;
 pub mod prompt;
 pub mod sherl;

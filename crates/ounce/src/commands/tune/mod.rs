@@ -4,11 +4,14 @@ mod cloze;
 mod descriptions;
 mod options;
 mod patience;
+mod patterns;
+mod retrieve;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use ounce_model::Model;
+use ounce_peft::retrieval::Ranked;
 use ounce_peft::{Adapted, Kind, Settings};
 use ounce_train::checkpoint;
 use ounce_train::config::{Config, Objective, ScheduleKind};
@@ -23,6 +26,8 @@ use self::cloze::ClozeArgs;
 use self::descriptions::DescriptionArgs;
 use self::options::MethodArgs;
 use self::patience::Patient;
+use self::patterns::PatternArgs;
+use self::retrieve::{Judged, Ranking, RetrieveArgs};
 use super::train::labelled;
 use super::train::setup::{self, Fed};
 use super::train::watcher::{self, Watcher};
@@ -40,6 +45,8 @@ Examples:
   ounce tune ./bert --data few.jsonl --template '<text> {It was} [MASK].' --verbalizer 'pos=great,fine;neg=poor' --soft-verbalizer -o ./adapter
   ounce classify ./bert --adapter ./adapter \"A joy.\"           labels as words that fill a gap
   ounce tune ./bert --data few.jsonl --descriptions labels.txt -o ./adapter    labels by sentences that describe them (CrossTune)
+  ounce tune ./bert --data few.jsonl --patterns patterns.txt --verbalizer 'pos=great;neg=poor' --unlabelled pool.txt -o ./adapter
+  ounce tune ./bert --objective retrieve --data pairs.jsonl --method aside -o ./adapter       query, passage, maybe negatives
   ounce tune ./model --data chosen-rejected.jsonl -o ./adapter  preferences, by direct preference optimization
   ounce tune ./model --data book.txt --method dylora --rank 16 -o ./adapter     then: ounce adapters slice ./adapter --rank 4 -o ./small
   ounce tune ./model --data book.txt -o ./adapter --resume      goes on where it was stopped, to the same bits
@@ -62,6 +69,10 @@ pub struct Args {
     #[command(flatten)]
     describe: DescriptionArgs,
     #[command(flatten)]
+    retrieve: RetrieveArgs,
+    #[command(flatten)]
+    patterns: PatternArgs,
+    #[command(flatten)]
     run: RunArgs,
     /// Go on from the newest checkpoint
     #[arg(long)]
@@ -75,7 +86,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Training")]
 struct RunArgs {
-    /// What is learned: auto, language, answers, preferences, masked, classify, tag or spans
+    /// What is learned: auto, language, answers, preferences, masked, classify, tag, spans or retrieve
     #[arg(long, value_name = "WHAT", default_value = "auto")]
     objective: String,
     /// Files to validate on [default: a part of the data]
@@ -157,6 +168,8 @@ struct Report {
     /// Of the validation data, before anything was learned, in nats a target.
     validation_before: Option<f64>,
     validation: Option<Validation>,
+    /// Of held-out queries.
+    ranking: Option<Ranking>,
     /// The step whose numbers were kept.
     kept_step: u64,
     peak_bytes: Option<u64>,
@@ -180,6 +193,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         }
         return descriptions::run(&args, path, globals);
     }
+    if let Some(path) = &args.patterns.patterns {
+        return patterns::run(&args, path, globals);
+    }
     let usual = if args.cloze.wanted() { Kind::Cloze } else { Kind::Lora };
     let (mut settings, below) = args.method.settings(usual, args.run.seed)?;
     if settings.method == Kind::Cloze && !args.cloze.wanted() {
@@ -189,7 +205,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let model = source::open(&args.model)?;
     let mut notes = Vec::new();
     settings.cloze = args.cloze.cloze(&model, args.run.seed, &mut notes)?;
-    let (model, mut fed) = feed(&config, &model, &mut settings, &mut notes)?;
+    let (model, mut fed, judged) = feed(&args, &config, &model, &mut settings, &mut notes)?;
     settings.steps = setup::steps(&config, fed.tokens_per_step, fed.lengths)?.unwrap_or(1).max(1);
     let options =
         Options { beta: args.run.beta, checkpointing: args.run.checkpointing, ..Options::default() };
@@ -217,7 +233,13 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         }
         _ => None,
     };
-    let report = train(&args, &config, &settings, adapted, fed, optimizer, forecast, before, globals)?;
+    let ranked = match &judged {
+        Some(judged) if !(args.resume && begun) => Some(judged.judge(&mut adapted)?),
+        _ => None,
+    };
+    let ranking = judged.map(|judged| (judged, ranked));
+    let report =
+        train(&args, &config, &settings, adapted, fed, optimizer, forecast, (before, ranking), globals)?;
     let stopped = report.ended == "stopped";
     if globals.json {
         output::json(&report)?;
@@ -261,17 +283,22 @@ fn config(args: &Args) -> anyhow::Result<Config> {
 
 /// The model, with a head where the data has labels, and what it is fed with.
 fn feed(
+    args: &Args,
     config: &Config,
     model: &Model,
     settings: &mut Settings,
     notes: &mut Vec<String>,
-) -> anyhow::Result<(Model, Fed)> {
+) -> anyhow::Result<(Model, Fed, Option<Judged>)> {
     let mut config = config.clone();
     if config.data.context == 0 {
         config.data.context = model.spec.context_length.min(512);
     }
+    if config.data.objective == Objective::Retrieve {
+        let (fed, judged) = retrieve::fed(&args.retrieve, &config, model, settings, notes)?;
+        return Ok((model.clone(), fed, judged));
+    }
     if let Some(cloze) = &settings.cloze {
-        return Ok((model.clone(), cloze::fed(&config, model, cloze, notes)?));
+        return Ok((model.clone(), cloze::fed(&config, model, cloze, notes)?, None));
     }
     if let Some(task) = labelled::task(&config, model)? {
         let new = model.spec.classifier.is_none();
@@ -280,11 +307,11 @@ fn feed(
             let heads = ["classifier", "token_classifier", "span_classifier"];
             settings.trains = heads.iter().map(|head| format!("{head}.")).collect();
         }
-        return Ok((made, fed));
+        return Ok((made, fed, None));
     }
     let mut net = Net::with_frozen(model, Options::default(), &|_| false)?;
     let fed = setup::texts(&config, &mut net)?;
-    Ok((model.clone(), fed))
+    Ok((model.clone(), fed, None))
 }
 
 fn forecast(
@@ -368,7 +395,7 @@ fn train(
     fed: Fed,
     optimizer: Optimizer,
     forecast: Forecast,
-    before: Option<f64>,
+    (before, ranking): (Option<f64>, Option<(Judged, Option<Ranked>)>),
     globals: &Globals,
 ) -> anyhow::Result<Report> {
     let Fed { mut train, mut validation, judge, .. } = fed;
@@ -414,6 +441,12 @@ fn train(
         validation = patient.watcher.validations.iter().find(|it| it.step == step).copied().or(validation);
     }
     drop(patient);
+    let ranking = match ranking {
+        Some((judged, before)) if ended != Ended::Stopped || early => {
+            Some(Ranking { before, after: judged.judge(&mut adapted)? })
+        }
+        _ => None,
+    };
     let written = match ended {
         Ended::Stopped if !early => None,
         _ => {
@@ -435,6 +468,7 @@ fn train(
         loss: last,
         validation_before: before,
         validation,
+        ranking,
         kept_step,
         peak_bytes: memory().1,
         adapter: written,
@@ -464,7 +498,17 @@ fn print(report: &Report, args: &Args) -> anyhow::Result<()> {
             watcher::said(validation)
         ))?;
     }
+    if let Some(ranking) = &report.ranking {
+        output::line(retrieve::said(ranking))?;
+    }
     match &report.adapter {
+        Some(adapter) if report.ranking.is_some() => output::line(format!(
+            "{}: {}; next: ounce embed {} --adapter {} TEXT",
+            adapter.display(),
+            units::bytes(report.adapter_bytes),
+            args.model,
+            adapter.display()
+        )),
         Some(adapter) => {
             let next = match (report.merges, args.cloze.wanted()) {
                 (_, true) => {
