@@ -6,6 +6,7 @@ pub mod bootstrap;
 pub mod divergence;
 pub mod method;
 pub mod perplexity;
+pub mod ranking;
 pub mod similarity;
 pub mod speed;
 pub mod ssim;

@@ -282,3 +282,144 @@ fn labels_are_words_that_fill_a_gap() {
     ]);
     assert!(decoder.contains("masked language model"), "{decoder}");
 }
+
+#[test]
+fn labels_are_known_by_descriptions() {
+    let desk = Desk::new();
+    desk.write("few.jsonl", moods(16));
+    desk.write("labels.txt", "glad = Somebody is happy and laughs.\nsad = Somebody is sad and cries.\n");
+    let base = ["tune", "builtin-encoder", "--data", "few.jsonl", "--held-out", "0.3"];
+    let report = desk.json(&[&base[..], &["--descriptions", "labels.txt", "-o", "head"]].concat());
+    let texts =
+        report["texts"].as_array().expect("two").iter().filter_map(serde_json::Value::as_u64).sum::<u64>();
+    assert_eq!(report["encoder_calls"].as_u64(), Some(texts + 2), "{report}");
+    assert!(report["accuracy"].as_f64() >= Some(0.8), "{report}");
+    let said = desk.json(&[
+        "classify",
+        "builtin-encoder",
+        "--adapter",
+        "head",
+        "Anna laughed and sang.",
+        "Ben cried and wept.",
+    ]);
+    let label = |at: usize| said[at]["labels"][0]["label"].as_str().expect("a label").to_owned();
+    assert_eq!((label(0), label(1)), ("glad".to_owned(), "sad".to_owned()), "{said}");
+    desk.write("made.jsonl", moods(6));
+    let more =
+        ["--descriptions", "labels.txt", "--generated", "made.jsonl", "-o", "switched", "--steps", "20"];
+    let report = desk.json(&[&base[..], &more].concat());
+    assert!(report["generated"]["used"].is_boolean(), "{report}");
+    desk.write("one.txt", "glad = Somebody is happy.\n");
+    let none = desk.fails(&[&base[..], &["--descriptions", "one.txt", "-o", "no"]].concat());
+    assert!(none.contains("\"sad\", which has no description"), "{none}");
+    desk.write("bad.txt", "glad\n");
+    let bad = desk.fails(&[&base[..], &["--descriptions", "bad.txt", "-o", "no"]].concat());
+    assert!(bad.contains("should be a label, = and a sentence"), "{bad}");
+}
+
+#[test]
+fn queries_learn_to_find_their_passages() {
+    let desk = Desk::new();
+    let names = ["Tom", "Anna", "Ben", "Lily", "Max", "Sam", "Mia", "Leo"];
+    let things = ["a red ball", "a blue hat", "the old dog", "a big cake", "the small boat"];
+    let pairs: String = (0..40)
+        .map(|at| {
+            let (who, what) = (names[at % 8], things[at / 8]);
+            format!(
+                "{{\"query\": \"Who has {what}, {who}?\", \"passage\": \"{who} went home with {what}.\"}}\n"
+            )
+        })
+        .collect();
+    desk.write("pairs.jsonl", pairs);
+    let base = [
+        "tune",
+        "builtin-encoder",
+        "--objective",
+        "retrieve",
+        "--data",
+        "pairs.jsonl",
+        "--context",
+        "32",
+        "--held-out",
+        "0.3",
+    ];
+    let report = desk.json(&[&base[..], &["--method", "aside", "--steps", "20", "-o", "finds"]].concat());
+    let mrr = |when: &str| report["ranking"][when]["mrr_10"].as_f64().expect("a number");
+    assert!(mrr("after") > mrr("before"), "{report}");
+    let vectors = |more: &[&str]| {
+        let report = desk.json(&[&["embed", "builtin-encoder", "Who has a red ball?"], more].concat());
+        report["vectors"][0]["values"].as_array().expect("numbers").clone()
+    };
+    assert_ne!(vectors(&["--adapter", "finds"]), vectors(&[]));
+    desk.write("texts.txt", "just text\n");
+    let text = desk.fails(&[
+        "tune",
+        "builtin-encoder",
+        "--objective",
+        "retrieve",
+        "--data",
+        "texts.txt",
+        "-o",
+        "no",
+    ]);
+    assert!(text.contains("columns query and passage"), "{text}");
+    let many = desk.fails(&[&base[..], &["--negatives", "90", "-o", "no"]].concat());
+    assert!(many.contains("wrong passages and 90 are asked for"), "{many}");
+    let cold = desk.fails(&[&base[..], &["--temperature", "0", "-o", "no"]].concat());
+    assert!(cold.contains("above 0"), "{cold}");
+}
+
+#[test]
+fn patterns_label_what_a_classifier_learns() {
+    let desk = Desk::new();
+    desk.write("few.jsonl", moods(8));
+    desk.write(
+        "pool.txt",
+        moods(20)
+            .lines()
+            .filter_map(|line| Some(format!("{}\n", line.split('"').nth(3)?)))
+            .collect::<String>(),
+    );
+    desk.write("patterns.txt", "<text> She was [MASK].\n<text> Everyone felt [MASK].\n");
+    let base = [
+        "tune",
+        "builtin-encoder",
+        "--data",
+        "few.jsonl",
+        "--verbalizer",
+        "glad=happy;sad=sad",
+        "--held-out",
+        "0.3",
+        "--context",
+        "32",
+    ];
+    let more = [
+        "--patterns",
+        "patterns.txt",
+        "--unlabelled",
+        "pool.txt",
+        "--steps",
+        "15",
+        "--lr",
+        "0.005",
+        "-o",
+        "pet",
+    ];
+    let report = desk.json(&[&base[..], &more].concat());
+    assert_eq!(report["weights"].as_array().map(Vec::len), Some(2), "{report}");
+    assert!(report["agreement"].as_f64() > Some(0.3), "{report}");
+    let said = desk.json(&[
+        "classify",
+        "builtin-encoder",
+        "--adapter",
+        "pet",
+        "Anna laughed and sang.",
+        "Ben cried and wept.",
+    ]);
+    let label = |at: usize| said[at]["labels"][0]["label"].as_str().expect("a label").to_owned();
+    assert_eq!((label(0), label(1)), ("glad".to_owned(), "sad".to_owned()), "{said}");
+    desk.write("none.txt", "\n");
+    let none = desk
+        .fails(&[&base[..], &["--patterns", "none.txt", "--unlabelled", "pool.txt", "-o", "no"]].concat());
+    assert!(none.contains("has no patterns"), "{none}");
+}

@@ -186,6 +186,12 @@ pub fn adapter(settings: &Settings, clock: &Clock) -> Result<Box<dyn Adapter>> {
         Kind::Prefix => Box::new(methods::prefix::Prefix::new(settings)?),
         Kind::GatedPrefix => Box::new(methods::gated_prefix::GatedPrefix::new(settings)?),
         Kind::Sherl => Box::new(methods::sherl::Sherl::new(settings)),
+        Kind::Aside => Box::new(methods::aside::Aside::new(settings)),
+        Kind::Crosstune => {
+            return Err(crate::Error::Option(
+                "crosstune stands on a model's states and has no part in it; ounce tune --descriptions FILE trains it".into(),
+            ));
+        }
         Kind::Cloze => Box::new(methods::cloze::Alone),
     })
 }

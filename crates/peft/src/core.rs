@@ -18,7 +18,10 @@ pub(crate) enum Core {
 
 /// Whether the fast network can train this.
 pub(crate) fn is_fast(model: &Model, settings: &Settings) -> bool {
-    let plain = settings.dropout == 0.0 && !settings.pissa && settings.cloze.is_none();
+    let plain = settings.dropout == 0.0
+        && !settings.pissa
+        && settings.cloze.is_none()
+        && settings.retrieval.is_none();
     settings.method == Kind::Lora && plain && model.spec.ranks.is_empty()
 }
 

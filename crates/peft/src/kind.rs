@@ -27,7 +27,9 @@ pub enum Kind {
     Prefix,
     GatedPrefix,
     Sherl,
+    Aside,
     Cloze,
+    Crosstune,
 }
 
 /// What is known of a method.
@@ -108,7 +110,7 @@ pub struct Nature {
 
 impl Kind {
     /// Every method, in the order of the documentation.
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Lora,
         Kind::Dora,
         Kind::Dylora,
@@ -127,7 +129,9 @@ impl Kind {
         Kind::Prefix,
         Kind::GatedPrefix,
         Kind::Sherl,
+        Kind::Aside,
         Kind::Cloze,
+        Kind::Crosstune,
     ];
 
     /// What is known of it.
@@ -266,10 +270,26 @@ impl Kind {
                 None,
                 1e-3,
             ),
+            Kind::Aside => facts(
+                "aside",
+                "Narrow networks behind the halves of layers, and modules aside that link them.",
+                "2208.09847",
+                false,
+                None,
+                1e-3,
+            ),
             Kind::Cloze => facts(
                 "cloze",
                 "Soft words of a template, and vectors of labels, on a masked language model.",
                 "2205.05535",
+                false,
+                None,
+                1e-3,
+            ),
+            Kind::Crosstune => facts(
+                "crosstune",
+                "A head on the states of an encoder, which knows labels by descriptions.",
+                "2403.12468",
                 false,
                 None,
                 1e-3,

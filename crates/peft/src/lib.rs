@@ -5,6 +5,7 @@
 //! - [`net`]: a model with an adapter, as the training loop knows it.
 //! - [`folder`], [`names`], [`foreign`], [`fused`]: adapters on disk, as Python's peft has them.
 //! - [`labeller`]: labels of texts by a model with an adapter.
+//! - [`retrieval`]: encoders that rank passages for queries.
 //! - [`beside`]: what the engine runs beside the weights, by sequence.
 //! - [`mod@merge`]: what was learned, as part of the base; [`export`]: the same as LoRA.
 //! - `svd`, `random`: what methods begin with; `core`: the network under an adapter; `study`, `few`: what demonstrations share.
@@ -28,6 +29,7 @@ pub mod methods;
 pub mod names;
 pub mod net;
 mod random;
+pub mod retrieval;
 pub mod settings;
 mod study;
 mod svd;
@@ -45,12 +47,15 @@ use ounce_eval::method::Method;
 
 /// The working methods of this crate.
 pub const METHODS: &[Method] = &[
+    methods::aside::METHOD,
     methods::cloze::METHOD,
     methods::compacter::METHOD,
+    methods::crosstune::METHOD,
     methods::dylora::METHOD,
     methods::flora::METHOD,
     methods::gated_prefix::METHOD,
     methods::language::METHOD,
+    methods::patterns::METHOD,
     methods::sherl::METHOD,
     methods::svfit::METHOD,
 ];

@@ -4,6 +4,8 @@ use ounce_model::spec::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::methods::cloze::Cloze;
+use crate::methods::crosstune::Cross;
+use crate::retrieval::Retrieval;
 use crate::{Error, Kind, Result};
 
 /// Which linear layers are adapted.
@@ -128,6 +130,12 @@ pub struct Settings {
     /// Labels are words that fill a gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cloze: Option<Cloze>,
+    /// Labels are known by descriptions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cross: Option<Cross>,
+    /// Passages are ranked for queries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retrieval: Option<Retrieval>,
 }
 
 impl Default for Settings {
@@ -151,6 +159,8 @@ impl Default for Settings {
             trains: Vec::new(),
             below: Vec::new(),
             cloze: None,
+            cross: None,
+            retrieval: None,
         }
     }
 }
@@ -166,7 +176,9 @@ impl Settings {
             Kind::Dylora => Settings { rank: 16, alpha: 16.0, ..base },
             Kind::Adalora => Settings { alpha: 32.0, ..base },
             Kind::Ia3 => Settings { targets: Targets::parts(&["key", "value", "down"]), ..base },
-            Kind::Bottleneck => Settings { targets: Targets::parts(&["output", "down"]), ..base },
+            Kind::Bottleneck | Kind::Aside => {
+                Settings { targets: Targets::parts(&["output", "down"]), ..base }
+            }
             Kind::Language => Settings { targets: Targets::parts(&["down"]), ..base },
             Kind::Compacter => {
                 Settings { targets: Targets::parts(&["output", "down"]), reduction: 32, ..base }

@@ -1,6 +1,6 @@
 //! `ounce embed`: sentence vectors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::bail;
@@ -8,6 +8,10 @@ use ounce_engine::Engine;
 use ounce_eval::similarity;
 use ounce_model::Model;
 use ounce_model::tokenizer::Tokenizer;
+use ounce_peft::retrieval::batch;
+use ounce_peft::{Adapted, Folder};
+use ounce_train::Batch;
+use ounce_train::net::Options;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
@@ -29,6 +33,7 @@ Examples:
   ounce embed ./all-MiniLM-L6-v2 \"A cat sat.\" \"A dog ran.\" --similarity
   ounce embed org/name --file sentences.txt --npy vectors.npy    one text a line; float32 [texts, width]
   ounce embed ./e5-small --prompt-name query \"how tall is it?\"   as sentence-transformers' prompts
+  ounce embed ./bert --adapter ./adapter \"A cat sat.\"           by an adapter of ounce tune --objective retrieve
   ounce embed ./model.gguf \"A cat sat.\" --json
 Pooling and normalisation are those in the model's files; a model that says nothing is averaged and scaled to
 length one. Texts longer than the model allows are cut at the end.")]
@@ -50,6 +55,9 @@ pub struct Args {
     /// Put this text before each text
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt_name")]
     prompt: Option<String>,
+    /// An adapter of the model, such as ounce tune --objective retrieve trains
+    #[arg(long, value_name = "FOLDER")]
+    adapter: Option<PathBuf>,
     /// Put the model's own prompt of this name before each text
     #[arg(long, value_name = "NAME")]
     prompt_name: Option<String>,
@@ -93,7 +101,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         (Some(prompt), _) => prompt.clone(),
         (None, name) => own_prompt(&model, name.as_deref())?,
     };
-    let vectors = embed(&model, texts, &prompt)?;
+    let vectors = match &args.adapter {
+        Some(folder) => adapted(&model, folder, texts, &prompt)?,
+        None => embed(&model, texts, &prompt)?,
+    };
     let width = model.spec.hidden_size;
     if let Some(path) = &args.npy {
         let mut file = NpyFile::create(path, &[vectors.len(), width])?;
@@ -145,6 +156,26 @@ fn embed(model: &Model, texts: Vec<String>, prompt: &str) -> anyhow::Result<Vec<
         Ok(Vector { text, tokens: ids.len(), truncated, values })
     };
     texts.into_par_iter().map(one).collect()
+}
+
+/// Vectors of a model with an adapter, one text after another.
+fn adapted(model: &Model, folder: &Path, texts: Vec<String>, prompt: &str) -> anyhow::Result<Vec<Vector>> {
+    let mut net = Adapted::open(model, &Folder::open(folder)?, Options::default(), &[], false)?;
+    let (tokenizer, limit, watch) = (source::tokenizer(model)?, longest(model), Watch::start());
+    let (total, mut bar) = (texts.len() as u64, Progress::new("embedding", Unit::Items));
+    let mut vectors = Vec::with_capacity(texts.len());
+    for text in texts {
+        watch.check()?;
+        bar.set(vectors.len() as u64, total);
+        let Encoded { ids, types, truncated } =
+            encode(model, tokenizer, &format!("{prompt}{text}"), None, limit)?;
+        if ids.is_empty() {
+            bail!("an empty text has no vector");
+        }
+        let batch = Batch { types, ..batch([&ids]) };
+        vectors.push(Vector { text, tokens: ids.len(), truncated, values: net.vectors(&batch)? });
+    }
+    Ok(vectors)
 }
 
 /// One text as an encoder takes it.

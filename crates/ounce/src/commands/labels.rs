@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use ounce_model::storage::AtomicFile;
 use ounce_train::data::ReadOptions;
-use ounce_train::data::agreement::kappa::{Z95, cohen, fleiss, wilson};
+use ounce_train::data::agreement::kappa::{Z95, cohen, fleiss, krippendorff, wilson};
 use ounce_train::data::agreement::{Rule, Verdict, Vote, decide, duplicates, stratified};
 use ounce_train::data::labelled;
 use ounce_train::data::readers::{Content, Record, Records};
@@ -89,6 +89,7 @@ struct Report {
     /// Texts that some labeller left out.
     incomplete: usize,
     fleiss_kappa: f64,
+    krippendorff_alpha: f64,
     pairs: Vec<Pair>,
     output: PathBuf,
 }
@@ -190,6 +191,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         audit: sample.len(),
         incomplete,
         fleiss_kappa: fleiss(&counts(&texts, labels.len())),
+        krippendorff_alpha: krippendorff(&counts(&texts, labels.len())),
         pairs: pairs(&texts, &labellers),
         output: output.clone(),
     };
@@ -394,7 +396,10 @@ fn print(report: &Report) -> anyhow::Result<()> {
     for Pair { labellers: [a, b], texts, cohen_kappa } in &report.pairs {
         output::line(format!("Cohen's kappa of {a} and {b}: {cohen_kappa:.3} on {texts} texts"))?;
     }
-    output::line(format!("Fleiss' kappa: {:.3}", report.fleiss_kappa))?;
+    output::line(format!(
+        "Fleiss' kappa: {:.3}; Krippendorff's alpha: {:.3}",
+        report.fleiss_kappa, report.krippendorff_alpha
+    ))?;
     if report.incomplete > 0 {
         output::line(format!("{} texts lack a labeller's vote", report.incomplete))?;
     }

@@ -1,13 +1,16 @@
 //! What demonstrations on few labels share: generated texts, and a small masked language model that has read texts of their kind.
 
+pub(crate) mod facts;
 pub(crate) mod notes;
+pub(crate) mod opinions;
+pub(crate) mod topics;
 
 use ounce_model::Model;
 use ounce_model::tokenizer::Tokenizer;
 use ounce_train::data::BatchSource;
 use ounce_train::data::labelled::judge::Judge;
 use ounce_train::data::labelled::{Example, LabelledSettings, LabelledStream};
-use ounce_train::methods::encoders::{Bench, Corpus, Shape};
+use ounce_train::methods::encoders::{Bench, Shape};
 use ounce_train::{Trainable, optim};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -43,10 +46,9 @@ impl Dice {
     }
 }
 
-/// A small masked language model, and what it was made with.
+/// A small masked language model, and the tokenizer it was made with.
 pub(crate) struct Reader {
     pub bench: Bench,
-    pub corpus: Corpus,
     pub model: Model,
 }
 
@@ -56,7 +58,7 @@ impl Reader {
         let bench = Bench::new(texts.iter().map(String::as_str), vocabulary)?;
         let corpus = bench.corpus(texts.iter().map(String::as_str))?;
         let model = bench.learn_at(READING_RATE, bench.random(shape, seed)?, &corpus, steps, seed)?;
-        Ok(Reader { bench, corpus, model })
+        Ok(Reader { bench, model })
     }
 
     pub fn tokenizer(&self) -> Result<&Tokenizer> {

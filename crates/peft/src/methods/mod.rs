@@ -1,10 +1,12 @@
 //! One file a method: the paper and its equation, what it trains, what it is called in files.
 
 pub mod adalora;
+pub mod aside;
 pub mod bitfit;
 pub mod bottleneck;
 pub mod cloze;
 pub mod compacter;
+pub mod crosstune;
 pub mod dora;
 pub mod dylora;
 pub mod flora;
@@ -14,6 +16,7 @@ pub mod language;
 pub mod lora;
 pub mod p_tuning;
 pub mod parallel;
+pub mod patterns;
 pub mod prefix;
 pub mod prompt;
 pub mod sherl;

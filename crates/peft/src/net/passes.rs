@@ -11,9 +11,9 @@ use ounce_train::{Batch, IGNORE, Loss, Param, Trainable};
 use serde_json::{Value, json};
 
 use super::Adapted;
-use crate::Result;
 use crate::core::Core;
 use crate::methods::cloze::Gap;
+use crate::{Result, retrieval};
 
 /// From a pass and what the head is given to a scalar whose gradient is taken, and what is reported of it.
 pub(super) type Judge<'j> = dyn FnMut(&Pass<'_>, &Tensor) -> ounce_train::Result<(Tensor, Loss)> + 'j;
@@ -91,6 +91,21 @@ impl Adapted {
         self.pass(batch, scale, None, &mut |pass, hidden| pass.loss(hidden, loss))
     }
 
+    /// The vectors of a batch's sequences, `[sequences, width]`, as [`retrieval`] has them.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    pub fn vectors(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+        let (spec, skipped) = (self.skeleton().spec.clone(), self.adapter.virtual_tokens());
+        let mut found = Vec::new();
+        self.pass(batch, None, None, &mut |pass, hidden| {
+            let vectors = retrieval::pooled(&spec, hidden, &pass.batch().lengths, skipped)?;
+            found = vectors.flatten_all()?.to_vec1::<f32>()?;
+            Ok((vectors.sum_all()?, Loss::default()))
+        })?;
+        Ok(found)
+    }
+
     /// The loss of gaps, and the scores of their labels.
     fn filled(&mut self, batch: &Batch, scale: Option<f32>) -> ounce_train::Result<(Loss, Vec<f32>)> {
         let Some(gap) = self.gap.clone() else { return Ok((Loss::default(), Vec::new())) };
@@ -113,6 +128,12 @@ impl Adapted {
         }
         if self.gap.is_some() {
             return Ok(self.filled(batch, scale)?.0);
+        }
+        if let Some(of) = self.settings.retrieval {
+            let (spec, skipped) = (self.skeleton().spec.clone(), self.adapter.virtual_tokens());
+            return self.pass(batch, scale, None, &mut |pass, hidden| {
+                retrieval::loss(&retrieval::pooled(&spec, hidden, &pass.batch().lengths, skipped)?, of)
+            });
         }
         let (beta, mut found) = (self.beta, None);
         let loss = self.pass(batch, scale, None, &mut |pass, hidden| {

@@ -145,6 +145,8 @@ pub enum Objective {
     Tag,
     /// Answers that stand in texts.
     Spans,
+    /// Vectors by which queries find their passages; by adapters only.
+    Retrieve,
 }
 
 /// What it is trained on.

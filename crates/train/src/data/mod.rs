@@ -13,6 +13,7 @@
 //! [`agreement`] makes labels of what several labellers say. [`split`] holds documents out for validation, [`select`](mod@select) keeps the hard and diverse part of instruction data.
 
 pub mod agreement;
+pub mod bm25;
 pub mod build;
 pub mod cache;
 mod documents;
@@ -65,7 +66,10 @@ pub struct Position {
 
 impl Position {
     /// Checks that a position belongs to a source with so many documents.
-    fn check(&self, source: u64, documents: usize) -> Result<()> {
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn check(&self, source: u64, documents: usize) -> Result<()> {
         if self.source != source {
             return Err(Error::Settings(
                 "the position to resume from belongs to other data, another seed or another split; start anew, or give \

@@ -24,6 +24,9 @@ pub(super) struct Batches<'r> {
 pub(super) fn is_masked(config: &Config, model: &Model) -> anyhow::Result<bool> {
     use Objective::{Answers, Auto, Language, Masked, Preferences};
     match (config.data.objective, model.spec.causal) {
+        (Objective::Retrieve, _) => {
+            bail!("queries and passages are learned by adapters; see ounce tune --objective retrieve")
+        }
         (Masked, true) => bail!("data.objective masked is for encoders; this model is a decoder"),
         (Language | Answers | Preferences, false) => {
             bail!(

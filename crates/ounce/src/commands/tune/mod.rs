@@ -1,8 +1,11 @@
 //! `ounce tune`: a few numbers beside a frozen model learn what its data shows.
 
 mod cloze;
+mod descriptions;
 mod options;
 mod patience;
+mod patterns;
+mod retrieve;
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +14,7 @@ use ounce_kernels::DType;
 use ounce_kernels::gemm::Compute;
 use ounce_model::Model;
 use ounce_model::account::Formats;
+use ounce_peft::retrieval::Ranked;
 use ounce_peft::{Adapted, Kind, Settings};
 use ounce_train::checkpoint;
 use ounce_train::config::{Config, Objective, Precision, ScheduleKind};
@@ -22,8 +26,11 @@ use ounce_train::{Loss, Trainable};
 use serde::Serialize;
 
 use self::cloze::ClozeArgs;
+use self::descriptions::DescriptionArgs;
 use self::options::MethodArgs;
 use self::patience::Patient;
+use self::patterns::PatternArgs;
+use self::retrieve::{Judged, Ranking, RetrieveArgs};
 use super::train::labelled;
 use super::train::setup::{self, Fed};
 use super::train::watcher::{self, Watcher};
@@ -40,6 +47,9 @@ Examples:
   ounce tune ./bert --objective classify --data reviews.jsonl --method ia3 -o ./adapter
   ounce tune ./bert --data few.jsonl --template '<text> {It was} [MASK].' --verbalizer 'pos=great,fine;neg=poor' --soft-verbalizer -o ./adapter
   ounce classify ./bert --adapter ./adapter \"A joy.\"           labels as words that fill a gap
+  ounce tune ./bert --data few.jsonl --descriptions labels.txt -o ./adapter    labels by sentences that describe them (CrossTune)
+  ounce tune ./bert --data few.jsonl --patterns patterns.txt --verbalizer 'pos=great;neg=poor' --unlabelled pool.txt -o ./adapter
+  ounce tune ./bert --objective retrieve --data pairs.jsonl --method aside -o ./adapter       query, passage, maybe negatives
   ounce tune ./model --data chosen-rejected.jsonl -o ./adapter  preferences, by direct preference optimization
   ounce tune ./model --data book.txt --method dylora --rank 16 -o ./adapter     then: ounce adapters slice ./adapter --rank 4 -o ./small
   ounce tune ./model --data book.txt -o ./adapter --resume      goes on where it was stopped, to the same bits
@@ -60,6 +70,12 @@ pub struct Args {
     #[command(flatten)]
     cloze: ClozeArgs,
     #[command(flatten)]
+    describe: DescriptionArgs,
+    #[command(flatten)]
+    retrieve: RetrieveArgs,
+    #[command(flatten)]
+    patterns: PatternArgs,
+    #[command(flatten)]
     run: RunArgs,
     /// Go on from the newest checkpoint
     #[arg(long)]
@@ -73,7 +89,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Training")]
 struct RunArgs {
-    /// What is learned: auto, language, answers, preferences, masked, classify, tag or spans
+    /// What is learned: auto, language, answers, preferences, masked, classify, tag, spans or retrieve
     #[arg(long, value_name = "WHAT", default_value = "auto")]
     objective: String,
     /// Files to validate on [default: a part of the data]
@@ -159,6 +175,8 @@ struct Report {
     /// Of the validation data, before anything was learned, in nats a target.
     validation_before: Option<f64>,
     validation: Option<Validation>,
+    /// Of held-out queries.
+    ranking: Option<Ranking>,
     /// The step whose numbers were kept.
     kept_step: u64,
     peak_bytes: Option<u64>,
@@ -187,20 +205,29 @@ fn usual_precision(model: &Model) -> Precision {
 /// # Errors
 /// If the data or a setting does not suit the model, training diverges, or the folder can't be written.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
+    if args.output.join("adapter_config.json").is_file() && !args.resume {
+        bail!("{} holds an adapter; choose another folder", args.output.display());
+    }
+    if let Some(path) = &args.describe.descriptions {
+        if args.method.name().is_some_and(|name| name != Kind::Crosstune.name()) {
+            bail!("--descriptions train a head beside a frozen encoder (crosstune); leave --method out");
+        }
+        return descriptions::run(&args, path, globals);
+    }
+    if let Some(path) = &args.patterns.patterns {
+        return patterns::run(&args, path, globals);
+    }
     let usual = if args.cloze.wanted() { Kind::Cloze } else { Kind::Lora };
     let (mut settings, below) = args.method.settings(usual, args.run.seed)?;
     if settings.method == Kind::Cloze && !args.cloze.wanted() {
         bail!("the method cloze needs --template and --verbalizer");
     }
     let mut config = config(&args)?;
-    if args.output.join("adapter_config.json").is_file() && !args.resume {
-        bail!("{} holds an adapter; choose another folder", args.output.display());
-    }
     let model = source::open(&args.model)?;
     config.train.precision = args.run.precision.unwrap_or_else(|| usual_precision(&model));
     let mut notes = Vec::new();
     settings.cloze = args.cloze.cloze(&model, args.run.seed, &mut notes)?;
-    let (model, mut fed) = feed(&config, &model, &mut settings, &mut notes)?;
+    let (model, mut fed, judged) = fed(&args, &config, &model, &mut settings, &mut notes)?;
     settings.steps = setup::steps(&config, fed.tokens_per_step, fed.lengths)?.unwrap_or(1).max(1);
     let options = Options {
         beta: args.run.beta,
@@ -235,7 +262,13 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         }
         _ => None,
     };
-    let report = train(&args, &config, &settings, adapted, fed, optimizer, forecast, before, globals)?;
+    let ranked = match &judged {
+        Some(judged) if !(args.resume && begun) => Some(judged.judge(&mut adapted)?),
+        _ => None,
+    };
+    let ranking = judged.map(|judged| (judged, ranked));
+    let report =
+        train(&args, &config, &settings, adapted, fed, optimizer, forecast, (before, ranking), globals)?;
     let stopped = report.ended == "stopped";
     if globals.json {
         output::json(&report)?;
@@ -277,6 +310,32 @@ fn config(args: &Args) -> anyhow::Result<Config> {
     Ok(config)
 }
 
+/// What [`feed`] gives, or pairs to find passages by, with what is judged by them.
+fn fed(
+    args: &Args,
+    config: &Config,
+    model: &Model,
+    settings: &mut Settings,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<(Model, Fed, Option<Judged>)> {
+    if config.data.objective == Objective::Retrieve {
+        let config = with_context(config, model);
+        let (fed, judged) = retrieve::fed(&args.retrieve, &config, model, settings, notes)?;
+        return Ok((model.clone(), fed, judged));
+    }
+    let (model, fed) = feed(config, model, settings, notes)?;
+    Ok((model, fed, None))
+}
+
+/// The usual length of texts where none is said.
+fn with_context(config: &Config, model: &Model) -> Config {
+    let mut config = config.clone();
+    if config.data.context == 0 {
+        config.data.context = model.spec.context_length.min(512);
+    }
+    config
+}
+
 /// The model, with a head where the data has labels, and what it is fed with.
 ///
 /// # Errors
@@ -287,10 +346,10 @@ pub(super) fn feed(
     settings: &mut Settings,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<(Model, Fed)> {
-    let mut config = config.clone();
-    if config.data.context == 0 {
-        config.data.context = model.spec.context_length.min(512);
+    if config.data.objective == Objective::Retrieve {
+        bail!("pairs to find passages by are for ounce tune --objective retrieve");
     }
+    let config = with_context(config, model);
     if let Some(cloze) = &settings.cloze {
         return Ok((model.clone(), cloze::fed(&config, model, cloze, notes)?));
     }
@@ -389,7 +448,7 @@ fn train(
     fed: Fed,
     optimizer: Optimizer,
     forecast: Forecast,
-    before: Option<f64>,
+    (before, ranking): (Option<f64>, Option<(Judged, Option<Ranked>)>),
     globals: &Globals,
 ) -> anyhow::Result<Report> {
     let Fed { mut train, mut validation, judge, .. } = fed;
@@ -435,6 +494,12 @@ fn train(
         validation = patient.watcher.validations.iter().find(|it| it.step == step).copied().or(validation);
     }
     drop(patient);
+    let ranking = match ranking {
+        Some((judged, before)) if ended != Ended::Stopped || early => {
+            Some(Ranking { before, after: judged.judge(&mut adapted)? })
+        }
+        _ => None,
+    };
     let written = match ended {
         Ended::Stopped if !early => None,
         _ => {
@@ -456,6 +521,7 @@ fn train(
         loss: last,
         validation_before: before,
         validation,
+        ranking,
         kept_step,
         peak_bytes: memory().1,
         adapter: written,
@@ -485,7 +551,17 @@ fn print(report: &Report, args: &Args) -> anyhow::Result<()> {
             watcher::said(validation)
         ))?;
     }
+    if let Some(ranking) = &report.ranking {
+        output::line(retrieve::said(ranking))?;
+    }
     match &report.adapter {
+        Some(adapter) if report.ranking.is_some() => output::line(format!(
+            "{}: {}; next: ounce embed {} --adapter {} TEXT",
+            adapter.display(),
+            units::bytes(report.adapter_bytes),
+            args.model,
+            adapter.display()
+        )),
         Some(adapter) => {
             let next = match (report.merges, args.cloze.wanted()) {
                 (_, true) => {

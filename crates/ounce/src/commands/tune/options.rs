@@ -9,7 +9,7 @@ use ounce_peft::{Folder, Kind, Settings, Targets};
 #[command(next_help_heading = "Method")]
 pub(super) struct MethodArgs {
     /// lora, dora, dylora, adalora, vera, svfit, flora, ia3, bitfit, bottleneck, parallel, compacter, language, prompt,
-    /// p-tuning, prefix, gated-prefix, sherl or cloze [default: lora; cloze with a template]
+    /// p-tuning, prefix, gated-prefix, sherl, aside, cloze or crosstune [default: lora; cloze with a template]
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
     /// Width of what is added [default: 8; dylora 16, vera 256, svfit all]. Smaller trains fewer numbers
@@ -54,6 +54,16 @@ pub(super) struct MethodArgs {
 }
 
 impl MethodArgs {
+    /// The width that is asked for.
+    pub fn rank(&self) -> Option<usize> {
+        self.rank
+    }
+
+    /// The method that is asked for.
+    pub fn name(&self) -> Option<&str> {
+        self.method.as_deref()
+    }
+
     /// The settings, of the `usual` method where none is named, and the adapters below.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Agreement beyond chance, and intervals of proportions.
 //!
-//! Cohen's kappa (1960) for two labellers and Fleiss' (1971) for any number; Wilson's score interval (1927).
+//! Cohen's kappa (1960) for two labellers, Fleiss' (1971) and Krippendorff's alpha (1970) for any number; Wilson's score interval (1927).
 
 /// Cohen's `κ = (p_o − p_e) / (1 − p_e)` of two labellers' labels: `p_o` is how often they agree, `p_e` how often they
 /// would if each kept to how often it gives each label. NaN without texts, 1 where both give one and the same label always.
@@ -34,6 +34,27 @@ pub fn fleiss(counts: &[Vec<usize>]) -> f64 {
         shares.iter_mut().zip(row).for_each(|(share, &count)| *share += count as f64);
     }
     beyond(pairs / texts, shares.iter().map(|share| (share / all).powi(2)).sum())
+}
+
+/// Krippendorff's alpha of labels without an order (1970): `1 − D_o / D_e`, the disagreement within texts by what it would be if labels were
+/// dealt out to texts by chance. `counts` as [`fleiss`] has them; unlike there texts count by their labels, and small samples are corrected for.
+pub fn krippendorff(counts: &[Vec<usize>]) -> f64 {
+    let labels = counts.iter().map(Vec::len).max().unwrap_or(0);
+    let (mut sums, mut all, mut observed) = (vec![0.0; labels], 0.0, 0.0);
+    for row in counts {
+        let raters = row.iter().sum::<usize>() as f64;
+        if raters < 2.0 {
+            continue;
+        }
+        let same: f64 = row.iter().map(|&count| (count * count) as f64).sum();
+        observed += (raters * raters - same) / (raters - 1.0);
+        all += raters;
+        sums.iter_mut().zip(row).for_each(|(sum, &count)| *sum += count as f64);
+    }
+    let same: f64 = sums.iter().map(|sum: &f64| sum * sum).sum();
+    let expected = (all * all - same) / (all - 1.0);
+    // One label alone: there is nothing to disagree on.
+    if all > 0.0 && expected == 0.0 { 1.0 } else { 1.0 - observed / expected }
 }
 
 fn beyond(observed: f64, expected: f64) -> f64 {
@@ -118,5 +139,20 @@ mod tests {
             }
         }
         assert_eq!(wilson(0, 0, Z95), [0.0, 1.0]);
+    }
+
+    /// Krippendorff's own example of two observers and ten units: 0.095.
+    #[test]
+    fn alpha_is_that_of_the_example() {
+        let (a, b) = ([0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]);
+        let rows: Vec<Vec<usize>> = a
+            .iter()
+            .zip(b)
+            .map(|(&a, b)| (0..2).map(|label| usize::from(a == label) + usize::from(b == label)).collect())
+            .collect();
+        assert!((krippendorff(&rows) - 0.095).abs() < 1e-3, "{}", krippendorff(&rows));
+        assert_eq!(krippendorff(&[vec![2, 0], vec![0, 2], vec![1, 0]]), 1.0);
+        assert_eq!(krippendorff(&[vec![3, 0], vec![2, 0]]), 1.0);
+        assert!(krippendorff(&[vec![1, 0]]).is_nan());
     }
 }

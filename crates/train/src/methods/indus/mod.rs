@@ -19,11 +19,12 @@ use ounce_eval::stats::mean_and_error;
 use ounce_model::Model;
 
 use self::embedder::{Embedder, of_pairs, of_similarities};
-use self::retrieval::{AMONG, Bm25, Pairs, by_vectors, recall};
+use self::retrieval::{AMONG, Pairs, by_vectors, recall};
 use self::texts::{Manual, TAGS, some};
 use super::encoders::{Bench, Corpus, Shape, latency, tag_f1};
 use super::workbench::{cosine, fit};
 use crate::Result;
+use crate::data::bm25::Bm25;
 use crate::distil::relations::Relations;
 use crate::net::classifier::Task;
 
