@@ -6,6 +6,7 @@
 //! - [`folder`], [`names`], [`foreign`], [`fused`]: adapters on disk, as Python's peft has them.
 //! - [`beside`]: what the engine runs beside the weights, by sequence.
 //! - [`mod@merge`]: what was learned, as part of the base; [`export`]: the same as LoRA.
+//! - [`grid`]: ways to adapt, side by side; [`studies`]: the literature's comparisons, in small; [`taxonomy`]: what surveys list.
 //! - `svd`, `random`: what methods begin with; `core`: the network under an adapter; `study`: what demonstrations share.
 
 pub mod adapter;
@@ -26,6 +27,7 @@ pub mod names;
 pub mod net;
 mod random;
 pub mod settings;
+pub mod studies;
 mod study;
 mod svd;
 pub mod taxonomy;
@@ -48,4 +50,8 @@ pub const METHODS: &[Method] = &[
     methods::language::METHOD,
     methods::sherl::METHOD,
     methods::svfit::METHOD,
+    studies::codegen::METHOD,
+    studies::review::METHOD,
+    studies::survey::METHOD,
+    studies::unit_tests::METHOD,
 ];

@@ -14,12 +14,13 @@ mod embedder;
 mod retrieval;
 mod texts;
 
+use ounce_eval::bm25::Bm25;
 use ounce_eval::method::{DemonstrationError, Evidence, Family, Lab, Method, Row, Text};
 use ounce_eval::stats::mean_and_error;
 use ounce_model::Model;
 
 use self::embedder::{Embedder, of_pairs, of_similarities};
-use self::retrieval::{AMONG, Bm25, Pairs, by_vectors, recall};
+use self::retrieval::{AMONG, Pairs, by_vectors, recall};
 use self::texts::{Manual, TAGS, some};
 use super::encoders::{Bench, Corpus, Shape, latency, tag_f1};
 use super::workbench::{cosine, fit};
