@@ -46,7 +46,8 @@ pub fn alone(model: &Model, folder: &Folder, any_base: bool) -> Result<(Model, C
 
 /// Whether the engine runs a method beside the weights.
 pub fn runs(kind: Kind) -> bool {
-    ![Kind::Sherl, Kind::Cloze].contains(&kind) && (!kind.facts().merges || [Kind::Lora, Kind::Dylora].contains(&kind))
+    let apart = [Kind::Sherl, Kind::Aside, Kind::Cloze, Kind::Crosstune];
+    !apart.contains(&kind) && (!kind.facts().merges || [Kind::Lora, Kind::Dylora].contains(&kind))
 }
 
 /// Weights of the model itself that were trained.

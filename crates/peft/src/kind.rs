@@ -89,6 +89,8 @@ pub enum Backward {
     Whole,
     /// Through the last layers.
     Upper,
+    /// Not at all: the model is asked, never changed.
+    None,
 }
 
 /// What a method costs, by its construction.
@@ -318,7 +320,9 @@ impl Kind {
             Kind::Prefix => (SoftPrompts, "2 n L kv", false),
             Kind::GatedPrefix => (SoftPrompts, "L (n d + 1)", false),
             Kind::Sherl => (Added, "N (d h + 3 h) + d h + 3 d + h + 2", true),
+            Kind::Aside => (Adapters, "L (2 d r + r² + r) + Σ 2 d m + d + m", true),
             Kind::Cloze => (SoftPrompts, "n d + C (d + 1)", false),
+            Kind::Crosstune => (Added, "6 p d + d² + p + 5 d", true),
         };
         let prompts = class == SoftPrompts;
         Nature {
@@ -326,7 +330,11 @@ impl Kind {
             formula,
             grows: prompts,
             delays: !self.facts().merges,
-            backward: if self == Kind::Sherl { Backward::Upper } else { Backward::Whole },
+            backward: match self {
+                Kind::Sherl => Backward::Upper,
+                Kind::Crosstune => Backward::None,
+                _ => Backward::Whole,
+            },
             matrices,
         }
     }

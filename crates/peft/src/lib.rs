@@ -8,6 +8,7 @@
 //! - [`retrieval`]: encoders that rank passages for queries.
 //! - [`beside`]: what the engine runs beside the weights, by sequence.
 //! - [`mod@merge`]: what was learned, as part of the base; [`export`]: the same as LoRA.
+//! - [`grid`]: ways to adapt, side by side; [`studies`]: the literature's comparisons, in small; [`taxonomy`]: what surveys list.
 //! - `svd`, `random`: what methods begin with; `core`: the network under an adapter; `study`, `few`: what demonstrations share.
 
 pub mod adapter;
@@ -31,6 +32,7 @@ pub mod net;
 mod random;
 pub mod retrieval;
 pub mod settings;
+pub mod studies;
 mod study;
 mod svd;
 pub mod taxonomy;
@@ -58,4 +60,8 @@ pub const METHODS: &[Method] = &[
     methods::patterns::METHOD,
     methods::sherl::METHOD,
     methods::svfit::METHOD,
+    studies::codegen::METHOD,
+    studies::review::METHOD,
+    studies::survey::METHOD,
+    studies::unit_tests::METHOD,
 ];

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{D, Device, Tensor};
+use ounce_eval::bm25::Bm25;
 use ounce_eval::ranking;
 use ounce_model::spec::{PoolingMode, Spec};
 use ounce_model::tokenizer::Tokenizer;
-use ounce_train::data::bm25::Bm25;
 use ounce_train::data::readers::{Content, ReadOptions, Records};
 use ounce_train::data::{BatchSource, Position};
 use ounce_train::{Batch, IGNORE, Loss};

@@ -11,7 +11,6 @@ mod generative;
 mod language;
 mod moe;
 mod multimodal;
-mod peft;
 mod planning;
 mod retrieval;
 mod runtime;
@@ -29,7 +28,6 @@ const LISTS: &[&[Method]] = &[
     ounce_peft::METHODS,
     ounce_plan::METHODS,
     distillation::PLANNED,
-    peft::PLANNED,
     moe::PLANNED,
     runtime::PLANNED,
     training::PLANNED,

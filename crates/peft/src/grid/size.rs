@@ -80,12 +80,12 @@ fn sized(settings: Settings, base: &Spec) -> Vec<Settings> {
             .filter(|tokens| *tokens <= base.context_length / 4)
             .map(|tokens| Settings { tokens, ..settings.clone() })
             .collect(),
-        Kind::Bottleneck | Kind::Parallel | Kind::Compacter | Kind::Language => {
+        Kind::Bottleneck | Kind::Parallel | Kind::Compacter | Kind::Language | Kind::Aside => {
             DIVISORS.map(|reduction| Settings { reduction, ..settings.clone() }).into()
         }
         Kind::Ia3 | Kind::Bitfit => vec![settings],
-        // Its numbers are its template's words and its labels.
-        Kind::Cloze => Vec::new(),
+        // Their numbers hang on a template's words, and on labels that are described.
+        Kind::Cloze | Kind::Crosstune => Vec::new(),
     }
 }
 

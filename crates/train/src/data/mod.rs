@@ -13,7 +13,6 @@
 //! [`agreement`] makes labels of what several labellers say. [`split`] holds documents out for validation, [`select`](mod@select) keeps the hard and diverse part of instruction data.
 
 pub mod agreement;
-pub mod bm25;
 pub mod build;
 pub mod cache;
 mod documents;

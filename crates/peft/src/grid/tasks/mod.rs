@@ -1,9 +1,12 @@
 //! Tasks that are part of the crate. Their texts are generated, so that they need no files.
 //!
-//! - [`sentences`]: for encoders: whether two words of a sentence changed places; which words a text had before.
+//! - [`sentences`]: for encoders: whether words of a sentence changed places; which words a text had before.
 //! - [`retell`]: for language models: a sentence told again in the present.
+//! - [`code`]: for language models: tests of small functions, and functions from sentences; [`base`] trains models for it.
 //! - [`pairs`]: questions with answers, as batches.
 
+pub mod base;
+pub mod code;
 pub mod pairs;
 pub mod retell;
 pub mod sentences;

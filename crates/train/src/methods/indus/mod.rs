@@ -14,6 +14,7 @@ mod embedder;
 mod retrieval;
 mod texts;
 
+use ounce_eval::bm25::Bm25;
 use ounce_eval::method::{DemonstrationError, Evidence, Family, Lab, Method, Row, Text};
 use ounce_eval::stats::mean_and_error;
 use ounce_model::Model;
@@ -24,7 +25,6 @@ use self::texts::{Manual, TAGS, some};
 use super::encoders::{Bench, Corpus, Shape, latency, tag_f1};
 use super::workbench::{cosine, fit};
 use crate::Result;
-use crate::data::bm25::Bm25;
 use crate::distil::relations::Relations;
 use crate::net::classifier::Task;
 

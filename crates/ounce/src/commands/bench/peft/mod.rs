@@ -154,8 +154,9 @@ fn ways(names: &[String]) -> anyhow::Result<Vec<Way>> {
     for name in names {
         match name.as_str() {
             "all" => {
-                // Templates are written for a task.
-                let own = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Cloze);
+                // Templates and descriptions are written for a task.
+                let told = [Kind::Cloze, Kind::Crosstune];
+                let own = Kind::ALL.into_iter().filter(|kind| !told.contains(kind));
                 let own = own.map(|kind| kind.name().to_owned());
                 for name in ["none", "full"].map(str::to_owned).into_iter().chain(own) {
                     ways.push(Way::parse(&name)?);

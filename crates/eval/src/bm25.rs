@@ -1,9 +1,9 @@
-//! Passages found by their words.
+//! Passages found by the words of a query.
 
 use std::collections::BTreeMap;
 
 /// BM25 (Robertson and others, 1994) with its usual constants.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bm25 {
     /// How often a word stands in each passage that has it.
     words: BTreeMap<String, BTreeMap<usize, f64>>,
@@ -15,7 +15,7 @@ const SATURATION: f64 = 1.2;
 const LENGTH: f64 = 0.75;
 
 impl Bm25 {
-    /// Of passages, whose words are what stands between blanks.
+    /// Of passages, in which words stand between spaces.
     pub fn new(passages: &[String]) -> Bm25 {
         let mut words: BTreeMap<String, BTreeMap<usize, f64>> = BTreeMap::new();
         let mut lengths = Vec::with_capacity(passages.len());
@@ -48,6 +48,15 @@ impl Bm25 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rare_words_count_more_and_long_passages_less() {
+        let passages = ["the cat sat", "the dog sat", "the dog sat on the cat and on the mat"];
+        let known = Bm25::new(&passages.map(str::to_owned));
+        let scores = known.scores("the cat");
+        assert!(scores[0] > scores[2] && scores[2] > scores[1], "{scores:?}");
+        assert_eq!(known.scores("nothing"), [0.0; 3]);
+    }
 
     /// The formula, on a case by hand.
     #[test]
