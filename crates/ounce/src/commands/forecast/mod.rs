@@ -54,7 +54,7 @@ pub struct Args {
     /// Format of all matrices; a model's own if left away, q8_0 of a shape
     #[arg(long = "type", value_name = "TYPE", value_parser = dtype)]
     dtype: Option<DType>,
-    /// How keys and values are cached: f32, f16, bf16 or q8_0; f16 unless all weights are F32
+    /// How keys and values are cached: f32, f16, bf16, q8_0 or q4_0; f16 unless all weights are F32
     #[arg(long, value_name = "TYPE", value_parser = compute::kv_type)]
     kv: Option<KvType>,
     /// Show each operator: calls, operations, bytes, intensity, what binds it, time
