@@ -23,8 +23,9 @@ SINGLE = {
     Kind.UINT32: 4000000000, Kind.INT32: -2000000000, Kind.FLOAT32: 0.1, Kind.BOOL: True,
     Kind.STRING: "żółw 🐢", Kind.UINT64: 2**64 - 1, Kind.INT64: -(2**63), Kind.FLOAT64: 0.1,
 }
-TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
-         "IQ4_XS", "I8", "I16", "I32", "I64", "F64", "BF16", "MXFP4"]
+TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+         "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64", "F64",
+         "IQ1_M", "BF16", "TQ1_0", "TQ2_0", "MXFP4"]
 
 
 def finish(writer: gguf.GGUFWriter) -> None:

@@ -1,7 +1,8 @@
 """Makes the golden files in quant/: what other tools read from and write to every stored format.
 
 Run from anywhere:  python tests/golden/quant.py
-Needs: numpy, torch, gguf, llama-cpp-python (for ggml itself, called through ctypes).
+Needs: numpy, torch, gguf, llama-cpp-python (for ggml itself, called through ctypes; without it only formats that came later are
+made, by the gguf package).
 
   values.f32          6144 numbers in rows of 256: random ones and edge cases (zeros, constants, ties, outliers,
                       tiny, huge), little-endian F32, the input of every encoder
@@ -14,9 +15,9 @@ Where both the gguf package and ggml know a direction, the script checks that th
 
 import ctypes
 import pathlib
+import sys
 
 import gguf
-import llama_cpp
 import numpy as np
 import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as Type
@@ -30,11 +31,20 @@ FLOAT8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 SCALES = {
     "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
-    "IQ4_NL": [0], "IQ4_XS": [0],
+    "IQ4_NL": [0], "IQ4_XS": [0], "IQ1_S": [0], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0],
+    "TQ1_0": [52], "TQ2_0": [64],
 }
+LATER = ["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "TQ1_0", "TQ2_0"]
+# Written by the gguf package alone where ggml is not at hand.
+TERNARY = ["TQ1_0", "TQ2_0"]
 
-ggml = ctypes.CDLL(str(next((pathlib.Path(llama_cpp.__file__).parent / "lib").glob("libggml-base.*"))))
-ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+try:
+    import llama_cpp
+
+    ggml = ctypes.CDLL(str(next((pathlib.Path(llama_cpp.__file__).parent / "lib").glob("libggml-base.*"))))
+    ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+except ImportError:
+    ggml = None
 
 
 def ggml_encode(name: str, rows: np.ndarray) -> bytes:
@@ -83,6 +93,17 @@ def input_values(rng: np.random.Generator) -> np.ndarray:
 def random_blocks(rng: np.random.Generator, name: str, count: int) -> np.ndarray:
     block, size = GGML_QUANT_SIZES[Type[name]]
     blocks = rng.integers(0, 256, (count // block, size), dtype=np.uint8)
+    if name in TERNARY:
+        # Digits that are no number of three values, and the fourth code of two bits, stand for nothing that is written.
+        blocks = np.frombuffer(gguf.quants.quantize(rng.normal(0, 1, (count // block, block)).astype(np.float32),
+                                                    Type[name]).tobytes(), np.uint8).reshape(-1, size).copy()
+    if name == "IQ1_M":
+        # Four bits of the F16 scale stand above the others in each of four words.
+        words = blocks[:, 48:].copy().view(np.uint16) & 0x0FFF
+        scale = rng.uniform(0.01, 0.1, len(blocks)).astype(np.float16).view(np.uint16)
+        for word in range(4):
+            words[:, word] |= (scale >> (4 * word) & 15) << 12
+        blocks[:, 48:] = words.view(np.uint8)
     if name == "MXFP4":
         blocks[:, 0] = rng.integers(100, 140, len(blocks))
         blocks[:5, 0] = [0, 1, 2, 127, 254]
@@ -99,7 +120,27 @@ def write(path: str, data: np.ndarray | bytes) -> None:
     (OUT / path).write_bytes(data if isinstance(data, bytes) else data.tobytes())
 
 
+def later() -> None:
+    """Formats that came later, from numbers of their own, so that the older files stay as they are."""
+    rng = np.random.default_rng(SEED + 1)
+    values = input_values(np.random.default_rng(SEED))
+    for name in TERNARY:
+        write(f"encode/{name}.bin", gguf.quants.quantize(values, Type[name]))
+    for name in LATER:
+        count = 8 * 256
+        blocks = random_blocks(rng, name, count)
+        decoded = gguf.quants.dequantize(blocks, Type[name]).astype(np.float32).ravel()
+        if ggml is not None:
+            same = decoded.tobytes() == ggml_decode(name, blocks, count).tobytes()
+            print(f"decode {name}: ggml {'agrees' if same else 'DIFFERS'}")
+        write(f"decode/{name}.bin", blocks)
+        write(f"decode/{name}.f32", decoded)
+
+
 def main() -> None:
+    later()
+    if ggml is None:
+        sys.exit("without llama-cpp-python only the later formats are made")
     rng = np.random.default_rng(SEED)
     values = input_values(rng)
     write("values.f32", values)
@@ -120,7 +161,7 @@ def main() -> None:
         write(f"decode/{name}.bin", codes.numpy())
         write(f"decode/{name}.f32", codes.view(kind).to(torch.float32).numpy())
 
-    for name in [*SCALES, "MXFP4"]:
+    for name in [name for name in [*SCALES, "MXFP4"] if name not in LATER]:
         count = 6 * 256
         blocks = random_blocks(rng, name, count)
         decoded = gguf.quants.dequantize(blocks, Type[name]).astype(np.float32).ravel()

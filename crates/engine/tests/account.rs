@@ -91,7 +91,7 @@ fn packed_weights_have_the_bytes_that_were_told() {
 fn caches_have_the_bytes_that_were_told() {
     for (name, model) in models().into_iter().filter(|(_, model)| model.spec.causal) {
         let mut engine = Engine::load(&model, Mode::fast()).unwrap();
-        for kv in [KvType::F32, KvType::F16, KvType::Bf16, KvType::Q8_0] {
+        for kv in KvType::ALL {
             engine.set_kv_type(kv);
             let mut session = engine.session();
             let mut pushes = Vec::new();

@@ -8,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use ounce_kernels::attention::{KvType, LayerCache, Shape, Task, attend};
 use ounce_kernels::pool::Pool;
 
-const TYPES: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Bf16, KvType::Q8_0];
+const TYPES: [KvType; 5] = KvType::ALL;
 
 /// Query heads, key/value heads, dims.
 const SHAPES: [(usize, usize, usize); 3] = [(9, 3, 64), (32, 8, 64), (32, 8, 128)];

@@ -36,6 +36,15 @@ pub enum DType {
     IQ4NL,
     IQ4XS,
     MXFP4,
+    IQ1S,
+    IQ1M,
+    IQ2XXS,
+    IQ2XS,
+    IQ2S,
+    IQ3XXS,
+    IQ3S,
+    TQ1_0,
+    TQ2_0,
     G2x32,
     G2x64,
     G2x128,
@@ -85,7 +94,7 @@ const fn group(dtype: DType, name: &'static str, bits: usize, group: usize) -> F
 }
 
 /// Every format, in the order of the enum.
-const TABLE: [Facts; 41] = [
+const TABLE: [Facts; 50] = [
     plain(DType::F64, "F64", 8, Some(28), "F64"),
     plain(DType::F32, "F32", 4, Some(0), "F32"),
     plain(DType::F16, "F16", 2, Some(1), "F16"),
@@ -111,6 +120,15 @@ const TABLE: [Facts; 41] = [
     block(DType::IQ4NL, "IQ4_NL", 32, 18, 20),
     block(DType::IQ4XS, "IQ4_XS", 256, 136, 23),
     block(DType::MXFP4, "MXFP4", 32, 17, 39),
+    block(DType::IQ1S, "IQ1_S", 256, 50, 19),
+    block(DType::IQ1M, "IQ1_M", 256, 56, 29),
+    block(DType::IQ2XXS, "IQ2_XXS", 256, 66, 16),
+    block(DType::IQ2XS, "IQ2_XS", 256, 74, 17),
+    block(DType::IQ2S, "IQ2_S", 256, 82, 22),
+    block(DType::IQ3XXS, "IQ3_XXS", 256, 98, 18),
+    block(DType::IQ3S, "IQ3_S", 256, 110, 21),
+    block(DType::TQ1_0, "TQ1_0", 256, 54, 34),
+    block(DType::TQ2_0, "TQ2_0", 256, 66, 35),
     group(DType::G2x32, "G2_32", 2, 32),
     group(DType::G2x64, "G2_64", 2, 64),
     group(DType::G2x128, "G2_128", 2, 128),
@@ -166,6 +184,8 @@ impl DType {
         }
         let smaller = match self {
             DType::Q2K | DType::Q3K | DType::IQ4XS => DType::IQ4NL,
+            DType::IQ1S | DType::IQ1M | DType::IQ2XXS | DType::IQ2XS | DType::IQ2S => DType::IQ4NL,
+            DType::IQ3XXS | DType::IQ3S | DType::TQ1_0 | DType::TQ2_0 => DType::IQ4NL,
             DType::Q4K => DType::Q5_0,
             DType::Q5K => DType::Q5_1,
             DType::Q6K => DType::Q8_0,

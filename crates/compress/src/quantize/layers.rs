@@ -11,11 +11,13 @@ use std::time::Instant;
 
 use ounce_engine::Walk;
 use ounce_kernels::quant::grid::{self, Grid};
+use ounce_kernels::quant::lattice::Lattice;
 use ounce_kernels::{DType, quant};
 use ounce_model::storage::Bytes;
 use ounce_model::{Model, Tensor, Weights};
 use serde::Serialize;
 
+use super::codebook;
 use super::efficient_qat;
 use super::efficient_qat::block_ap::{self, Streams, Trained};
 use super::gptq::{self, Hessian};
@@ -358,8 +360,16 @@ fn quantized(
     let row = stored.row_len();
     let mut bytes = Vec::new();
     let mut error = None;
+    let lattice = Lattice::of(dtype);
+    if let (Method::Gptq(options), Some(Seen::Pairs(hessian)), Some(lattice)) = (method, seen, lattice) {
+        finite(&values)?;
+        let done = codebook::quantize(&values, lattice, hessian, &options)?;
+        let shape = stored.shape.clone();
+        return Ok((Tensor { dtype, shape, data: Bytes::from(done.bytes) }, Some(done.error)));
+    }
     match (method, seen, Grid::of(dtype)) {
-        (Method::Round, ..) | (_, _, None) => {
+        (Method::Round, ..) => quant::encode_rows(dtype, &values, row, &mut bytes).map_err(text)?,
+        (_, _, None) if lattice.is_none() => {
             // Plain types leave nothing to choose.
             quant::encode_rows(dtype, &values, row, &mut bytes).map_err(text)?
         }

@@ -3,6 +3,7 @@
 pub mod allocate;
 pub mod awq;
 pub mod axes;
+mod codebook;
 pub(crate) mod demonstration;
 mod descent;
 pub mod efficient_qat;

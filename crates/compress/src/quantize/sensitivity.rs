@@ -15,7 +15,7 @@ use ounce_kernels::{DType, quant};
 use ounce_model::{Model, Tensor};
 use serde::Serialize;
 
-use super::moments::Collector;
+use super::moments::{Collector, Moments};
 use super::plan::Unit;
 use crate::{Error, Result};
 
@@ -41,8 +41,20 @@ pub struct Sensitivity {
 pub fn importance(
     model: &Model,
     calibration: Vec<Vec<u32>>,
-    mut progress: impl FnMut(usize, usize) -> Result<()>,
+    progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<HashMap<String, Vec<f32>>> {
+    Ok(observed(model, calibration, progress)?.into_iter().map(|(name, (means, _))| (name, means)).collect())
+}
+
+/// As [`importance()`], with the number of tokens that each matrix saw: an expert sees those that are sent to it.
+///
+/// # Errors
+/// As [`importance()`].
+pub fn observed(
+    model: &Model,
+    calibration: Vec<Vec<u32>>,
+    mut progress: impl FnMut(usize, usize) -> Result<()>,
+) -> Result<HashMap<String, (Vec<f32>, usize)>> {
     let collector = Arc::new(Mutex::new(Collector::new(false)));
     let mut walk = Walk::begin(model, calibration, Mode::fast())?;
     let layers = model.spec.layers.len();
@@ -54,7 +66,8 @@ pub fn importance(
         walk.look_at_head(collector.clone())?;
     }
     let collector = collector.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(collector.all().map(|(name, moments)| (format!("{name}.weight"), moments.importance())).collect())
+    let both = |moments: &Moments| (moments.importance(), moments.tokens);
+    Ok(collector.all().map(|(name, moments)| (format!("{name}.weight"), both(moments))).collect())
 }
 
 /// Measures the units. `candidates` gives each unit's formats, the coarsest first; `importance` is of [`importance()`].

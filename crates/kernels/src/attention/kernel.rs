@@ -11,7 +11,7 @@ use crate::vector::LANES;
 #[derive(Clone, Copy)]
 pub(super) struct PanelSums<E> {
     pub panels: *const E,
-    /// Elements from one panel to the next.
+    /// Sixteens from one panel to the next.
     pub panel_stride: usize,
     /// Rows of a panel; values of an input.
     pub length: usize,
@@ -34,7 +34,7 @@ pub(super) unsafe fn panel_sums<S: Lanes, E: Element, const T: usize, const P: u
         let mut totals = [[S::splat(0.0); P]; T];
         let panels: [*const E; P] = std::array::from_fn(|p| sums.panels.add(p * sums.panel_stride));
         let inputs: [*const f32; T] = std::array::from_fn(|t| sums.inputs.add(t * sums.input_stride));
-        let step = P * LANES * size_of::<E>();
+        let step = P * size_of::<E>();
         let mut ahead = sums.ahead;
         for index in 0..sums.length {
             if E::FETCHED && !sums.ahead.is_null() {
@@ -45,7 +45,7 @@ pub(super) unsafe fn panel_sums<S: Lanes, E: Element, const T: usize, const P: u
             }
             let mut row = [S::splat(0.0); P];
             for p in 0..P {
-                row[p] = E::load::<S>(panels[p].add(index * LANES));
+                row[p] = E::load::<S>(panels[p].add(index));
             }
             for t in 0..T {
                 let input = S::splat(*inputs[t].add(index));
@@ -113,7 +113,7 @@ unsafe fn in_parts<S: Lanes, E: Element, const T: usize, const P: usize>(
             sums.panels = sums.panels.add(count * sums.panel_stride);
             sums.out = sums.out.add(count * LANES);
             if !sums.ahead.is_null() {
-                sums.ahead = sums.ahead.wrapping_add(count * LANES * sums.length * size_of::<E>());
+                sums.ahead = sums.ahead.wrapping_add(count * sums.length * size_of::<E>());
             }
         };
         while panels >= P {
@@ -145,7 +145,7 @@ unsafe fn in_parts<S: Lanes, E: Element, const T: usize, const P: usize>(
 pub(super) unsafe fn widen<S: Lanes, E: Element>(from: *const E, to: *mut f32, count: usize) {
     for index in 0..count {
         // SAFETY: the caller's promise.
-        unsafe { S::store(to.add(index * LANES), E::load::<S>(from.add(index * LANES))) };
+        unsafe { S::store(to.add(index * LANES), E::load::<S>(from.add(index))) };
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) unsafe fn compute<S: Lanes, E: Element>(
     let (rows, padded_dim) = (tile.members.len(), cache.padded_dim());
     let size = partial_len(rows, padded_dim);
     // With one register tile nothing is gained by widening first.
-    let widens = size_of::<E>() < size_of::<f32>() && rows > S::ROWS;
+    let widens = size_of::<E>() < size_of::<[f32; LANES]>() && rows > S::ROWS;
     if widens {
         buffers.keys.grow(BLOCK * cache.head_dim());
         buffers.values.grow(BLOCK * padded_dim);
@@ -95,7 +95,7 @@ pub(super) unsafe fn compute<S: Lanes, E: Element>(
             if widens {
                 let seen = visible_part(tiles, tile, 0..rows, block);
                 let (keys, values) = widen_block::<S, E>(&head, seen, cache.head_dim(), buffers);
-                compute_block::<S, f32>(tiles, tile, block, &head, keys, values, buffers, kept);
+                compute_block::<S, [f32; LANES]>(tiles, tile, block, &head, keys, values, buffers, kept);
             } else {
                 let (keys, values) = (head.keys.as_ptr().cast::<E>(), head.values.as_ptr().cast::<E>());
                 compute_block::<S, E>(tiles, tile, block, &head, keys, values, buffers, kept);
@@ -126,21 +126,21 @@ unsafe fn widen_block<S: Lanes, E: Element>(
     seen: Range<usize>,
     dim: usize,
     buffers: &mut Buffers,
-) -> (*const f32, *const f32) {
+) -> (*const [f32; LANES], *const [f32; LANES]) {
     let panels = seen.start / LANES..seen.end.div_ceil(LANES);
     let (keys, values) = (buffers.keys.as_mut_slice::<f32>(), buffers.values.as_mut_slice::<f32>());
     let (from_keys, from_values) = (head.keys.as_ptr().cast::<E>(), head.values.as_ptr().cast::<E>());
     // SAFETY: the caller's promise; both buffers have room for a full block.
     unsafe {
-        let first = panels.start * dim * LANES;
-        widen::<S, E>(from_keys.add(first), keys.as_mut_ptr().add(first), panels.len() * dim);
+        let first = panels.start * dim;
+        widen::<S, E>(from_keys.add(first), keys.as_mut_ptr().add(first * LANES), panels.len() * dim);
         for panel in 0..dim.div_ceil(LANES) {
-            let first = (panel * head.capacity + panels.start * LANES) * LANES;
+            let first = panel * head.capacity + panels.start * LANES;
             let count = panels.len() * LANES;
-            widen::<S, E>(from_values.add(first), values.as_mut_ptr().add(first), count);
+            widen::<S, E>(from_values.add(first), values.as_mut_ptr().add(first * LANES), count);
         }
     }
-    (keys.as_ptr(), values.as_ptr())
+    (keys.as_ptr().cast(), values.as_ptr().cast())
 }
 
 /// One block, register tile after register tile.
@@ -192,14 +192,14 @@ unsafe fn compute_block<S: Lanes, E: Element>(
         // for a full register tile and block.
         unsafe {
             let sums = PanelSums {
-                panels: keys.add(from * dim),
-                panel_stride: LANES * dim,
+                panels: keys.add(panels.start * dim),
+                panel_stride: dim,
                 length: dim,
                 inputs: queries.add(first * dim),
                 input_stride: dim,
                 out: scores.add(from),
                 out_stride: BLOCK,
-                ahead: values.add(from * LANES).cast(),
+                ahead: values.add(from).cast(),
             };
             sum_panels::<S, E>(rows.len(), panels.len(), sums);
             for row in 0..register_rows(rows.len()) {
@@ -211,8 +211,8 @@ unsafe fn compute_block<S: Lanes, E: Element>(
                     softmax.run::<S>(scores.add(row * BLOCK), panels.clone(), visible);
             }
             let sums = PanelSums {
-                panels: values.add(from * LANES),
-                panel_stride: head.capacity * LANES,
+                panels: values.add(from),
+                panel_stride: head.capacity,
                 length: seen.end - from,
                 inputs: scores.add(from),
                 input_stride: BLOCK,

@@ -424,6 +424,15 @@ fn layout(dtype: DType) -> Option<&'static Layout> {
         DType::Q5K => Some(&super_blocks::Q5_K),
         DType::Q6K => Some(&super_blocks::Q6_K),
         DType::IQ4XS => Some(&super_blocks::IQ4_XS),
+        DType::IQ1S => Some(&super_blocks::IQ1_S),
+        DType::IQ1M => Some(&super_blocks::IQ1_M),
+        DType::IQ2XXS => Some(&super_blocks::IQ2_XXS),
+        DType::IQ2XS => Some(&super_blocks::IQ2_XS),
+        DType::IQ2S => Some(&super_blocks::IQ2_S),
+        DType::IQ3XXS => Some(&super_blocks::IQ3_XXS),
+        DType::IQ3S => Some(&super_blocks::IQ3_S),
+        DType::TQ1_0 => Some(&super_blocks::TQ1_0),
+        DType::TQ2_0 => Some(&super_blocks::TQ2_0),
         _ => dtype.group_shape().and_then(|(bits, group)| groups::layout(bits, group)),
     }
 }

@@ -10,6 +10,7 @@ use super::planes::{self, UNIT};
 use super::product::{self, Codes, Format, Units, nibbles};
 use super::simd::Simd;
 use super::{Layout, PANEL};
+use crate::DType;
 use crate::quant::tables;
 
 /// Values of a block.
@@ -37,6 +38,8 @@ trait Super: 'static {
     const PARTS: usize;
     /// Whether scales are signed.
     const SIGNED_SCALES: bool;
+    /// A constant factor of all values.
+    const FACTOR: f32 = 1.0;
     /// Bytes of a stored block.
     const STORED: usize;
     fn parts(stored: &[u8]) -> Parts;
@@ -64,7 +67,10 @@ impl<F: Super> Format for Eight<F> {
         unsafe {
             let at = extras.add(F::SCALES_AT + (unit * F::PARTS + part) * PANEL);
             let scales = if F::SIGNED_SCALES { S::widen_signed(at) } else { S::widen_unsigned(at) };
-            S::multiply(S::halves(extras), S::to_floats(scales))
+            let d = S::halves(extras);
+            // Beside d, which as an F16 could not be made smaller.
+            let d = if F::FACTOR == 1.0 { d } else { S::multiply(d, S::splat(F::FACTOR)) };
+            S::multiply(d, S::to_floats(scales))
         }
     }
 
@@ -210,6 +216,74 @@ declare!(
             codes: std::array::from_fn(|unit| nibbles(&stored[8 + 16 * unit..])),
         }
     }
+);
+
+/// Declares a format of few levels with odd scales ([`tables::lattice`]), codes of as many bits as its levels need.
+macro_rules! lattice {
+    ($(#[$doc:meta])* $layout:ident, $name:ident, $dtype:expr, $stored:literal, $bits:literal, $parts:literal,
+     $levels:ident, $factor:literal) => {
+        $(#[$doc])*
+        struct $name;
+        impl Super for $name {
+            const BITS: usize = $bits;
+            const CODES: Codes = Codes::Table(&tables::lattice::$levels);
+            const MINIMA: bool = false;
+            const PARTS: usize = $parts;
+            const SIGNED_SCALES: bool = false;
+            const STORED: usize = $stored;
+            const FACTOR: f32 = $factor;
+            fn parts(stored: &[u8]) -> Parts {
+                let taken = tables::lattice::parts($dtype, stored);
+                let codes = taken.codes.as_chunks().0;
+                Parts {
+                    d: taken.d,
+                    e: [0; 2],
+                    scales: taken.scales,
+                    minima: [0; 16],
+                    codes: std::array::from_fn(|unit| codes[unit]),
+                }
+            }
+        }
+        $(#[$doc])*
+        pub(super) static $layout: Layout = layout::<$name>();
+    };
+}
+
+lattice!(
+    /// Points of −1, 0 and 1, moved by an eighth.
+    IQ1_S, Iq1S, DType::IQ1S, 50, 3, 1, IQ1_LEVELS, 0.125
+);
+lattice!(
+    /// The same with scales for 16 values.
+    IQ1_M, Iq1M, DType::IQ1M, 56, 3, 2, IQ1_LEVELS, 0.125
+);
+lattice!(
+    /// Points of 256.
+    IQ2_XXS, Iq2Xxs, DType::IQ2XXS, 66, 3, 1, IQ2_LEVELS, 0.125
+);
+lattice!(
+    /// Points of 512.
+    IQ2_XS, Iq2Xs, DType::IQ2XS, 74, 3, 2, IQ2_LEVELS, 0.125
+);
+lattice!(
+    /// Points of 1024.
+    IQ2_S, Iq2S, DType::IQ2S, 82, 3, 2, IQ2_LEVELS, 0.125
+);
+lattice!(
+    /// Points of 256 with four coordinates.
+    IQ3_XXS, Iq3Xxs, DType::IQ3XXS, 98, 4, 1, IQ3_XXS_LEVELS, 0.25
+);
+lattice!(
+    /// Points of 512 with four coordinates.
+    IQ3_S, Iq3S, DType::IQ3S, 110, 4, 1, IQ3_S_LEVELS, 1.0
+);
+lattice!(
+    /// −1, 0 and 1.
+    TQ1_0, Tq1, DType::TQ1_0, 54, 2, 1, TERNARY, 1.0
+);
+lattice!(
+    /// −1, 0 and 1.
+    TQ2_0, Tq2, DType::TQ2_0, 66, 2, 1, TERNARY, 1.0
 );
 
 /// Two bits of a value: four runs of 32 values share 32 bytes.

@@ -4,7 +4,7 @@
 use super::*;
 use crate::quant;
 
-const FORMATS: [DType; 32] = [
+const FORMATS: [DType; 41] = [
     DType::F32,
     DType::F16,
     DType::BF16,
@@ -21,6 +21,15 @@ const FORMATS: [DType; 32] = [
     DType::Q5K,
     DType::Q6K,
     DType::IQ4XS,
+    DType::IQ1S,
+    DType::IQ1M,
+    DType::IQ2XXS,
+    DType::IQ2XS,
+    DType::IQ2S,
+    DType::IQ3XXS,
+    DType::IQ3S,
+    DType::TQ1_0,
+    DType::TQ2_0,
     DType::G2x32,
     DType::G2x64,
     DType::G2x128,
@@ -46,8 +55,23 @@ fn scales(dtype: DType) -> &'static [usize] {
         DType::Q3K => &[108],
         DType::Q6K => &[208],
         DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
+        DType::TQ1_0 => &[52],
+        DType::TQ2_0 => &[64],
         _ => &[0],
     }
+}
+
+/// Puts an f16 wherever the block has one.
+fn put_scales(dtype: DType, half: [u8; 2], block: &mut [u8]) {
+    if dtype == DType::IQ1M {
+        // Four bits above each of four words.
+        let bits = [half[0] & 15, half[0] >> 4, half[1] & 15, half[1] >> 4];
+        for (word, bits) in block[48..].as_chunks_mut::<2>().0.iter_mut().zip(bits) {
+            word[1] = word[1] & 15 | bits << 4;
+        }
+        return;
+    }
+    scales(dtype).iter().for_each(|&at| block[at..at + 2].copy_from_slice(&half));
 }
 
 /// Stored rows of noise: encoded where there is an encoder, else any bytes with reasonable f16 (or power) scales.
@@ -65,9 +89,7 @@ fn stored(dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
             block[0] = 120 + block[0] % 10;
             continue;
         }
-        for &at in scales(dtype) {
-            block[at..at + 2].copy_from_slice(&half::f16::from_f32(x * 0.1).to_le_bytes());
-        }
+        put_scales(dtype, half::f16::from_f32(x * 0.1).to_le_bytes(), block);
     }
     bytes
 }
@@ -161,7 +183,7 @@ fn extreme_values_do_not_saturate() {
             let mut bytes = vec![byte; dtype.block_bytes()];
             match dtype {
                 DType::MXFP4 => bytes[0] = 127,
-                _ => scales(dtype).iter().for_each(|&at| bytes[at..at + 2].copy_from_slice(&[0x00, 0x3c])),
+                _ => put_scales(dtype, [0x00, 0x3c], &mut bytes),
             }
             let mut decoded = vec![0.0; columns];
             quant::decode(dtype, &bytes, &mut decoded).unwrap();

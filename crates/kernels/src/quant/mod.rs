@@ -13,6 +13,7 @@ mod float;
 pub mod grid;
 pub mod groups;
 mod iq4;
+pub mod lattice;
 mod mxfp4;
 mod q2_k;
 mod q3_k;
@@ -22,11 +23,15 @@ mod q5;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod ternary;
 
 /// What the packed products must know of the formats besides their bytes.
 pub(crate) mod tables {
     /// What the codes of IQ4_NL and IQ4_XS stand for.
     pub(crate) const IQ4: [i8; 16] = super::iq4::TABLE;
+    /// Formats of few levels with odd scales.
+    pub(crate) use super::lattice;
+
     /// Twice what the codes of MXFP4 stand for.
     pub(crate) const E2M1_DOUBLED: [i8; 16] = super::mxfp4::DOUBLED;
 
@@ -147,6 +152,7 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantEr
         DType::IQ4NL => decode_blocks(bytes, out, iq4::decode_nl),
         DType::IQ4XS => decode_blocks(bytes, out, iq4::decode_xs),
         DType::MXFP4 => decode_blocks(bytes, out, mxfp4::decode),
+        other if lattice::facts(other).is_some() => lattice::decode(other, bytes, out),
         other => match other.group_shape() {
             Some((bits, group)) => groups::decode(bits, group, bytes, out),
             None => return Err(QuantError::Unsupported { dtype, what: "decoded to numbers" }),
@@ -176,6 +182,7 @@ pub fn can_encode(dtype: DType) -> bool {
         DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => true,
         DType::Q2K | DType::Q3K | DType::Q4K | DType::Q5K | DType::Q6K => true,
         DType::IQ4NL | DType::IQ4XS | DType::MXFP4 => true,
+        DType::IQ2XXS | DType::IQ2XS | DType::IQ2S | DType::TQ1_0 | DType::TQ2_0 => true,
         other => other.group_shape().is_some(),
     }
 }
@@ -248,6 +255,11 @@ fn encode_into(dtype: DType, values: &[f32], offset: usize, out: &mut [u8]) -> R
         DType::IQ4NL => encode_blocks(values, out, iq4::encode_nl),
         DType::IQ4XS => encode_blocks(values, out, iq4::encode_xs),
         DType::MXFP4 => encode_blocks(values, out, mxfp4::encode),
+        DType::TQ1_0 => encode_blocks(values, out, ternary::encode_tq1_0),
+        DType::TQ2_0 => encode_blocks(values, out, ternary::encode_tq2_0),
+        DType::IQ2XXS | DType::IQ2XS | DType::IQ2S => {
+            grid::encode_lattice(dtype, values, dtype.block_len(), &[], out)
+        }
         other => match other.group_shape() {
             Some((bits, group)) => groups::encode(bits, group, values, out),
             None => return Err(QuantError::Unsupported { dtype, what: "written" }),
@@ -301,6 +313,9 @@ pub fn check_scales(dtype: DType, bytes: &[u8]) -> Option<usize> {
         DType::Q3K => blocks.position(|block| !is_finite_f16(block, 108)),
         DType::Q6K => blocks.position(|block| !is_finite_f16(block, 208)),
         DType::MXFP4 => blocks.position(|block| block[0] == 0xff),
+        other if lattice::facts(other).is_some() => {
+            blocks.position(|block| !lattice::is_finite(other, block))
+        }
         other if other.group_shape().is_some() => blocks.position(|block| !is_finite_f16(block, 0)),
         _ => None,
     };

@@ -24,6 +24,7 @@ pub fn position_bytes(attention: &Attention, kv: KvType) -> f64 {
         KvType::F32 => 4.0,
         KvType::F16 | KvType::Bf16 => 2.0,
         KvType::Q8_0 => 1.0 + 4.0 / head_dim,
+        KvType::Q4_0 => 0.5 + 4.0 / head_dim,
     };
     2.0 * heads * head_dim * value
 }

@@ -64,7 +64,7 @@ impl Calibration {
             let operations_per_second = (memory / 2.0).min(f32_peak);
             products.push(Product { dtype, packed, vectors, level, operations_per_second });
         }
-        let attention = [KvType::F32, KvType::F16, KvType::Bf16, KvType::Q8_0].into_iter().flat_map(|kv| {
+        let attention = KvType::ALL.into_iter().flat_map(|kv| {
             let bytes = if kv == KvType::F32 { 4.0 } else { 2.0 };
             [(1usize, 1usize), (4, 1), (1, 256), (4, 256)].map(|(sharing, queries)| Attention {
                 kv: kv_name(kv).to_string(),

@@ -64,6 +64,9 @@ impl Calibration {
 
     /// Multiplications and additions a second of attention.
     pub fn attention_rate(&self, kv: KvType, sharing: f64, queries: f64, positions: f64) -> Option<f64> {
+        // Machines that were measured before there was a type have the one that is read most like it.
+        let measured = |kv: KvType| self.attention.iter().any(|row| row.kv == kv_name(kv));
+        let kv = if measured(kv) { kv } else { KvType::Q8_0 };
         let of_kv: Vec<_> = self.attention.iter().filter(|row| row.kv == kv_name(kv)).collect();
         let counts = |pick: fn(&super::Attention) -> usize| {
             let mut all: Vec<usize> = of_kv.iter().map(|row| pick(row)).collect();
@@ -92,6 +95,8 @@ impl Calibration {
     /// Seconds for each value of what is done to every value.
     pub fn element_seconds(&self, operator: Operator, kv: KvType, vectors: f64) -> f64 {
         let rows = self.elements.iter().filter(|row| row.operator == operator);
+        let measured = rows.clone().any(|row| row.kv.as_deref().is_none_or(|name| name == kv_name(kv)));
+        let kv = if measured { kv } else { KvType::Q8_0 };
         let rows = rows.filter(|row| row.kv.as_deref().is_none_or(|name| name == kv_name(kv)));
         between(rows.map(|row| (row.vectors as f64, row.seconds_per_value)), vectors).unwrap_or(0.0)
     }

@@ -190,6 +190,7 @@ pub fn kv_name(kv: KvType) -> &'static str {
         KvType::F16 => "f16",
         KvType::Bf16 => "bf16",
         KvType::Q8_0 => "q8_0",
+        KvType::Q4_0 => "q4_0",
     }
 }
 
@@ -201,7 +202,19 @@ pub(crate) fn stands_for(dtype: DType) -> [DType; 2] {
         DType::F16 => [DType::F16, DType::BF16],
         DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => [DType::BF16, DType::F16],
         DType::Q4_1 | DType::IQ4NL | DType::MXFP4 => [DType::Q4_0, wide],
-        DType::Q5K | DType::IQ4XS | DType::Q3K | DType::Q2K => [DType::Q4K, wide],
+        DType::Q5K
+        | DType::IQ4XS
+        | DType::Q3K
+        | DType::Q2K
+        | DType::IQ1S
+        | DType::IQ1M
+        | DType::IQ2XXS
+        | DType::IQ2XS
+        | DType::IQ2S
+        | DType::IQ3XXS
+        | DType::IQ3S
+        | DType::TQ1_0
+        | DType::TQ2_0 => [DType::Q4K, wide],
         _ if dtype.group_shape().is_some_and(|(bits, _)| bits <= 4) => [DType::Q4_0, wide],
         _ => [dtype, wide],
     }

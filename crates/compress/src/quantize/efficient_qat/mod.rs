@@ -40,8 +40,14 @@ pub const METHOD: Method = Method {
     demonstrate: Some(demonstrate::demonstrate),
 };
 
-/// Whether matrices in a format can be trained: those with blocks whose steps are free, so not of powers of two.
+/// Whether matrices in a format can be trained: those with blocks whose steps are free, so not of powers of two, and whose codes
+/// stand for a value each.
 pub fn suits(dtype: DType) -> bool {
+    Grid::free(dtype).is_some_and(|grid| !grid.is_codebook())
+}
+
+/// Whether the step sizes of a format can be trained, codes as they are.
+pub fn has_steps(dtype: DType) -> bool {
     Grid::free(dtype).is_some()
 }
 

@@ -107,7 +107,7 @@ impl Quantized {
         columns: usize,
         start: Start,
     ) -> Option<Quantized> {
-        let grid = Grid::free(dtype)?;
+        let grid = Grid::free(dtype).filter(|grid| !grid.is_codebook())?;
         let (len, part) = (grid.block_len(), grid.part());
         let blocks = packed.chunks_exact(dtype.block_bytes());
         assert_eq!(blocks.len() * len, original.len(), "as many values as were packed");

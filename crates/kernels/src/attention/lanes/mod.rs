@@ -17,6 +17,7 @@ pub(crate) use x86::{Avx2, Avx512};
 use super::kernel::PanelSums;
 use super::share::Work;
 use super::tile::Buffers;
+use crate::vector::LANES;
 
 /// Arithmetic on sixteen f32.
 ///
@@ -62,6 +63,8 @@ pub(super) trait Lanes: Arithmetic {
     unsafe fn load_f16(at: *const f16) -> Self::V;
     unsafe fn load_bf16(at: *const bf16) -> Self::V;
     unsafe fn load_i8(at: *const i8) -> Self::V;
+    /// Sixteen codes of [`NORMAL`], the first eight in low halves.
+    unsafe fn load_q4(at: *const u8) -> Self::V;
     /// Has a line of memory brought near, wherever it is and whether or not it exists.
     unsafe fn fetch(at: *const u8);
 
@@ -78,13 +81,34 @@ pub(super) trait Lanes: Arithmetic {
     unsafe fn run(work: &Work<'_>, thread: usize, buffers: &mut Buffers);
 }
 
-/// A stored element.
+/// What 4-bit codes stand for: the sixteen numbers to which a normal distribution of variance 1 is rounded with the least
+/// squared error (Max 1960; Lloyd 1982), magnitudes in order, then the same below zero.
+pub(super) const NORMAL: [f32; 16] = [
+    0.128_395,
+    0.388_048_3,
+    0.656_759_1,
+    0.942_340_5,
+    1.256_231_2,
+    1.618_046_4,
+    2.069_017_2,
+    2.732_589_6,
+    -0.128_395,
+    -0.388_048_3,
+    -0.656_759_1,
+    -0.942_340_5,
+    -1.256_231_2,
+    -1.618_046_4,
+    -2.069_017_2,
+    -2.732_589_6,
+];
+
+/// Sixteen neighbours as they are stored.
 pub(super) trait Element: bytemuck::Pod {
-    /// Whether what is read next is fetched in advance. Widening bytes leaves the time for it, and is slow enough
+    /// Whether what is read next is fetched in advance. Widening bytes and codes leaves the time for it, and is slow enough
     /// that the processor itself looks too short a way ahead; with the others it costs more than it brings.
     const FETCHED: bool;
 
-    /// Sixteen neighbours as f32, exact.
+    /// The neighbours as f32, exact.
     ///
     /// # Safety
     /// As for [`Lanes`].
@@ -99,12 +123,18 @@ macro_rules! element {
             #[inline(always)]
             unsafe fn load<S: Lanes>(at: *const $type) -> S::V {
                 // SAFETY: the caller's promise.
-                unsafe { S::$load(at) }
+                unsafe { S::$load(at.cast()) }
             }
         }
     )*};
 }
-element!(f32: load false, f16: load_f16 false, bf16: load_bf16 false, i8: load_i8 true);
+element!(
+    [f32; LANES]: load false,
+    [f16; LANES]: load_f16 false,
+    [bf16; LANES]: load_bf16 false,
+    [i8; LANES]: load_i8 true,
+    [u8; LANES / 2]: load_q4 true
+);
 
 /// `e^x` for `x <= 0` to about one unit in the last place; 0 from −87 down, NaN for NaN.
 ///

@@ -6,7 +6,7 @@ use super::super::hadamard::transform_blocks;
 use super::super::kernel::{PanelSums, panel_sums};
 use super::super::share::{Work, run_share};
 use super::super::tile::Buffers;
-use super::{Arithmetic, Element, Lanes};
+use super::{Arithmetic, Element, Lanes, NORMAL};
 use crate::vector::{LANES, fused};
 
 /// Loops over arrays, which the compiler turns into what vectors there are.
@@ -95,6 +95,11 @@ impl<const FUSED: bool> Lanes for Plain<FUSED> {
     unsafe fn load_i8(at: *const i8) -> Self::V {
         let bytes = unsafe { at.cast::<[i8; LANES]>().read_unaligned() };
         each(|lane| f32::from(bytes[lane]))
+    }
+    #[inline(always)]
+    unsafe fn load_q4(at: *const u8) -> Self::V {
+        let bytes = unsafe { at.cast::<[u8; LANES / 2]>().read_unaligned() };
+        each(|lane| NORMAL[usize::from(bytes[lane % 8] >> (lane / 8 * 4) & 15)])
     }
     #[inline(always)]
     unsafe fn fetch(_: *const u8) {}

@@ -8,7 +8,7 @@ use super::super::hadamard::transform_blocks;
 use super::super::kernel::{PanelSums, panel_sums};
 use super::super::share::{Work, run_share};
 use super::super::tile::Buffers;
-use super::{Arithmetic, Element, Lanes};
+use super::{Arithmetic, Element, Lanes, NORMAL};
 use crate::vector::LANES;
 
 /// One 512-bit register.
@@ -97,6 +97,15 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn load_i8(at: *const i8) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_q4(at: *const u8) -> __m512 {
+        unsafe {
+            let bytes = _mm_loadl_epi64(at.cast());
+            // The permutation looks at the low four bits of a lane.
+            let codes = _mm_unpacklo_epi64(bytes, _mm_srli_epi16::<4>(bytes));
+            _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(codes), _mm512_loadu_ps(NORMAL.as_ptr()))
+        }
     }
     #[inline(always)]
     unsafe fn fetch(at: *const u8) {
@@ -249,6 +258,20 @@ impl Lanes for Avx2 {
             let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()));
             let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(8).cast()));
             (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_q4(at: *const u8) -> Pair {
+        unsafe {
+            let bytes = _mm_loadl_epi64(at.cast());
+            let magnitudes = _mm256_loadu_ps(NORMAL.as_ptr());
+            // The low three bits of a lane choose the magnitude, the fourth is its sign.
+            let number = |codes: __m256i| {
+                let sign = _mm256_and_si256(_mm256_slli_epi32::<28>(codes), _mm256_set1_epi32(i32::MIN));
+                _mm256_xor_ps(_mm256_permutevar8x32_ps(magnitudes, codes), _mm256_castsi256_ps(sign))
+            };
+            let codes = _mm256_cvtepu8_epi32(bytes);
+            (number(codes), number(_mm256_srli_epi32::<4>(codes)))
         }
     }
     #[inline(always)]

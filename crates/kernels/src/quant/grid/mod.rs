@@ -12,6 +12,7 @@ mod table;
 
 use rayon::prelude::*;
 
+use super::lattice::{self, Lattice};
 use super::{QuantError, TASK_VALUES, first_lost, row_bytes};
 use crate::DType;
 
@@ -145,6 +146,8 @@ enum Kind {
     Zero,
     /// An F16, times a whole number from `low` to `high` for each part.
     Super { low: i8, high: i8 },
+    /// The same, and codes of several values stand for points of a list together: nothing here chooses them.
+    Codebook { high: i8 },
     /// An F16, times a number up to `top` for each part; and the same once more for minimums.
     SuperMinimum { top: u8 },
 }
@@ -174,7 +177,13 @@ impl Grid {
     /// The grid of a block format whose factors are free numbers, so that they can be trained; none for plain types, and
     /// where steps are powers of two.
     pub fn free(dtype: DType) -> Option<&'static Grid> {
-        Grid::of(dtype).filter(|grid| !grid.steps_are_powers())
+        let codebook = || table::CODEBOOKS.iter().find(|grid| grid.dtype == dtype);
+        Grid::of(dtype).filter(|grid| !grid.steps_are_powers()).or_else(codebook)
+    }
+
+    /// Whether codes stand for points of a list, so that factors can be trained, but single values not rounded.
+    pub fn is_codebook(&self) -> bool {
+        matches!(self.kind, Kind::Codebook { .. })
     }
 
     /// The format.
@@ -281,6 +290,7 @@ impl Grid {
     pub fn scale_range(&self) -> Option<(f32, f32)> {
         match self.kind {
             Kind::Super { low, high } => Some((f32::from(low), f32::from(high))),
+            Kind::Codebook { high } => Some((1.0, f32::from(high))),
             Kind::SuperMinimum { top } => Some((0.0, f32::from(top))),
             _ => None,
         }
@@ -317,6 +327,14 @@ pub fn encode_weighted(
     importance: &[f32],
     out: &mut Vec<u8>,
 ) -> Result<(), QuantError> {
+    if Lattice::of(dtype).is_some() {
+        assert!(importance.is_empty() || importance.len() == row_len, "a weight for each column");
+        let row_bytes = row_bytes(dtype, row_len)?;
+        let start = out.len();
+        out.resize(start + values.len() / row_len.max(1) * row_bytes, 0);
+        encode_lattice(dtype, values, row_len, importance, &mut out[start..]);
+        return check(dtype, values, out, start);
+    }
     let Some(grid) = Grid::of(dtype) else {
         return super::encode_rows(dtype, values, row_len, out);
     };
@@ -345,6 +363,31 @@ pub fn encode_weighted(
                 grid.put(&scales, &codes, block);
             }
         });
+    check(dtype, values, out, start)
+}
+
+/// Rounds rows to the points of a codebook format, weighted by columns, into bytes of the right length.
+pub(super) fn encode_lattice(
+    dtype: DType,
+    values: &[f32],
+    row_len: usize,
+    importance: &[f32],
+    out: &mut [u8],
+) {
+    let Some(lattice) = Lattice::of(dtype) else { return };
+    let weights = match importance {
+        [] => vec![1.0; row_len],
+        given => floored(given),
+    };
+    let blocks = weights.len() / lattice::BLOCK;
+    let all = out.par_chunks_exact_mut(dtype.block_bytes()).zip(values.par_chunks_exact(lattice::BLOCK));
+    all.enumerate().for_each(|(index, (block, values))| {
+        lattice.encode(values, &weights[index % blocks * lattice::BLOCK..][..lattice::BLOCK], block);
+    });
+}
+
+/// Refuses what did not survive, and takes it off again.
+fn check(dtype: DType, values: &[f32], out: &mut Vec<u8>, start: usize) -> Result<(), QuantError> {
     match first_lost(dtype, values, &out[start..]) {
         Some(block) => {
             out.truncate(start);

@@ -46,6 +46,8 @@ fn fit_to<L: Nearest>(grid: &Grid, levels: L, values: &[f32], weights: &[f32]) -
         Kind::Zero => with_zero(levels, values, weights),
         Kind::Super { low, high } => parts(grid, levels, values, weights, low, high),
         Kind::SuperMinimum { top } => parts_with_minimum(grid, levels, values, weights, top),
+        // Points are another search's work.
+        Kind::Codebook { .. } => Scales::ZERO,
     }
 }
 

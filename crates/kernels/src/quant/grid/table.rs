@@ -6,7 +6,7 @@ use super::search::one;
 use super::{Grid, Kind, Levels, PARTS, Scales};
 use crate::DType;
 use crate::quant::block::{f16_at, put_f16, put_halves};
-use crate::quant::{groups, iq4, mxfp4, q2_k, q3_k, q4_k, q5, q5_k, q6_k};
+use crate::quant::{groups, iq4, mxfp4, q2_k, q3_k, q4_k, q5, q5_k, q6_k, ternary};
 
 /// Twice the numbers of E2M1 in rising order, and their codes.
 const E2M1: [i8; 16] = [-12, -8, -6, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 6, 8, 12];
@@ -57,6 +57,26 @@ pub(super) const GRIDS: &[Grid] = &[
     of_groups::<8>(DType::G8x64, 64),
     of_groups::<8>(DType::G8x128, 128),
     of_groups::<8>(DType::G8x256, 256),
+    Grid {
+        dtype: DType::TQ1_0,
+        part: 256,
+        levels: range(-1, 1),
+        kind: Kind::One,
+        head: &[(52, 54)],
+        put_scales: |scales, block| put_f16(block, 52, scales.factor),
+        scales: |block| one(f16_at(block, 52)),
+        put_codes: |codes, block| ternary::put_threes(codes, &mut block[..52]),
+    },
+    Grid {
+        dtype: DType::TQ2_0,
+        part: 256,
+        levels: range(-1, 1),
+        kind: Kind::One,
+        head: &[(64, 66)],
+        put_scales: |scales, block| put_f16(block, 64, scales.factor),
+        scales: |block| one(f16_at(block, 64)),
+        put_codes: |codes, block| ternary::put_two_bits(codes, &mut block[..64]),
+    },
     Grid {
         dtype: DType::Q4_0,
         part: 32,
@@ -222,6 +242,77 @@ pub(super) const GRIDS: &[Grid] = &[
         scales: |block| one(mxfp4::half_scale(block[0])),
         put_codes: |codes, block| put_halves(of_32(codes), &mut block[1..]),
     },
+];
+
+/// A codebook format: scales are odd, and d is divided by 8.
+const fn codebook(
+    dtype: DType,
+    part: usize,
+    head: &'static [(usize, usize)],
+    put_scales: fn(&Scales, &mut [u8]),
+    scales: fn(&[u8]) -> Scales,
+) -> Grid {
+    Grid {
+        dtype,
+        part,
+        levels: range(-43, 43),
+        kind: Kind::Codebook { high: 31 },
+        head,
+        put_scales,
+        scales,
+        put_codes: |_, _| {},
+    }
+}
+
+/// The odd scale of four bits.
+fn odd(bits: u8) -> i8 {
+    (2 * (bits & 15) + 1) as i8
+}
+
+/// Two scales a byte.
+fn pairs(block: &[u8], at: usize) -> Scales {
+    let scale = |part: usize| odd(block[at + part / 2] >> (part % 2 * 4));
+    Scales { scales: std::array::from_fn(scale), ..one(f16_at(block, 0) * 0.125) }
+}
+
+fn put_pairs(scales: &Scales, block: &mut [u8], at: usize) {
+    put_f16(block, 0, scales.factor * 8.0);
+    for (byte, pair) in block[at..].iter_mut().zip(scales.scales.as_chunks::<2>().0) {
+        *byte = (pair[0] >> 1 | pair[1] >> 1 << 4) as u8;
+    }
+}
+
+/// Codebook formats, of which steps can be trained.
+pub(super) const CODEBOOKS: &[Grid] = &[
+    codebook(
+        DType::IQ2XXS,
+        32,
+        &[(0, 2)],
+        |scales, block| {
+            put_f16(block, 0, scales.factor * 8.0);
+            for (group, scale) in block[2..].as_chunks_mut::<8>().0.iter_mut().zip(scales.scales) {
+                group[7] = group[7] & 15 | (scale as u8 >> 1) << 4;
+            }
+        },
+        |block| {
+            let scale = |part: usize| odd(block[2 + part % 8 * 8 + 7] >> 4);
+            Scales { scales: std::array::from_fn(scale), ..one(f16_at(block, 0) * 0.125) }
+        },
+    ),
+    codebook(
+        DType::IQ2XS,
+        16,
+        &[(0, 2), (66, 74)],
+        |it, block| put_pairs(it, block, 66),
+        |block| pairs(block, 66),
+    ),
+    codebook(
+        DType::IQ2S,
+        16,
+        &[(0, 2), (74, 82)],
+        |it, block| put_pairs(it, block, 74),
+        |block| pairs(block, 74),
+    ),
 ];
 
 fn of_32(codes: &[u8]) -> &[u8; 32] {

@@ -33,7 +33,7 @@ pub struct Args {
     /// Positions of the cache; tokens are timed at its end
     #[arg(long, value_name = "N", default_value_t = 1024)]
     context: usize,
-    /// How keys and values are cached: f32, f16, bf16 or q8_0
+    /// How keys and values are cached: f32, f16, bf16, q8_0 or q4_0
     #[arg(long, value_name = "TYPE", value_parser = compute::kv_type)]
     kv: Option<KvType>,
     /// How often all is run

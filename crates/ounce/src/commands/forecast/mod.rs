@@ -59,7 +59,7 @@ pub struct Args {
     /// without this
     #[arg(long, value_name = "SHARE", value_parser = share)]
     zeros: Option<f64>,
-    /// How keys and values are cached: f32, f16, bf16 or q8_0; f16 unless all weights are F32
+    /// How keys and values are cached: f32, f16, bf16, q8_0 or q4_0; f16 unless all weights are F32
     #[arg(long, value_name = "TYPE", value_parser = compute::kv_type)]
     kv: Option<KvType>,
     /// Show each operator: calls, operations, bytes, intensity, what binds it, time

@@ -42,7 +42,7 @@ pub(super) fn rows(question: &Question) -> anyhow::Result<Vec<Row>> {
             rows.push(row(format!("weights {}", dtype.name().to_lowercase()), &other, workload)?);
         }
     }
-    for kv in [KvType::F32, KvType::F16, KvType::Q8_0] {
+    for kv in [KvType::F32, KvType::F16, KvType::Q8_0, KvType::Q4_0] {
         if kv != workload.kv {
             let name = ounce_plan::calibrate::kv_name(kv);
             rows.push(row(format!("cache {name}"), formats, &Workload { kv, ..*workload })?);

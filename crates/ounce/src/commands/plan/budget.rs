@@ -49,7 +49,7 @@ pub struct BudgetArgs {
     /// Positions of the cache [default: 1024, or what the model has]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// How keys and values are cached: f32, f16, bf16 or q8_0 [default: as ounce run does; q8_0 is tried too]
+    /// How keys and values are cached: f32, f16, bf16, q8_0 or q4_0 [default: as ounce run does; q8_0 is tried too]
     #[arg(long, value_name = "TYPE", value_parser = compute::kv_type)]
     kv: Option<KvType>,
 }

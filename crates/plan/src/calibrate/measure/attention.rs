@@ -7,7 +7,7 @@ use super::super::{Attention, kv_name};
 use super::{Best, Clock};
 
 /// The types of caches.
-pub(super) const TYPES: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Bf16, KvType::Q8_0];
+pub(super) const TYPES: [KvType; 5] = KvType::ALL;
 
 const KV_HEADS: usize = 4;
 const HEAD_DIM: usize = 64;
