@@ -30,7 +30,7 @@ pub(super) struct Scale {
 pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
     let shape = Shape { width: 64, layers: 2 };
     let scale =
-        Scale { read: 6000, reading: 1800, shape, shots: [4, 16, 64], steps: 60, judged: 400, seeds: 3 };
+        Scale { read: 6000, reading: 1200, shape, shots: [4, 16, 64], steps: 40, judged: 300, seeds: 3 };
     measure(lab, &scale).map_err(DemonstrationError::step(NUMBER, "learning prompts on a small encoder"))
 }
 

@@ -39,14 +39,14 @@ pub(super) struct Scale {
 pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
     let scale = Scale {
         read: 6000,
-        reading: 1500,
+        reading: 1200,
         shape: Shape { width: 64, layers: 2 },
         shots: [4, 16],
         judged: 600,
         generated: 50,
         corrupted: 0.3,
-        head_steps: 150,
-        teacher_steps: 60,
+        head_steps: 100,
+        teacher_steps: 40,
         prompts: 20,
         seeds: 3,
     };

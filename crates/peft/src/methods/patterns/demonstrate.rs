@@ -34,13 +34,13 @@ pub(super) struct Scale {
 pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
     let scale = Scale {
         read: 6000,
-        reading: 1500,
+        reading: 1200,
         shape: Shape { width: 64, layers: 2 },
         shots: [9, 33],
         near: 120,
-        pool: 300,
+        pool: 240,
         judged: 300,
-        steps: [30, 60],
+        steps: [25, 50],
         seeds: 3,
     };
     measure(lab, &scale).map_err(DemonstrationError::step(NUMBER, "exploiting patterns on a small encoder"))
