@@ -1,16 +1,17 @@
 """GPTQ of whole decoder layers as its authors' PyTorch code goes through a model, and `ounce bench quantize` on the same
 shape and number of calibration tokens, in turn.
 
-    python tests/compare/gptq_model.py OUNCE [--shape smollm2-135m] [--layers 4] [--tokens 4096] [--rounds 2]
+    python tests/compare/gptq_model.py OUNCE [--shape smollm2-135m] [--layers 4] [--tokens 4096] [--rounds 2] [--threads 2]
 
 needs torch and transformers. The layers have random weights. For each layer, in the authors' "true sequential" order (query,
 key and value; output; gate and up; down), hooks add up x x^T while the calibration sequences run through the layer, then the
 matrices are quantized (4 bits, groups of 128, damping 0.01, blocks of 128 columns); at last the sequences run through the
-finished layer. Both print seconds a billion weights; the number of layers doesn't change them.
+finished layer. Both do the same number of layers and print seconds a billion weights. At the end the medians of the ratios.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import time
 
@@ -70,8 +71,8 @@ def pytorch(shape, layers, tokens):
     return (time.perf_counter() - start) / weights * 1e9
 
 
-def ounce(program, shape, tokens, threads):
-    command = [program, "bench", "quantize", "--shape", shape, "--tokens", str(tokens), "--type", "g4_64"]
+def ounce(program, shape, layers, tokens, threads):
+    command = [program, "bench", "quantize", "--shape", shape, "--tokens", str(tokens), "--type", "g4_128", "--layers", str(layers)]
     command += ["--methods", "gptq-plain,gptq", "--threads", str(threads), "--json"]
     rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["rows"]
     return [row["seconds_per_billion_weights"] for row in rows]
@@ -84,18 +85,25 @@ def main():
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     threads = torch.get_num_threads()
     print(f"{options.shape}, {options.tokens} calibration tokens, {threads} threads; seconds a billion weights")
+    ratios = []
     for _ in range(options.rounds):
         with torch.no_grad():
             peer = pytorch(options.shape, options.layers, options.tokens)
-        plain, descent = ounce(options.ounce, options.shape, options.tokens, threads)
+        plain, descent = ounce(options.ounce, options.shape, options.layers, options.tokens, threads)
+        ratios.append((peer / plain, peer / descent))
         print(
             f"PyTorch {peer:.0f}, ounce {plain:.0f} ({peer / plain:.2f} times as fast), "
             f"with descent {descent:.0f} ({peer / descent:.2f})",
             flush=True,
         )
+    plain, descent = (statistics.median(ratio) for ratio in zip(*ratios))
+    print(f"median of {options.rounds}: {plain:.2f} times as fast, with descent {descent:.2f}")
 
 
 main()

@@ -26,7 +26,7 @@ pub struct ComputeArgs {
     /// Quantize F32, F16, BF16 and F8 matrices at load: q8_0, q5_1, q5_0, q4_1, q4_0, q6_k, q4_k or bf16 (fast mode)
     #[arg(long, value_name = "TYPE", value_parser = quant)]
     quant: Option<DType>,
-    /// How keys and values are cached: f32, f16, bf16 or q8_0 (int8, a scale for each position and head); f16 in the
+    /// How keys and values are cached: f32, f16, bf16, q8_0 (int8, a scale for each position and head) or q4_0 (4 bits, the same); f16 in the
     /// fast mode unless the weights are F32, f32 else
     #[arg(long, value_name = "TYPE", value_parser = kv_type)]
     kv: Option<KvType>,
@@ -56,7 +56,7 @@ enum LMulPart {
 }
 
 fn quant(name: &str) -> Result<DType, String> {
-    const TYPES: [DType; 16] = [
+    const TYPES: [DType; 19] = [
         DType::Q8_0,
         DType::Q6K,
         DType::Q5K,
@@ -67,6 +67,9 @@ fn quant(name: &str) -> Result<DType, String> {
         DType::Q4_0,
         DType::IQ4NL,
         DType::IQ4XS,
+        DType::IQ2S,
+        DType::IQ2XS,
+        DType::IQ2XXS,
         DType::MXFP4,
         DType::Q3K,
         DType::Q2K,
@@ -91,7 +94,8 @@ pub fn kv_type(name: &str) -> Result<KvType, String> {
         "f16" => Ok(KvType::F16),
         "bf16" => Ok(KvType::Bf16),
         "q8_0" | "q8" => Ok(KvType::Q8_0),
-        _ => Err(format!("{name} is no type of the KV cache; choose f32, f16, bf16 or q8_0")),
+        "q4_0" | "q4" => Ok(KvType::Q4_0),
+        _ => Err(format!("{name} is no type of the KV cache; choose f32, f16, bf16, q8_0 or q4_0")),
     }
 }
 

@@ -213,3 +213,81 @@ fn float_formats_are_written_to_folders_and_run() {
         assert!(refused.code == 2 && refused.stderr.contains(what), "{args:?}: {}", refused.stderr);
     }
 }
+
+#[test]
+fn weights_that_are_no_numbers_are_named_and_nothing_is_left() {
+    let desk = Desk::new();
+    desk.ok(&["convert", "builtin-tiny", "broken", "--dtype", "f32"]);
+    let path = desk.path("broken/model.safetensors");
+    let mut file = std::fs::read(&path).expect("weights");
+    let length = u64::from_le_bytes(file[..8].try_into().expect("a length")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&file[8..8 + length]).expect("a header");
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let at = 8 + length + header[name]["data_offsets"][0].as_u64().expect("a place") as usize;
+    file[at + 400..at + 404].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, file).expect("written");
+    for (target, kind) in [
+        ("x", "fp8"),
+        ("x", "fp8_tensor"),
+        ("x", "nf4"),
+        ("x", "mxfp4"),
+        ("x.gguf", "mxfp4"),
+        ("x.gguf", "iq2_xs"),
+        ("x.gguf", "tq2_0"),
+    ] {
+        let rounds = if kind.starts_with("fp8") || kind == "nf4" { &[][..] } else { &["--method", "round"] };
+        let args = [&["quantize", "broken", "-o", target, "--type", kind, "--no-test"], rounds].concat();
+        let ran = desk.run(&args);
+        assert!(ran.code == 2 && ran.stderr.contains("down_proj"), "{args:?}: {} {}", ran.code, ran.stderr);
+        assert!(!desk.path(target).exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn formats_below_three_bits_are_found_by_sensitivity_trained_and_run() {
+    let desk = Desk::new();
+    // Rows that super-blocks fit; random weights predict next to nothing, but they are stored, trained and run all the same.
+    desk.write(
+        "wide.toml",
+        "[model]\npreset = \"llama\"\nhidden = 256\nlayers = 2\nheads = 4\nkv_heads = 2\nfeed_forward = 256\n\
+         context = 64\n[data]\ntrain = [\"text.txt\"]\n[train]\nbatch = 4\nsteps = 40\n[optimizer]\nlr = 0.01\n\
+         [output]\nfolder = \"wide\"\n",
+    );
+    desk.write("text.txt", corpus(400));
+    desk.ok(&["train", "wide.toml"]);
+    let made = |name: &str, more: &[&str]| {
+        let all = [
+            "quantize",
+            "wide/model",
+            "-o",
+            name,
+            "--calibration",
+            "text.txt",
+            "--calibration-tokens",
+            "2048",
+        ];
+        desk.json(&[&all[..], &["--test", "text.txt"], more].concat())
+    };
+    let budget = ["--bits-per-weight", "2.3"];
+    let report = made("small.gguf", &budget);
+    let trained = made("trained.gguf", &[&budget[..], &["--train", "scales"]].concat());
+    assert!(report["bits_per_weight"].as_f64().expect("bits") <= 2.3, "{report}");
+    let formats: Vec<&str> = (report["matrices"].as_array().expect("matrices").iter())
+        .map(|it| it["dtype"].as_str().expect("a format"))
+        .collect();
+    assert!(formats.iter().any(|it| it.starts_with("IQ2")), "{formats:?}");
+    assert!(kl(&trained) < kl(&report), "{} {}", kl(&trained), kl(&report));
+    desk.ok(&["run", "trained.gguf", "the cat", "-n", "4"]);
+    // The method earns its time.
+    let uniform =
+        |method: &str| kl(&made(&format!("{method}.gguf"), &["--type", "iq2_xs", "--method", method]));
+    assert!(uniform("gptq") < uniform("round"));
+    let refused = desk.run(&["quantize", "wide/model", "-o", "x.gguf", "--type", "iq2_s", "--act-order"]);
+    assert!(refused.code == 2 && refused.stderr.contains("--act-order"), "{}", refused.stderr);
+    let refused = desk.run(&["quantize", "wide/model", "-o", "x.gguf", "--type", "iq3_s"]);
+    assert!(
+        refused.code == 2 && refused.stderr.contains("no format that ounce writes"),
+        "{}",
+        refused.stderr
+    );
+}

@@ -1,5 +1,6 @@
 //! `ounce bench frontier`: quality against bytes, for ounce's methods and for llama.cpp's quantizer on the same model.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,7 +17,7 @@ use ounce_model::{Model, Tensor};
 use serde::Serialize;
 use serde_json::json;
 
-use super::super::quantize::allocation::{Budget, Table, look};
+use super::super::quantize::allocation::{Budget, Table, observe};
 use super::super::quantize::formats::FormatArgs;
 use super::super::quantize::texts::{TextArgs, sequence_length};
 use crate::cli::Globals;
@@ -45,14 +46,14 @@ pub struct Args {
     model: String,
     /// Formats for all matrices
     #[arg(long = "types", value_name = "FORMAT,…", value_delimiter = ',', value_parser = super::super::convert::parse_dtype,
-          default_value = "q2_k,q3_k,iq4_xs,q4_k,q5_k,q6_k,q8_0")]
+          default_value = "iq2_xxs,iq2_xs,iq2_s,q2_k,q3_k,iq4_xs,q4_k,q5_k,q6_k,q8_0")]
     types: Vec<DType>,
     /// Sizes in bits a weight for which each matrix gets its own format
     #[arg(
         long,
         value_name = "BITS,…",
         value_delimiter = ',',
-        default_value = "2.75,3,3.5,4,4.5,5,5.5,6,7,8"
+        default_value = "2.3,2.5,2.75,3,3.5,4,4.5,5,5.5,6,7,8"
     )]
     sizes: Vec<f64>,
     /// Also train (EfficientQAT) what has at most so many bits a weight; 0 trains nothing
@@ -183,7 +184,8 @@ struct Bench<'a> {
     model: &'a Model,
     folder: &'a Path,
     calibration: Vec<Vec<u32>>,
-    importance: std::collections::HashMap<String, Vec<f32>>,
+    importance: HashMap<String, Vec<f32>>,
+    observed: HashMap<String, (Vec<f32>, usize)>,
     reference: Reference,
     watch: Watch,
 }
@@ -196,12 +198,13 @@ impl<'a> Bench<'a> {
         }
         let documents = args.texts.test.documents(model)?;
         let watch = Watch::start();
-        let importance = look(model, &calibration)?;
+        let observed = observe(model, &calibration)?;
+        let importance = observed.iter().map(|(name, (means, _))| (name.clone(), means.clone())).collect();
         let context = sequence_length(model);
         let options = Options { context, stride: context, prefix: source::text_start(model) };
         let original = exact(model)?;
         let reference = Reference::of(&original, &documents, &options, LOGITS, |_, _| Ok(watch.check()?))?;
-        Ok(Bench { model, folder, calibration, importance, reference, watch })
+        Ok(Bench { model, folder, calibration, importance, observed, reference, watch })
     }
 
     /// One format for all matrices, with ounce's usual choice for token vectors and head.
@@ -279,7 +282,7 @@ impl<'a> Bench<'a> {
         let (out, decoded) = (file("y.gguf"), file("y-f32.gguf"));
         let options = WriteOptions { dtype: Some(DType::F32), ..WriteOptions::default() };
         gguf_model::write_model(self.model, &source, &options, &mut |_, _| self.watch.check())?;
-        imatrix::to_file(&self.importance, self.model, "calibration", &self.calibration)?.write(&matrix)?;
+        imatrix::to_file(&self.observed, self.model, "calibration", &self.calibration)?.write(&matrix)?;
         for kind in types {
             self.watch.check()?;
             run_peer(

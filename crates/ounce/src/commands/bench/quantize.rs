@@ -30,6 +30,7 @@ Examples:
   ounce bench quantize ./folder
   ounce bench quantize --shape llama-3.2-1b --type q4_k           random weights of a published shape
   ounce bench quantize --shape smollm2-135m --methods gptq --tokens 65536
+  ounce bench quantize --shape llama-3.2-1b --layers 2 --methods gptq-plain
 Calibration tokens are any: the time does not depend on what they say. Finished matrices go to the folder for
 temporary files and are removed.")]
 pub struct Args {
@@ -54,6 +55,9 @@ pub struct Args {
     /// Calibration tokens
     #[arg(long, value_name = "N", default_value_t = 16_384)]
     tokens: usize,
+    /// Only so many layers, the first: a share of the work, whose seconds a billion weights are those of the whole
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
 }
 
 /// A way to quantize.
@@ -90,6 +94,8 @@ impl Name {
 struct Report {
     model: String,
     format: &'static str,
+    /// Layers that are quantized, and those of the model.
+    layers: [usize; 2],
     /// Weights that are quantized.
     weights: u64,
     calibration_tokens: usize,
@@ -115,7 +121,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if args.tokens < SEQUENCE {
         bail!("--tokens should be {SEQUENCE} at least, one sequence; found {}", args.tokens);
     }
-    let model = speed::open(args.shape.as_deref(), args.model.as_deref(), DType::BF16, 0.0)?;
+    let mut model = speed::open(args.shape.as_deref(), args.model.as_deref(), DType::BF16, 0.0)?;
+    let whole = model.spec.layers.len();
+    if let Some(layers) = args.layers {
+        if layers == 0 || layers > whole {
+            bail!("--layers should be from 1 to {whole}, what the model has; found {layers}");
+        }
+        model.spec.layers.truncate(layers);
+    }
     let units = units(&model)?;
     // Token vectors and head follow rules of their own; the layers are what takes the time.
     let plan = Plan::new(units.iter().map(|unit| (unit, (!unit.is_outer()).then_some(args.dtype))))?;
@@ -151,6 +164,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let report = Report {
         model: model.origin.path.display().to_string(),
         format: args.dtype.name(),
+        layers: [model.spec.layers.len(), whole],
         weights,
         calibration_tokens: calibration.iter().map(Vec::len).sum(),
         threads: Pool::global().threads(),
@@ -166,8 +180,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 }
 
 fn print(report: &Report) -> anyhow::Result<()> {
+    let [layers, whole] = report.layers;
+    let part = if layers < whole { format!(", {layers} of {whole} layers") } else { String::new() };
     output::line(format!(
-        "{}: {:.3} billion weights to {}, {} calibration tokens, {} threads, {}",
+        "{}{part}: {:.3} billion weights to {}, {} calibration tokens, {} threads, {}",
         report.model,
         report.weights as f64 / 1e9,
         report.format,

@@ -55,9 +55,20 @@ impl Budget {
 /// # Errors
 /// If the model can't be run or the user stops the work.
 pub fn look(model: &Model, calibration: &[Vec<u32>]) -> anyhow::Result<HashMap<String, Vec<f32>>> {
+    Ok(observe(model, calibration)?.into_iter().map(|(name, (means, _))| (name, means)).collect())
+}
+
+/// As [`look`], with the tokens that each layer saw.
+///
+/// # Errors
+/// As [`look`].
+pub fn observe(
+    model: &Model,
+    calibration: &[Vec<u32>],
+) -> anyhow::Result<HashMap<String, (Vec<f32>, usize)>> {
     let watch = Watch::start();
     let mut bar = Progress::new("looking at inputs", Counted::Items);
-    Ok(sensitivity::importance(model, calibration.to_vec(), |done, total| {
+    Ok(sensitivity::observed(model, calibration.to_vec(), |done, total| {
         bar.set(done as u64, total as u64);
         Ok(watch.check()?)
     })?)
@@ -73,11 +84,21 @@ pub struct Table {
 /// The formats among which a unit's is chosen, the coarsest first.
 fn candidates(unit: &Unit, gguf: bool) -> Vec<DType> {
     let all: &[DType] = match gguf {
-        true if unit.columns.is_multiple_of(256) => {
-            &[DType::Q2K, DType::Q3K, DType::IQ4XS, DType::Q4K, DType::Q5K, DType::Q6K, DType::Q8_0]
-        }
+        true if unit.columns.is_multiple_of(256) => &[
+            DType::IQ2XXS,
+            DType::IQ2XS,
+            DType::IQ2S,
+            DType::Q2K,
+            DType::Q3K,
+            DType::IQ4XS,
+            DType::Q4K,
+            DType::Q5K,
+            DType::Q6K,
+            DType::Q8_0,
+        ],
         true => &[DType::IQ4NL, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0],
         false => &[
+            DType::G2x256,
             DType::G2x128,
             DType::G2x64,
             DType::G2x32,

@@ -201,7 +201,7 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
     let calibration_tokens = calibration.iter().map(Vec::len).sum();
     let importance = args.importance(&model)?;
     if let Some(path) = &args.save_imatrix {
-        let found = allocation::look(&model, &calibration)?;
+        let found = allocation::observe(&model, &calibration)?;
         imatrix::to_file(&found, &model, args.texts.calibration.name(), &calibration)?.write(path)?;
     }
     let start = Instant::now();

@@ -119,7 +119,8 @@ impl TrainingArgs {
                 "--train l4q needs matrices in groups such as g3_32, which folders hold; name a folder as the target"
             );
         }
-        if self.is_asked() && !any(efficient_qat::suits) {
+        let steps_alone = self.train == Some(Phases::Scales) && any(efficient_qat::has_steps);
+        if self.is_asked() && !any(efficient_qat::suits) && !steps_alone {
             bail!(
                 "--train needs matrices in blocks with scales, such as q2_k or g2_64; choose such a --type"
             );
