@@ -150,7 +150,8 @@ macro_rules! methods {
 methods!(
     lora Lora, dora Dora, dylora Dylora, adalora Adalora, vera Vera, svfit Svfit, flora Flora, ia3 Ia3, bitfit Bitfit,
     bottleneck Bottleneck, parallel Parallel, compacter Compacter, language Language, prompt Prompt, p_tuning PTuning,
-    prefix Prefix, gated_prefix GatedPrefix, sherl Sherl
+    prefix Prefix, gated_prefix GatedPrefix, sherl Sherl,
+    aside Aside
 );
 
 #[test]

@@ -219,6 +219,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     }
     let usual = if args.cloze.wanted() { Kind::Cloze } else { Kind::Lora };
     let (mut settings, below) = args.method.settings(usual, args.run.seed)?;
+    if args.cloze.verbalizer.is_some() && !args.cloze.wanted() {
+        bail!(
+            "--verbalizer has the words for a gap; say where it is with --template '<text> It was [MASK].' or --patterns FILE"
+        );
+    }
+    if settings.method == Kind::Crosstune {
+        bail!("the method crosstune needs --descriptions FILE");
+    }
     if settings.method == Kind::Cloze && !args.cloze.wanted() {
         bail!("the method cloze needs --template and --verbalizer");
     }
