@@ -8,8 +8,8 @@ use ounce_peft::{Folder, Kind, Settings, Targets};
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Method")]
 pub(super) struct MethodArgs {
-    /// lora, dora, dylora, adalora, vera, svfit, flora, ia3, bitfit, bottleneck, parallel, compacter, language, prompt,
-    /// p-tuning, prefix, gated-prefix or sherl
+    /// lora, lora-fa, dora, dylora, adalora, vera, svfit, flora, krona, ia3, ssf, bitfit, bottleneck, parallel, mam, compacter,
+    /// language, prompt, p-tuning, prefix, gated-prefix or sherl
     #[arg(long, value_name = "METHOD", default_value = "lora")]
     method: String,
     /// Width of what is added [default: 8; dylora 16, vera 256, svfit all]. Smaller trains fewer numbers
