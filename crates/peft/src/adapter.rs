@@ -169,6 +169,8 @@ pub fn adapter(settings: &Settings, clock: &Clock) -> Result<Box<dyn Adapter>> {
     let (settings, clock) = (settings.clone(), clock.clone());
     Ok(match settings.method {
         Kind::Lora => Box::new(methods::lora::Lora::new(settings, clock)),
+        Kind::LoraFa => Box::new(methods::lora_fa::LoraFa::new(settings, clock)),
+        Kind::Krona => Box::new(methods::krona::KronA::new(settings, clock)),
         Kind::Dora => Box::new(methods::dora::Dora::new(settings, clock)),
         Kind::Dylora => Box::new(methods::dylora::DyLora::new(settings)),
         Kind::Adalora => Box::new(methods::adalora::AdaLora::new(settings, clock)?),
@@ -176,9 +178,11 @@ pub fn adapter(settings: &Settings, clock: &Clock) -> Result<Box<dyn Adapter>> {
         Kind::Svfit => Box::new(methods::svfit::SvFit::new(settings)),
         Kind::Flora => Box::new(methods::flora::Flora::new(settings, clock)),
         Kind::Ia3 => Box::new(methods::ia3::Ia3::new(settings)),
+        Kind::Ssf => Box::new(methods::ssf::Ssf::new(settings)),
         Kind::Bitfit => Box::new(methods::bitfit::BitFit),
         Kind::Bottleneck => Box::new(methods::bottleneck::Bottleneck::new(settings)),
         Kind::Parallel => Box::new(methods::parallel::Parallel::new(settings)),
+        Kind::Mam => Box::new(methods::mam::Mam::new(settings)?),
         Kind::Compacter => Box::new(methods::compacter::Compacter::new(settings)?),
         Kind::Language => Box::new(methods::language::Language::new(settings)),
         Kind::Prompt => Box::new(methods::prompt::Prompt::new(settings)?),

@@ -46,7 +46,7 @@ pub fn alone(model: &Model, folder: &Folder, any_base: bool) -> Result<(Model, C
 
 /// Whether the engine runs a method beside the weights.
 pub fn runs(kind: Kind) -> bool {
-    let apart = [Kind::Sherl, Kind::Aside, Kind::Cloze, Kind::Crosstune];
+    let apart = [Kind::Sherl, Kind::Ssf, Kind::Mam, Kind::Aside, Kind::Cloze, Kind::Crosstune];
     !apart.contains(&kind) && (!kind.facts().merges || [Kind::Lora, Kind::Dylora].contains(&kind))
 }
 

@@ -10,16 +10,20 @@ use crate::{Error, Result};
 #[allow(missing_docs)] // each is described by its facts
 pub enum Kind {
     Lora,
+    LoraFa,
     Dora,
     Dylora,
     Adalora,
     Vera,
     Svfit,
     Flora,
+    Krona,
     Ia3,
+    Ssf,
     Bitfit,
     Bottleneck,
     Parallel,
+    Mam,
     Compacter,
     Language,
     Prompt,
@@ -112,18 +116,22 @@ pub struct Nature {
 
 impl Kind {
     /// Every method, in the order of the documentation.
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 25] = [
         Kind::Lora,
+        Kind::LoraFa,
         Kind::Dora,
         Kind::Dylora,
         Kind::Adalora,
         Kind::Vera,
         Kind::Svfit,
         Kind::Flora,
+        Kind::Krona,
         Kind::Ia3,
+        Kind::Ssf,
         Kind::Bitfit,
         Kind::Bottleneck,
         Kind::Parallel,
+        Kind::Mam,
         Kind::Compacter,
         Kind::Language,
         Kind::Prompt,
@@ -147,6 +155,33 @@ impl Kind {
                 true,
                 Some("LORA"),
                 3e-4,
+            ),
+            Kind::LoraFa => facts(
+                "lora-fa",
+                "LoRA whose first matrix stays as it was drawn.",
+                "2308.03303",
+                true,
+                Some("LORA"),
+                1e-3,
+            ),
+            Kind::Krona => {
+                facts("krona", "A Kronecker product beside each matrix.", "2212.10650", true, None, 1e-3)
+            }
+            Kind::Ssf => facts(
+                "ssf",
+                "Vectors that scale and shift what leaves linear layers.",
+                "2210.08823",
+                false,
+                None,
+                3e-3,
+            ),
+            Kind::Mam => facts(
+                "mam",
+                "Short prefixes, and narrow networks beside each feed-forward half.",
+                "2110.04366",
+                false,
+                None,
+                1e-3,
             ),
             Kind::Dora => facts(
                 "dora",
@@ -304,6 +339,10 @@ impl Kind {
         use Class::{Adapters, Added, Hybrid, Reparameterised, Selective, SoftPrompts};
         let (class, formula, matrices) = match self {
             Kind::Lora | Kind::Dylora => (Reparameterised, "Σ r (in + out)", true),
+            Kind::LoraFa => (Reparameterised, "Σ r out", true),
+            Kind::Krona => (Reparameterised, "Σ a₁ a₂ + b₁ b₂", true),
+            Kind::Ssf => (Added, "Σ 2 out", false),
+            Kind::Mam => (Hybrid, "2 n L kv + Σ 2 d m + d + m", true),
             Kind::Dora => (Reparameterised, "Σ r (in + out) + out", true),
             Kind::Adalora => (Reparameterised, "Σ r₀ (in + out + 1)", true),
             Kind::Vera => (Reparameterised, "Σ r + out", false),
@@ -324,7 +363,7 @@ impl Kind {
             Kind::Cloze => (SoftPrompts, "n d + C (d + 1)", false),
             Kind::Crosstune => (Added, "6 p d + d² + p + 5 d", true),
         };
-        let prompts = class == SoftPrompts;
+        let prompts = class == SoftPrompts || self == Kind::Mam;
         Nature {
             class,
             formula,

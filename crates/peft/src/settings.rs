@@ -173,6 +173,8 @@ impl Settings {
             Kind::Vera => Settings { rank: 256, ..base },
             Kind::Svfit => Settings { rank: 0, ..base },
             Kind::Flora => Settings { alpha: 8.0, ..base },
+            Kind::Krona => Settings { alpha: 8.0, ..base },
+            Kind::Mam => Settings { tokens: 8, ..base },
             Kind::Dylora => Settings { rank: 16, alpha: 16.0, ..base },
             Kind::Adalora => Settings { alpha: 32.0, ..base },
             Kind::Ia3 => Settings { targets: Targets::parts(&["key", "value", "down"]), ..base },

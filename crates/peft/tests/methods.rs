@@ -88,7 +88,7 @@ fn check(kind: Kind) {
     let base = plain.loss(&batch()).unwrap().mean();
     let frozen = adapted.frozen().unwrap();
     let begun = adapted.loss(&batch()).unwrap().mean();
-    let changes = [Kind::Prompt, Kind::PTuning, Kind::Prefix, Kind::Sherl].contains(&kind);
+    let changes = [Kind::Prompt, Kind::PTuning, Kind::Prefix, Kind::Mam, Kind::Sherl].contains(&kind);
     // Compacter's first factors are small, not zero.
     let near = if kind == Kind::Compacter { 1e-3 } else { 1e-5 };
     assert!(changes || (begun - base).abs() < near, "{kind}: {begun} for {base} before anything is learned");
@@ -148,7 +148,7 @@ macro_rules! methods {
 }
 
 methods!(
-    lora Lora, dora Dora, dylora Dylora, adalora Adalora, vera Vera, svfit Svfit, flora Flora, ia3 Ia3, bitfit Bitfit,
+    lora Lora, lora_fa LoraFa, krona Krona, ssf Ssf, mam Mam, dora Dora, dylora Dylora, adalora Adalora, vera Vera, svfit Svfit, flora Flora, ia3 Ia3, bitfit Bitfit,
     bottleneck Bottleneck, parallel Parallel, compacter Compacter, language Language, prompt Prompt, p_tuning PTuning,
     prefix Prefix, gated_prefix GatedPrefix, sherl Sherl,
     aside Aside

@@ -17,7 +17,7 @@ use super::task::{Shots, Task};
 use super::way::{Own, Teach, Way, stored_in};
 use crate::adapter::Clock;
 use crate::study::fit_watched;
-use crate::{Adapted, Error, Result, Settings, Targets};
+use crate::{Adapted, Error, Kind, Result, Settings, Targets};
 
 /// What a grid is to do.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct Grid {
     pub looks: bool,
     /// Whether a rate that was chosen for a way on a model is taken for its other tasks and budgets.
     pub shared_rates: bool,
+    /// The settings of methods where there is no budget.
+    pub usual: fn(Kind) -> Settings,
 }
 
 impl Default for Grid {
@@ -54,6 +56,7 @@ impl Default for Grid {
             first_seed: 1000,
             looks: true,
             shared_rates: false,
+            usual: Settings::of,
         }
     }
 }
@@ -218,7 +221,7 @@ impl One<'_> {
     fn settings(&self) -> Result<Option<Settings>> {
         let Teach::Adapter(kind) = self.way.teach else { return Ok(None) };
         let spec = &self.task.model().spec;
-        let Some(share) = self.budget else { return Ok(Some(Settings::of(kind))) };
+        let Some(share) = self.budget else { return Ok(Some((self.grid.usual)(kind))) };
         let most = (share * self.numbers() as f64) as u64;
         let within = size::within(kind, spec, most)?;
         within.map(Some).ok_or_else(|| {

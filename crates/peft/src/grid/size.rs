@@ -60,7 +60,7 @@ fn sized(settings: Settings, base: &Spec) -> Vec<Settings> {
     let most = sides.min().unwrap_or(usize::MAX);
     let ranks = || STEPS.into_iter().filter(|rank| *rank <= most);
     match settings.method {
-        Kind::Lora | Kind::Dora | Kind::Flora | Kind::Dylora => ranks()
+        Kind::Lora | Kind::LoraFa | Kind::Dora | Kind::Flora | Kind::Dylora => ranks()
             // α twice the rank: what is added does not shrink as it gets wider.
             .map(|rank| Settings { rank, alpha: 2.0 * rank as f64, ..settings.clone() })
             .collect(),
@@ -74,6 +74,16 @@ fn sized(settings: Settings, base: &Spec) -> Vec<Settings> {
             })
             .collect(),
         Kind::Vera | Kind::Sherl => STEPS.map(|rank| Settings { rank, ..settings.clone() }).into(),
+        Kind::Krona => {
+            ranks().map(|rank| Settings { rank, alpha: rank as f64, ..settings.clone() }).collect()
+        }
+        // As many vectors as half the width of the narrow networks.
+        Kind::Mam => DIVISORS
+            .map(|reduction| {
+                let tokens = (base.hidden_size / reduction / 2).clamp(1, base.context_length.max(4) / 4);
+                Settings { reduction, tokens, ..settings.clone() }
+            })
+            .into(),
         Kind::Svfit => ranks().map(|rank| Settings { rank, ..settings.clone() }).collect(),
         Kind::Prompt | Kind::PTuning | Kind::Prefix | Kind::GatedPrefix => STEPS
             .into_iter()
@@ -83,7 +93,7 @@ fn sized(settings: Settings, base: &Spec) -> Vec<Settings> {
         Kind::Bottleneck | Kind::Parallel | Kind::Compacter | Kind::Language | Kind::Aside => {
             DIVISORS.map(|reduction| Settings { reduction, ..settings.clone() }).into()
         }
-        Kind::Ia3 | Kind::Bitfit => vec![settings],
+        Kind::Ia3 | Kind::Ssf | Kind::Bitfit => vec![settings],
         // Their numbers hang on a template's words, and on labels that are described.
         Kind::Cloze | Kind::Crosstune => Vec::new(),
     }

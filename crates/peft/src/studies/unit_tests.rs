@@ -8,7 +8,7 @@ use super::{costs, of, quality, run, values};
 use crate::grid::tasks::base::{self, Size};
 use crate::grid::tasks::code::{Code, Writes};
 use crate::grid::{Found, Grid, Task, Teach, Way};
-use crate::{Kind, Result};
+use crate::{Kind, Result, Settings};
 
 const NUMBER: u16 = 36;
 
@@ -43,7 +43,7 @@ const IA3: Way = Way::adapter(Kind::Ia3);
 const PROMPT: Way = Way::adapter(Kind::Prompt);
 const PEFT: [Way; 3] = [LORA, IA3, PROMPT];
 
-/// The most that methods train, of the model's numbers.
+/// The most that LoRA trains, of the model's numbers.
 const BUDGET: f64 = 0.05;
 
 fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
@@ -72,8 +72,8 @@ fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
         let model = base::trained(size, scale.base, lab.seed(), &mut watch)?;
         let task = Code::new(model, size.name(), Writes::Tests, scale.learn, scale.test, lab.seed())?;
         let plan = Grid {
-            ways: [NONE, FULL].into_iter().chain(PEFT).collect(),
-            budgets: vec![Some(BUDGET)],
+            ways: vec![NONE, FULL, IA3, PROMPT],
+            usual: settings,
             choosing: scale.choosing,
             steps: scale.steps,
             seeds: scale.seeds,
@@ -81,13 +81,24 @@ fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
             looks: false,
             ..Grid::default()
         };
-        found.extend(run(lab, &[&task as &dyn Task], &plan, [from + 0.3 * share, from + share])?);
+        let lora = Grid { ways: vec![LORA], budgets: vec![Some(BUDGET)], ..plan.clone() };
+        let tasks = [&task as &dyn Task];
+        found.extend(run(lab, &tasks, &plan, [from + 0.3 * share, from + 0.8 * share])?);
+        found.extend(run(lab, &tasks, &lora, [from + 0.8 * share, from + share])?);
     }
     Ok(evidence(lab, scale, &found))
 }
 
 fn budget(way: Way) -> Option<f64> {
-    matches!(way.teach, Teach::Adapter(_)).then_some(BUDGET)
+    (way == LORA).then_some(BUDGET)
+}
+
+/// So many vectors in front of a text that they are fewer numbers than (IA)³'s, as they are in models of usual depth.
+const VECTORS: usize = 8;
+
+fn settings(kind: Kind) -> Settings {
+    let usual = Settings::of(kind);
+    if kind == Kind::Prompt { Settings { tokens: VECTORS, ..usual } } else { usual }
 }
 
 const TASK: &str = "unit-tests";
@@ -126,7 +137,7 @@ fn evidence(lab: &dyn Lab, scale: &Scale, found: &[Found]) -> Evidence {
              and on no tests. Then each way learns from {} functions with three true assertions each, {} steps, at the best of three \
              learning rates (chosen in {} steps with another seed on other functions), means of {} seeds. Judged by {} functions that are in \
              none of the texts. A suite that can't be read counts as three false assertions; mutants are functions with one fault, \
-             killed by an assertion that is true of the right one. Methods stay within {} % of the model's numbers.",
+             killed by an assertion that is true of the right one. LoRA is as large as {} % of the model's numbers allow; a prompt has {VECTORS} vectors.",
             if scale.sizes.len() > 1 { "two sizes" } else { "one size" },
             scale.base,
             scale.learn,

@@ -8,8 +8,8 @@ use ounce_peft::{Folder, Kind, Settings, Targets};
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Method")]
 pub(super) struct MethodArgs {
-    /// lora, dora, dylora, adalora, vera, svfit, flora, ia3, bitfit, bottleneck, parallel, compacter, language, prompt,
-    /// p-tuning, prefix, gated-prefix, sherl, aside, cloze or crosstune [default: lora; cloze with a template]
+    /// lora, lora-fa, dora, dylora, adalora, vera, svfit, flora, krona, ia3, ssf, bitfit, bottleneck, parallel, mam, compacter,
+    /// language, prompt, p-tuning, prefix, gated-prefix, sherl, aside, cloze or crosstune [default: lora; cloze with a template]
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
     /// Width of what is added [default: 8; dylora 16, vera 256, svfit all]. Smaller trains fewer numbers
