@@ -343,7 +343,8 @@ fn queries_learn_to_find_their_passages() {
         "--held-out",
         "0.3",
     ];
-    let report = desk.json(&[&base[..], &["--method", "aside", "--steps", "20", "-o", "finds"]].concat());
+    let report = desk
+        .json(&[&base[..], &["--method", "aside", "--steps", "20", "--lr", "0.005", "-o", "finds"]].concat());
     let mrr = |when: &str| report["ranking"][when]["mrr_10"].as_f64().expect("a number");
     assert!(mrr("after") > mrr("before"), "{report}");
     let vectors = |more: &[&str]| {

@@ -74,11 +74,11 @@ pub fn pairs(paths: &[PathBuf]) -> Result<Vec<Pair>> {
 
 /// Gives pairs without wrong passages `count` of them: those that share the most words with the query and answer another one.
 pub fn mine(pairs: &mut [Pair], count: usize) {
-    let lower: Vec<String> = pairs.iter().map(|pair| pair.passage.to_lowercase()).collect();
-    let words = Bm25::new(&lower);
+    let plain = |text: &str| text.to_lowercase().replace(|it: char| !it.is_alphanumeric(), " ");
+    let words = Bm25::new(&pairs.iter().map(|pair| plain(&pair.passage)).collect::<Vec<_>>());
     let passages: Vec<String> = pairs.iter().map(|pair| pair.passage.clone()).collect();
     for pair in pairs.iter_mut().filter(|pair| pair.negatives.len() < count) {
-        let scores = words.scores(&pair.query.to_lowercase());
+        let scores = words.scores(&plain(&pair.query));
         let mut order: Vec<usize> = (0..passages.len()).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
         for at in order {

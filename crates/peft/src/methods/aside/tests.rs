@@ -136,10 +136,8 @@ fn pairs_are_mined_streamed_and_ranked() {
         pair("the cat", "a cat, not a dog, slept"),
     ];
     mine(&mut pairs, 1);
-    assert_eq!(
-        pairs[0].negatives,
-        ["a cat, not a dog, slept".to_owned()].map(|_| pairs[0].negatives[0].clone())
-    );
+    // It shares a word that nobody else has.
+    assert_eq!(pairs[0].negatives, ["a cat, not a dog, slept"]);
     assert!(pairs.iter().all(|pair| pair.negatives.len() == 1 && pair.negatives[0] != pair.passage));
     let model = encoder();
     let tokenizer = model.tokenizer.as_ref().expect("a tokenizer");
