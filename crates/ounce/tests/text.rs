@@ -252,7 +252,7 @@ fn a_quantized_model_is_compared_with_its_original() {
 #[test]
 fn a_cache_of_fewer_bits_loses_more_and_takes_less_memory() {
     let desk = Desk::new();
-    desk.write("text.txt", &common::corpus(40));
+    desk.write("text.txt", common::corpus(40));
     let against = ["eval", "builtin", "--against", "builtin", "--perplexity", "text.txt", "--kv"];
     let kl = |kv: &str| {
         let report = desk.json(&[&against[..], &[kv]].concat());

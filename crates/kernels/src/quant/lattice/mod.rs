@@ -253,7 +253,7 @@ fn iq1_m(block: &[u8], parts: &mut Parts) {
 fn tq1_0(block: &[u8], parts: &mut Parts) {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     parts.d = d_bytes(DType::TQ1_0, block);
-    let digit = |byte: u8, power: u8| (u16::from(byte.wrapping_mul(power)) * 3 >> 8) as u8;
+    let digit = |byte: u8, power: u8| ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8;
     let runs = [(0, 32, 5), (32, 16, 5), (48, 4, 4)];
     let mut codes = parts.codes.iter_mut();
     for (from, width, digits) in runs {

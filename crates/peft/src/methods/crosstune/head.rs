@@ -69,7 +69,7 @@ impl Head {
             return Err(Error::Option("the width of the head should be 1 or more".into()));
         }
         let param = |name: &str, shape: &[usize], kind, values: Vec<f32>| {
-            Param::new(&format!("crosstune.{name}"), shape, kind, values)
+            Param::new(format!("crosstune.{name}"), shape, kind, values)
         };
         let drawn = |name: &str| {
             let values = kaiming(width, inner * width, seed, name);

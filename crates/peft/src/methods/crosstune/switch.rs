@@ -5,6 +5,9 @@ use crate::Result;
 /// Gives the probabilities of labels for a text.
 pub type Teacher<'t> = Box<dyn FnMut(&str) -> Result<Vec<f32>> + 't>;
 
+/// Trains a teacher on texts with the numbers of their labels.
+pub type Teach<'f, 't> = dyn FnMut(&[(String, usize)]) -> Result<Teacher<'t>> + 'f;
+
 /// What became of generated texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Switched {
@@ -26,7 +29,7 @@ pub fn switch<'t>(
     few: &[(String, usize)],
     generated: &[(String, usize)],
     held: &[(String, usize)],
-    teach: &mut dyn FnMut(&[(String, usize)]) -> Result<Teacher<'t>>,
+    teach: &mut Teach<'_, 't>,
 ) -> Result<Switched> {
     let likeliest =
         |row: &[f32]| (0..row.len()).fold(0, |best, at| if row[at] > row[best] { at } else { best });
