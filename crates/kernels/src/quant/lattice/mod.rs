@@ -6,7 +6,7 @@
 //! signs of eight values the eighth follows from the others: an even number of them is negative. TQ1_0 and TQ2_0 hold −1, 0
 //! and 1 without a list.
 //!
-//! [`parts`] takes a block apart; decoding and the packed products both stand on it. All factors of a value have few bits, so
+//! `parts` takes a block apart; decoding and the packed products both stand on it. All factors of a value have few bits, so
 //! that every order of the products gives the same number as ggml's. The formats of [`Lattice`] are written too: a search
 //! finds the points near values, weighted ([`search`]).
 
