@@ -231,15 +231,16 @@ fn weights_that_are_no_numbers_are_named_and_nothing_is_left() {
         ("x", "fp8_tensor"),
         ("x", "nf4"),
         ("x", "mxfp4"),
-        ("x.gguf", "mxfp4"),
-        ("x.gguf", "iq2_xs"),
-        ("x.gguf", "tq2_0"),
+        ("y.gguf", "mxfp4"),
+        ("z.gguf", "iq2_xs"),
     ] {
         let rounds = if kind.starts_with("fp8") || kind == "nf4" { &[][..] } else { &["--method", "round"] };
         let args = [&["quantize", "broken", "-o", target, "--type", kind, "--no-test"], rounds].concat();
         let ran = desk.run(&args);
         assert!(ran.code == 2 && ran.stderr.contains("down_proj"), "{args:?}: {} {}", ran.code, ran.stderr);
         assert!(!desk.path(target).exists(), "{args:?}");
+        // Finished matrices are kept for the next try; of what the writer rounds there are none.
+        assert!(kind == "mxfp4" || target.contains('.') || !desk.path(".x.partial").exists(), "{args:?}");
     }
 }
 

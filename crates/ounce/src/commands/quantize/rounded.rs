@@ -52,8 +52,12 @@ pub fn make(
     let (store, _) = open_store(args, target, steps, original, &plan, &calibration)?;
     let prepared = prepare::apply(steps, shaped, &plan, &calibration, &store)?;
     let planned = if steps.is_empty() { planned } else { forecast(&prepared, target, options)? };
-    let bytes = write_as_forecast(&prepared, target, options, &planned)?;
-    store.remove()?;
+    let bytes = write_as_forecast(&prepared, target, options, &planned);
+    // What rounding took is not worth keeping for another run; what preparing took is.
+    if steps.is_empty() || bytes.is_ok() {
+        store.remove()?;
+    }
+    let bytes = bytes?;
     let seconds = start.elapsed().as_secs_f64();
     let written = Model::open(target)?;
     Ok(Some(Report {
