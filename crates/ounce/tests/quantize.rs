@@ -251,7 +251,7 @@ fn formats_below_three_bits_are_found_by_sensitivity_trained_and_run() {
     desk.write(
         "wide.toml",
         "[model]\npreset = \"llama\"\nhidden = 256\nlayers = 2\nheads = 4\nkv_heads = 2\nfeed_forward = 256\n\
-         context = 64\n[data]\ntrain = [\"text.txt\"]\n[train]\nbatch = 4\nsteps = 40\n[optimizer]\nlr = 0.01\n\
+         context = 64\n[data]\ntrain = [\"text.txt\"]\nseparator = \"\"\n[train]\nbatch = 4\nsteps = 40\n[optimizer]\nlr = 0.01\n\
          [output]\nfolder = \"wide\"\n",
     );
     desk.write("text.txt", corpus(400));

@@ -120,7 +120,7 @@ struct RunArgs {
     #[arg(long)]
     checkpointing: bool,
     /// What products of linear layers are computed in: f32 or bf16 (weights of adapters and sums stay f32) [default: f32 for a model stored
-    /// in F32, bf16 else]
+    /// in F32 or of fewer than 50 million parameters, bf16 else]
     #[arg(long, value_name = "NAME", value_parser = precision)]
     precision: Option<Precision>,
     /// Highest learning rate [default: what suits the method]
@@ -194,10 +194,13 @@ fn precision(name: &str) -> Result<Precision, String> {
     }
 }
 
+/// Parameters from which on bf16 is the usual precision: smaller models learn fast enough without it.
+const LARGE: u64 = 50_000_000;
+
 /// What was rounded when it was stored loses nothing that matters to bf16.
 fn usual_precision(model: &Model) -> Precision {
     let exact = Formats::of(&model.weights).iter().all(|(_, dtype)| dtype == DType::F32);
-    if exact { Precision::F32 } else { Precision::Bf16 }
+    if exact || model.spec.parameters() < LARGE { Precision::F32 } else { Precision::Bf16 }
 }
 
 /// Runs the command.

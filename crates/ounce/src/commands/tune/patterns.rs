@@ -128,7 +128,8 @@ pub(super) fn run(args: &Args, path: &Path, globals: &Globals) -> anyhow::Result
         (true, 0.0) => (whole, Vec::new()),
         (true, part) => split(whole, part, args.run.seed, |it: &Labelled| it.text.clone())?,
     };
-    let (few, near) = (numbered(&few, first)?, read::texts(&args.patterns.near)?);
+    let near = if args.patterns.near.is_empty() { Vec::new() } else { read::texts(&args.patterns.near)? };
+    let few = numbered(&few, first)?;
     numbered(&held, first)?;
     let near = numbered(&near, first)?;
     let pool = unlabelled(&args.patterns.unlabelled)?;
