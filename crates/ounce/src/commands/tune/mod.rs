@@ -2,6 +2,8 @@
 
 mod cloze;
 mod descriptions;
+mod feeding;
+mod forecast;
 mod options;
 mod patience;
 mod patterns;
@@ -19,7 +21,7 @@ use ounce_peft::{Adapted, Kind, Settings};
 use ounce_train::checkpoint;
 use ounce_train::config::{Config, Objective, Precision, ScheduleKind};
 use ounce_train::data::BatchSource;
-use ounce_train::net::{Net, Options};
+use ounce_train::net::Options;
 use ounce_train::optim::{Kind as OptimizerKind, Optimizer};
 use ounce_train::trainer::{Ended, Start, Trainer, Validation, memory};
 use ounce_train::{Loss, Trainable};
@@ -27,11 +29,13 @@ use serde::Serialize;
 
 use self::cloze::ClozeArgs;
 use self::descriptions::DescriptionArgs;
+use self::feeding::fed;
+pub(super) use self::feeding::feed;
+use self::forecast::{forecast, print_forecast};
 use self::options::MethodArgs;
 use self::patience::Patient;
 use self::patterns::PatternArgs;
 use self::retrieve::{Judged, Ranking, RetrieveArgs};
-use super::train::labelled;
 use super::train::setup::{self, Fed};
 use super::train::watcher::{self, Watcher};
 use crate::cli::Globals;
@@ -319,119 +323,6 @@ fn config(args: &Args) -> anyhow::Result<Config> {
     config.output.keep = 1;
     config.validation.sample_every = 0;
     Ok(config)
-}
-
-/// What [`feed`] gives, or pairs to find passages by, with what is judged by them.
-fn fed(
-    args: &Args,
-    config: &Config,
-    model: &Model,
-    settings: &mut Settings,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<(Model, Fed, Option<Judged>)> {
-    if config.data.objective == Objective::Retrieve {
-        let config = with_context(config, model);
-        let (fed, judged) = retrieve::fed(&args.retrieve, &config, model, settings, notes)?;
-        return Ok((model.clone(), fed, judged));
-    }
-    let (model, fed) = feed(config, model, settings, notes)?;
-    Ok((model, fed, None))
-}
-
-/// The usual length of texts where none is said.
-fn with_context(config: &Config, model: &Model) -> Config {
-    let mut config = config.clone();
-    if config.data.context == 0 {
-        config.data.context = model.spec.context_length.min(512);
-    }
-    config
-}
-
-/// The model, with a head where the data has labels, and what it is fed with.
-///
-/// # Errors
-/// If the data does not suit the model.
-pub(super) fn feed(
-    config: &Config,
-    model: &Model,
-    settings: &mut Settings,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<(Model, Fed)> {
-    if config.data.objective == Objective::Retrieve {
-        bail!("pairs to find passages by are for ounce tune --objective retrieve");
-    }
-    let config = with_context(config, model);
-    if let Some(cloze) = &settings.cloze {
-        return Ok((model.clone(), cloze::fed(&config, model, cloze, notes)?));
-    }
-    if let Some(task) = labelled::task(&config, model)? {
-        let new = model.spec.classifier.is_none();
-        let (made, fed) = labelled::fed(&config, model, task, notes)?;
-        if new {
-            let heads = ["classifier", "token_classifier", "span_classifier"];
-            settings.trains = heads.iter().map(|head| format!("{head}.")).collect();
-        }
-        return Ok((made, fed));
-    }
-    let mut net = Net::with_frozen(model, Options::default(), &|_| false)?;
-    let fed = setup::texts(&config, &mut net)?;
-    Ok((model.clone(), fed))
-}
-
-fn forecast(
-    args: &Args,
-    config: &Config,
-    settings: &Settings,
-    adapted: &mut Adapted,
-    fed: &mut Fed,
-    optimizer: &Optimizer,
-) -> anyhow::Result<Forecast> {
-    let begun = adapted.memory();
-    let seconds = setup::seconds_per_step(adapted, fed.train.as_mut(), config.train.accumulation)?;
-    adapted.remember(&begun)?;
-    let trained = adapted.trained();
-    let model = adapted.skeleton();
-    let decoded = adapted.params().iter().filter(|param| !param.is_trainable());
-    let decoded_bytes: u64 = decoded.map(|param| 4 * param.value.len() as u64).sum();
-    let per_batch = fed.tokens_per_step as usize / config.train.accumulation.max(1);
-    let (model_bytes, buffer_bytes) = (model.weight_bytes(), adapted.workspace_bytes(per_batch) as u64);
-    let gradient_and_optimizer_bytes = 8 * trained + optimizer.bytes() as u64;
-    Ok(Forecast {
-        method: settings.method.name(),
-        trained_parameters: trained,
-        parameters: model.spec.parameters(),
-        steps: settings.steps,
-        tokens_per_step: fed.tokens_per_step,
-        learning_rate: args.run.lr.unwrap_or(settings.method.facts().rate),
-        model_bytes,
-        decoded_bytes,
-        gradient_and_optimizer_bytes,
-        buffer_bytes,
-        memory_bytes: model_bytes + decoded_bytes + gradient_and_optimizer_bytes + buffer_bytes,
-        seconds: seconds * settings.steps as f64,
-    })
-}
-
-fn print_forecast(forecast: &Forecast) {
-    let Forecast { trained_parameters, parameters, steps, tokens_per_step, .. } = *forecast;
-    output::note(&format!(
-        "{}: {} of {} parameters are trained ({:.3} %), learning rate {:.1e}",
-        forecast.method,
-        units::count(trained_parameters),
-        units::count(parameters),
-        100.0 * trained_parameters as f64 / parameters as f64,
-        forecast.learning_rate,
-    ));
-    output::note(&format!(
-        "{steps} steps of {tokens_per_step} tokens, about {}; memory about {}: {} model, {} decoded, {} gradients and optimizer, {} \
-         buffers",
-        units::time(forecast.seconds),
-        units::bytes(forecast.memory_bytes),
-        units::bytes(forecast.model_bytes),
-        units::bytes(forecast.decoded_bytes),
-        units::bytes(forecast.gradient_and_optimizer_bytes),
-        units::bytes(forecast.buffer_bytes),
-    ));
 }
 
 /// The loss of some batches, from which nothing is learned.
