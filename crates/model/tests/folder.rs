@@ -166,7 +166,9 @@ fn formats_that_a_folder_has_not_are_refused() {
         let error =
             write_model(&model, &folder.path().join("copy"), &options, &mut |_, _| Ok(())).unwrap_err();
         assert!(
-            error.to_string().contains("choose F32, F16, BF16, MXFP4 or groups (G4_128), or write a .gguf file"),
+            error
+                .to_string()
+                .contains("choose F32, F16, BF16, MXFP4 or groups (G4_128), or write a .gguf file"),
             "{error}"
         );
     }
