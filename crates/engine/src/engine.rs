@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::arithmetic::{Arithmetic, Mode};
 use crate::batch::{Batch, Part, Span};
-use crate::beside::Adapter;
+use crate::beside::{Adapter, check};
 use crate::cache::KvCache;
 use crate::classifier::Classifier;
 use crate::error::{Error, Result};
@@ -157,9 +157,7 @@ impl Engine {
     /// # Errors
     /// If the adapter was made for another engine.
     pub fn set_adapter(&mut self, adapter: Option<Arc<Adapter>>) -> Result<()> {
-        if adapter.as_ref().is_some_and(|it| !it.is_of(self)) {
-            return Err(Error::Unsuitable("the adapter was made for another engine".to_string()));
-        }
+        check(adapter.as_deref(), self)?;
         self.adapter = adapter;
         Ok(())
     }

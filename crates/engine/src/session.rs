@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ounce_model::rope::Rope;
 
 use crate::batch::Part;
-use crate::beside::Adapter;
+use crate::beside::{Adapter, check};
 use crate::cache::KvCache;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -47,9 +47,7 @@ impl<'e> Session<'e> {
     /// # Errors
     /// If the adapter was made for another engine.
     pub fn with_adapter(mut self, adapter: Option<Arc<Adapter>>) -> Result<Session<'e>> {
-        if adapter.as_ref().is_some_and(|it| !it.is_of(self.engine)) {
-            return Err(Error::Unsuitable("the adapter was made for another engine".to_string()));
-        }
+        check(adapter.as_deref(), self.engine)?;
         self.truncate(0);
         self.adapter = adapter;
         Ok(self)

@@ -105,6 +105,11 @@ pub trait Adapter: Send {
         Ok(params.iter().filter(|param| param.is_trainable()).map(Array::of).collect())
     }
 
+    /// Whether files have a weight of this name, though it does not learn.
+    fn keeps(&self, _weight: &str) -> bool {
+        false
+    }
+
     /// Takes what files have into the weights.
     ///
     /// # Errors

@@ -6,12 +6,12 @@
 //! quantization with feedback, as in van Baalen et al., 2024, "GPTVQ", and Tseng et al., 2024, "QuIP#", section 4). Descent
 //! moves a point to where the loss, given all others, is least, and fits factors in between. No step raises the loss.
 
-use half::f16;
 use ounce_kernels::matmul::add_scaled;
 use ounce_kernels::quant::lattice::search::{DIMS, NEAR, Scales, Sums};
 use ounce_kernels::quant::lattice::{BLOCK, Lattice, Near};
 use rayon::prelude::*;
 
+use super::descent::fitted;
 use super::gptq::{self, Hessian, Options, Quantized, sweep};
 use super::moments::times;
 
@@ -256,20 +256,9 @@ impl Row<'_> {
             return;
         }
         let direction: Vec<f32> = self.values[range.clone()].iter().map(|value| value / factor).collect();
-        let (mut gain, mut curve) = (0.0f64, 0.0f64);
-        for (d, column) in direction.iter().zip(range.clone()) {
-            gain += f64::from(d * self.slope[column]);
-            let h = &self.h[column * self.n..][range.clone()];
-            curve += f64::from(*d) * f64::from(h.iter().zip(&direction).map(|(h, d)| h * d).sum::<f32>());
-        }
-        if !(curve > 0.0) {
+        let Some(new) = fitted(factor, &direction, range.start, self.slope, self.h) else {
             return;
-        }
-        let new = f16::from_f32(factor + (gain / curve) as f32).to_f32();
-        let step = f64::from(new - factor);
-        if !(new > 0.0 && new.is_finite()) || step * (2.0 * gain - step * curve) <= 0.0 {
-            return;
-        }
+        };
         self.scales[block].factor = new;
         for (index, column) in range.enumerate() {
             let step = self.scales[block].step(index / self.lattice.part());

@@ -36,6 +36,26 @@ pub(super) fn descend(weights: &[f32], grid: &Grid, hessian: &Hessian, coded: &m
     });
 }
 
+/// The best factor of a block that begins at column `first`, as f16 has it: values go along `direction` with it, and a row's slope and the
+/// moments `h` (`[n, n]` for `n` slopes) say what that does to the loss. None if nothing is gained, or its sign would change.
+pub(super) fn fitted(factor: f32, direction: &[f32], first: usize, slope: &[f32], h: &[f32]) -> Option<f32> {
+    let range = first..first + direction.len();
+    let (mut gain, mut curve) = (0.0f64, 0.0f64);
+    for (d, column) in direction.iter().zip(range.clone()) {
+        gain += f64::from(d * slope[column]);
+        let h = &h[column * slope.len()..][range.clone()];
+        curve += f64::from(*d) * f64::from(h.iter().zip(direction).map(|(h, d)| h * d).sum::<f32>());
+    }
+    if !(curve > 0.0) {
+        return None;
+    }
+    let new = f16::from_f32(factor + (gain / curve) as f32).to_f32();
+    let step = f64::from(new - factor);
+    let keeps_sign = new != 0.0 && (new < 0.0) == (factor < 0.0);
+    // Rounding may have taken the gain away.
+    (new.is_finite() && keeps_sign && step * (2.0 * gain - step * curve) > 0.0).then_some(new)
+}
+
 struct Row<'a> {
     h: &'a [f32],
     n: usize,
@@ -104,25 +124,9 @@ impl Row<'_> {
                     follows / factor
                 })
                 .collect();
-            let (mut gain, mut curve) = (0.0f64, 0.0f64);
-            for (d, column) in direction.iter().zip(range.clone()) {
-                gain += f64::from(d * self.slope[column]);
-                let h = &self.h[column * self.n..][range.clone()];
-                curve += f64::from(*d) * f64::from(h.iter().zip(&direction).map(|(h, d)| h * d).sum::<f32>());
-            }
-            if !(curve > 0.0) {
+            let Some(new) = fitted(factor, &direction, range.start, self.slope, self.h) else {
                 continue;
-            }
-            let new = f16::from_f32(factor + (gain / curve) as f32).to_f32();
-            let step = f64::from(new - factor);
-            // Rounding may have taken the gain away.
-            if !new.is_finite()
-                || new == 0.0
-                || (new < 0.0) != (factor < 0.0)
-                || step * (2.0 * gain - step * curve) <= 0.0
-            {
-                continue;
-            }
+            };
             let scales = &mut self.scales[block];
             if second {
                 scales.second = new

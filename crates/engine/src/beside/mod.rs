@@ -136,11 +136,6 @@ impl Adapter {
         self.positions
     }
 
-    /// Whether it was made for this engine.
-    pub(crate) fn is_of(&self, engine: &Engine) -> bool {
-        self.engine == engine.id()
-    }
-
     /// The vector of a position, if it stands in the place of a token's.
     pub(crate) fn vector(&self, position: usize, width: usize) -> Option<&[f32]> {
         match &self.front {
@@ -158,6 +153,16 @@ impl Adapter {
             }
             cache.advance(*count);
         }
+    }
+}
+
+/// An error, if the adapter was made for another engine.
+pub(crate) fn check(adapter: Option<&Adapter>, engine: &Engine) -> Result<()> {
+    match adapter {
+        Some(it) if it.engine != engine.id() => {
+            Err(Error::Unsuitable("the adapter was made for another engine".to_string()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -56,6 +56,10 @@ impl Adapter for LoraFa {
         Ok(params.iter().filter(|it| it.is_trainable() || is_drawn(&it.name)).map(Array::of).collect())
     }
 
+    fn keeps(&self, weight: &str) -> bool {
+        is_drawn(weight)
+    }
+
     fn take_values(&mut self, values: &[Array], params: &mut [Param]) -> Result<()> {
         take_trained(values, params)?;
         for param in params.iter_mut().filter(|param| is_drawn(&param.name)) {

@@ -123,6 +123,10 @@ impl Adapter for Vera {
         Ok(arrays)
     }
 
+    fn keeps(&self, weight: &str) -> bool {
+        ["vera_A", "vera_B"].contains(&weight)
+    }
+
     fn take_values(&mut self, values: &[Array], params: &mut [Param]) -> Result<()> {
         let find = |name: &str| {
             values.iter().find(|value| value.name == name).ok_or_else(|| {

@@ -91,7 +91,7 @@ impl Adapted {
                 )
             };
             let name = self.names.weight(&array.name, parts).ok_or_else(foreign)?;
-            let known = ["vera_A", "vera_B"].contains(&name.as_str())
+            let known = self.adapter.keeps(&name)
                 || self.net.params().iter().any(|param| param.is_trainable() && param.name == name);
             if !known {
                 return Err(foreign());

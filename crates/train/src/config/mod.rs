@@ -8,6 +8,7 @@ mod shape;
 use std::path::PathBuf;
 
 use ounce_eval::answers::Articles;
+use ounce_kernels::gemm::Compute;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Layout, Packing, ReadOptions, Separator};
@@ -221,6 +222,16 @@ pub enum Precision {
     F32,
     /// Operands of linear layers in bf16; weights and sums in f32.
     Bf16,
+}
+
+impl Precision {
+    /// The same as a network's option.
+    pub fn compute(self) -> Compute {
+        match self {
+            Precision::F32 => Compute::F32,
+            Precision::Bf16 => Compute::Bf16,
+        }
+    }
 }
 
 /// How long and in which steps.

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use ounce_kernels::gemm::Compute;
 use ounce_model::Model;
 use ounce_model::tokenizer::Tokenizer;
-use ounce_train::config::{Config, Precision};
+use ounce_train::config::Config;
 use ounce_train::data::labelled::judge::Judge;
 use ounce_train::data::{BatchSource, Cache, Documents, Encoder, Limits, Recipe};
 use ounce_train::net::{Net, Options};
@@ -169,10 +168,7 @@ fn base(config: &Config) -> anyhow::Result<Model> {
 /// The network of a model from [`base`], new weights drawn.
 pub(super) fn network(config: &Config, model: &Model) -> anyhow::Result<Net> {
     let options = Options {
-        compute: match config.train.precision {
-            Precision::F32 => Compute::F32,
-            Precision::Bf16 => Compute::Bf16,
-        },
+        compute: config.train.precision.compute(),
         checkpointing: config.train.checkpointing,
         embedding_gradient: config.model.embedding_gradient(),
         beta: config.train.beta,

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use ounce_kernels::DType;
-use ounce_kernels::gemm::Compute;
 use ounce_model::Model;
 use ounce_model::account::Formats;
 use ounce_peft::retrieval::Ranked;
@@ -247,10 +246,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     let options = Options {
         beta: args.run.beta,
         checkpointing: args.run.checkpointing,
-        compute: match config.train.precision {
-            Precision::F32 => Compute::F32,
-            Precision::Bf16 => Compute::Bf16,
-        },
+        compute: config.train.precision.compute(),
         ..Options::default()
     };
     let mut adapted = Adapted::fast(&model, &settings, options)?;
