@@ -27,6 +27,9 @@ fn side_by_side() -> usize {
 /// Fewer values than this are prepared sooner than threads are woken for them.
 const SHARED_FROM: usize = 1 << 13;
 
+/// Blocks after which what belongs to them fills whole cache lines.
+const LINES: usize = 16;
+
 /// `1.5 · 2^23`: an integer below 2^22 added to the bits of this f32 is added to its value. A sum of products that begins
 /// with these bits is an f32 without a conversion, this much too large.
 pub(crate) const MAGIC: f32 = 12_582_912.0;
@@ -108,12 +111,21 @@ impl Ints {
             scales: SharedOut::new(&mut self.scales),
         };
         let pool = if x.len() < SHARED_FROM { Pool::single() } else { pool };
-        pool.split(tokens, 1, |part| {
-            for token in part {
-                let (octet, place) = (token / width, token % width);
-                let at =
-                    At { slot: octet * units * width + place, scale: octet * blocks * width + place, width };
-                quantize(&x[token * columns..(token + 1) * columns], form, at, &out);
+        // By blocks of octets, not by tokens: what belongs to the tokens of an octet lies in the same cache lines, and
+        // threads that write into one line wait for each other.
+        pool.split(padded / width * blocks, LINES, |part| {
+            let mut next = part.start;
+            while next < part.end {
+                let (octet, first) = (next / blocks, next % blocks);
+                let range = first..blocks.min(first + part.end - next);
+                next += range.len();
+                for token in octet * width..tokens.min((octet + 1) * width) {
+                    let place = token % width;
+                    let slot = (octet * units + range.start * (form.block / UNIT)) * width + place;
+                    let at = At { slot, scale: (octet * blocks + range.start) * width + place, width };
+                    let x = &x[token * columns..][range.start * form.block..range.end * form.block];
+                    quantize(x, form, at, &out);
+                }
             }
         });
     }
