@@ -105,7 +105,7 @@ impl Hessian {
         let mut damping = options.damping * mean;
         // Rounding in f32 can ask for a little more.
         for _ in 0..6 {
-            let mut full: Vec<f32> = moments.products.iter().map(|x| x * scale).collect();
+            let mut full: Vec<f32> = moments.products.par_iter().map(|x| x * scale).collect();
             (0..n).for_each(|i| full[i * n + i] += damping);
             let permuted: Vec<f32> = match options.order {
                 Order::Stored => Vec::new(),
@@ -149,6 +149,32 @@ impl Hessian {
     pub fn loss(&self, a: &[f32]) -> f64 {
         trace(a, &self.full, self.n)
     }
+
+    /// The same by the factors, as `Σ_k D_k (A (U + I))²_k`, in half the products: U is a triangle.
+    fn whole(&self, a: &[f32]) -> f64 {
+        const WIDE: usize = 512;
+        let n = self.n;
+        if !self.is_in_order() {
+            return self.loss(a);
+        }
+        let rows = a.len() / n;
+        let (mut fed, mut workspace) = (vec![0.0; rows * WIDE.min(n)], Workspace::default());
+        let mut sum = 0.0;
+        for first in (0..n).step_by(WIDE) {
+            let width = WIDE.min(n - first);
+            let fed = &mut fed[..rows * width];
+            fed.par_chunks_exact_mut(width).zip(a.par_chunks_exact(n)).for_each(|(fed, a)| {
+                fed.copy_from_slice(&a[first..first + width]);
+            });
+            let (left, right) = (Operand::rows(a, n), Operand::rows(&self.factors.upper[first..], n));
+            let size = (rows, width, first + width);
+            gemm(Pool::global(), Compute::F32, size, left, right, true, fed, width, &mut workspace);
+            let costs = &self.factors.diagonal[first..first + width];
+            let of_row = |row: &[f32]| row.iter().zip(costs).map(|(x, d)| f64::from(x * x * d)).sum::<f64>();
+            sum += fed.par_chunks_exact(width).map(of_row).sum::<f64>();
+        }
+        sum
+    }
 }
 
 /// A matrix while its codes are chosen.
@@ -168,15 +194,14 @@ pub(super) struct Codes {
 pub fn quantize(weights: &[f32], grid: &Grid, hessian: &Hessian, options: &Options) -> Quantized {
     let n = hessian.n;
     assert!(n.is_multiple_of(grid.block_len()) && weights.len().is_multiple_of(n), "whole blocks");
-    let mut coded = feed_back(weights, grid, hessian);
-    let whole = hessian.loss(weights).max(f64::MIN_POSITIVE);
-    let difference =
-        |values: &[f32]| -> Vec<f32> { weights.iter().zip(values).map(|(w, v)| w - v).collect() };
-    let before = hessian.loss(&difference(&coded.values)) / whole;
+    let (mut coded, before) = feed_back(weights, grid, hessian);
+    let whole = hessian.whole(weights).max(f64::MIN_POSITIVE);
+    let before = before / whole;
     let mut after = before;
     if options.descent > 0 {
         descent::descend(weights, grid, hessian, &mut coded, options.descent);
-        after = hessian.loss(&difference(&coded.values)) / whole;
+        let difference: Vec<f32> = weights.iter().zip(&coded.values).map(|(w, v)| w - v).collect();
+        after = hessian.loss(&difference) / whole;
     }
     let dtype = grid.dtype();
     let mut bytes = vec![0; weights.len() / grid.block_len() * dtype.block_bytes()];
@@ -220,8 +245,8 @@ pub(crate) fn sweep(
     }
 }
 
-/// Rounds column by column.
-fn feed_back(weights: &[f32], grid: &Grid, hessian: &Hessian) -> Codes {
+/// Rounds column by column; codes, and the loss of what they stand for.
+fn feed_back(weights: &[f32], grid: &Grid, hessian: &Hessian) -> (Codes, f64) {
     round_columns(weights, grid, hessian, |values, costs| grid.fit(values, costs))
 }
 
@@ -231,7 +256,7 @@ fn round_columns(
     grid: &Grid,
     hessian: &Hessian,
     fit: impl Fn(&[f32], &[f32]) -> Scales + Sync,
-) -> Codes {
+) -> (Codes, f64) {
     let Hessian { order, factors, n, .. } = hessian;
     let (n, len) = (*n, grid.block_len());
     let rows = weights.len() / n;
@@ -250,6 +275,9 @@ fn round_columns(
     }
     let mut codes = vec![0u8; rows * n];
     let mut values = vec![0.0f32; rows * n];
+    // What a column is to become less what it becomes is `(E (U + I))_k`, E the weights less their values: so the squares,
+    // weighed by D, are the loss `tr(E H Eᵀ)`.
+    let mut losses = vec![0.0f64; rows];
     sweep(weights, hessian, |columns, wanted, errors| {
         let last = columns.end;
         let per_row = wanted
@@ -258,23 +286,27 @@ fn round_columns(
             .zip(codes.par_chunks_exact_mut(n))
             .zip(values.par_chunks_exact_mut(n))
             .zip(scales.par_chunks_exact_mut(n / len))
-            .zip(errors.par_chunks_exact_mut(BLOCK));
-        per_row.with_min_len(8).for_each(|(((((wanted, weights), codes), values), scales), errors)| {
-            for k in columns.clone() {
-                let column = order[k];
-                let block = column / len;
-                if in_order && k % len == 0 {
-                    scales[block] = fit(&wanted[k..k + len], &factors.diagonal[k..k + len]);
+            .zip(errors.par_chunks_exact_mut(BLOCK))
+            .zip(&mut losses);
+        per_row.with_min_len(8).for_each(
+            |((((((wanted, weights), codes), values), scales), errors), loss)| {
+                for k in columns.clone() {
+                    let column = order[k];
+                    let block = column / len;
+                    if in_order && k % len == 0 {
+                        scales[block] = fit(&wanted[k..k + len], &factors.diagonal[k..k + len]);
+                    }
+                    let (code, value) = grid.nearest(&scales[block], column % len / grid.part(), wanted[k]);
+                    (codes[column], values[column]) = (code, value);
+                    *loss += f64::from(factors.diagonal[k]) * f64::from(wanted[k] - value).powi(2);
+                    let error = weights[column] - value;
+                    errors[k - columns.start] = error;
+                    hessian.answer(k, error, &mut wanted[k + 1..last]);
                 }
-                let (code, value) = grid.nearest(&scales[block], column % len / grid.part(), wanted[k]);
-                (codes[column], values[column]) = (code, value);
-                let error = weights[column] - value;
-                errors[k - columns.start] = error;
-                hessian.answer(k, error, &mut wanted[k + 1..last]);
-            }
-        });
+            },
+        );
     });
-    Codes { codes, values, scales }
+    (Codes { codes, values, scales }, losses.iter().sum())
 }
 
 #[cfg(test)]

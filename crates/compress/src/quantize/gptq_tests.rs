@@ -78,6 +78,13 @@ fn each_step_leaves_less_than_the_one_before() {
             found.error / rounded
         );
         assert!((stored - found.error).abs() <= 1e-3 * found.error, "{dtype}: {stored} {}", found.error);
+        if let Some(grid) = Grid::of(dtype) {
+            // What rounding says of its loss as it goes, beside the loss of the bytes.
+            let alone = quantize(&w, grid, &hessian, &Options { descent: 0, ..options });
+            let stored = loss_of(&alone.bytes, dtype, &w, &hessian);
+            assert!((stored - alone.error).abs() <= 1e-3 * alone.error, "{dtype}: {stored} {}", alone.error);
+            assert_eq!(alone.error, found.error_before_descent, "{dtype}");
+        }
         assert!(found.error < found.error_before_descent, "{dtype}");
         assert!(
             found.error_before_descent < weighted && found.error_before_descent < 0.8 * rounded,
@@ -169,7 +176,7 @@ struct Fixed(Scales);
 
 impl Fixed {
     fn feed_back(&self, w: &[f32], grid: &Grid, hessian: &Hessian) -> Vec<u8> {
-        round_columns(w, grid, hessian, |_, _| self.0).codes
+        round_columns(w, grid, hessian, |_, _| self.0).0.codes
     }
 }
 

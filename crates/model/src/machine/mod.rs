@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use host::{Cache, Cpu, Memory};
 pub use measure::energy::Counters as EnergyCounters;
-pub use measure::{DiskTarget, Effort, cpu_time, measure};
+pub use measure::{Alongside, DiskTarget, Effort, cpu_time, measure};
 pub use store::Lookup;
 
 /// Version of the file format; a file of another one is measured again.

@@ -198,7 +198,7 @@ impl<'e> Plan<'e> {
 
 /// Asks for pages of one size.
 #[cfg(target_os = "linux")]
-fn advise(map: &MmapMut, pages: Pages) -> std::io::Result<()> {
+pub(super) fn advise(map: &MmapMut, pages: Pages) -> std::io::Result<()> {
     map.advise(match pages {
         Pages::Small => memmap2::Advice::NoHugePage,
         Pages::Huge => memmap2::Advice::HugePage,
@@ -206,7 +206,7 @@ fn advise(map: &MmapMut, pages: Pages) -> std::io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise(_: &MmapMut, pages: Pages) -> std::io::Result<()> {
+pub(super) fn advise(_: &MmapMut, pages: Pages) -> std::io::Result<()> {
     match pages {
         Pages::Small => Ok(()),
         Pages::Huge => {

@@ -1,11 +1,13 @@
 //! Measures a machine, one concern a file.
 
+mod alongside;
 mod arithmetic;
 mod bandwidth;
 mod disk;
 pub(super) mod energy;
 mod rate;
 
+pub use alongside::Alongside;
 pub use rate::cpu_time;
 
 use std::path::{Path, PathBuf};

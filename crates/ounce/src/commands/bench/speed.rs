@@ -1,6 +1,7 @@
 //! `ounce bench speed`: tokens a second of prompts and of generation, alone or beside llama-bench in one interleaved run.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::bail;
 use ounce_engine::{Cost, Mode, Operator, Profile};
@@ -10,7 +11,7 @@ use ounce_kernels::isa::Isa;
 use ounce_kernels::pool::Pool;
 use ounce_lab::shapes;
 use ounce_model::Model;
-use ounce_model::machine::{Machine, OpKind};
+use ounce_model::machine::{Alongside, Machine, OpKind};
 use serde::Serialize;
 
 use super::super::profile::known;
@@ -21,6 +22,9 @@ use crate::failure::Outcome;
 use crate::interrupt::Watch;
 use crate::progress::{Progress, Unit};
 use crate::{output, source, units};
+
+/// How long memory is read before a run that it is compared with.
+const READ_TIME: Duration = Duration::from_millis(60);
 
 /// Measure tokens a second: prompts (pp) and generation (tg)
 #[derive(Debug, clap::Args)]
@@ -33,6 +37,7 @@ Examples:
   ounce bench speed ./model.gguf --against ./llama-bench      both in turn, with the ratio
   ounce bench speed ./model.gguf --sequences 8 --drafts 2,4,8  eight sequences at once; checks of drafted tokens
   ounce bench speed ./model.gguf --profile                    where the time goes
+  ounce bench speed ./model.gguf --bandwidth                  what of memory's rate generation reaches
 Every piece of work is run once to warm up and then --repetitions times; with --against the two tools take turns.")]
 pub struct Args {
     #[arg(help = source::MODEL_HELP, required_unless_present = "shape", conflicts_with = "shape")]
@@ -62,6 +67,9 @@ pub struct Args {
     /// Show where the time of each piece of work goes: seconds, bytes and operations by kind of work
     #[arg(long)]
     profile: bool,
+    /// Read memory with a plain loop before every timed run of generation, and show what generation reads of that
+    #[arg(long)]
+    bandwidth: bool,
     /// Tokens that lie in the cache before generation begins
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "against")]
     depth: usize,
@@ -111,9 +119,23 @@ struct Row {
     ratio_range: Option<(f64, f64)>,
     /// Time of a step in milliseconds.
     step_ms: f64,
+    /// How a step reads, and how a plain loop did in between.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bandwidth: Option<Bandwidth>,
     /// Where the time of one run went.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     profile: Vec<Line>,
+}
+
+/// Reading of memory: medians of the runs.
+#[derive(Debug, Serialize)]
+struct Bandwidth {
+    /// Weights, keys and values that a step reads.
+    bytes_per_step: u64,
+    bytes_per_second: f64,
+    plain_loop_bytes_per_second: f64,
+    /// Of pairs of a plain loop and the run that followed.
+    share: f64,
 }
 
 /// One kind of work in a profile.
@@ -148,24 +170,33 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         repetitions: args.repetitions,
     };
     let peer = args.against.as_deref().map(|program| Peer::new(program, &model)).transpose()?;
+    let pool = Pool::global();
+    let alongside = args.bandwidth.then(|| Alongside::new(pool)).transpose()?;
     let mut rows = Vec::new();
     let mut bar = Progress::new("timing", Unit::Items);
     let works = options.works();
     let total = (works.len() * (options.repetitions + 1)) as u64;
     for (index, &work) in works.iter().enumerate() {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut theirs, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+        let alongside = alongside.as_ref().filter(|_| work.steps() > 1);
         // The run that warms up is also the one that is looked into: looking takes time.
-        let warm = run_once(&engine, work, options.depth, args.profile)?;
+        let warm = run_once(&engine, work, options.depth, args.profile || alongside.is_some())?;
         for repetition in 0..options.repetitions {
             watch.check()?;
             bar.set((index * (options.repetitions + 1) + repetition + 1) as u64, total);
+            reads.extend(alongside.map(|it| it.read(pool, READ_TIME)));
             ours.push(run_once(&engine, work, options.depth, false)?.tokens_per_second);
             if let Some(peer) = &peer {
                 theirs.push(peer.run_once(work)?);
             }
         }
         let peer = peer.is_some().then_some(Speed { work, samples: theirs });
-        rows.push(Row::new(Speed { work, samples: ours }, peer, warm.profile.as_ref()));
+        let mut row = Row::new(Speed { work, samples: ours }, peer, warm.profile.as_ref());
+        row.bandwidth = Bandwidth::new(&row, &reads);
+        if !args.profile {
+            row.profile.clear();
+        }
+        rows.push(row);
     }
     drop(bar);
     let report = Report {
@@ -207,6 +238,31 @@ pub(super) fn open(
     }
 }
 
+impl Bandwidth {
+    /// Of a row that was looked into, if memory was read before each of its runs.
+    fn new(row: &Row, reads: &[f64]) -> Option<Bandwidth> {
+        if reads.is_empty() {
+            return None;
+        }
+        let work = row.speed.work;
+        let bytes: u64 = row.profile.iter().map(|line| line.cost.bytes).sum();
+        let bytes_per_token = bytes as f64 / work.tokens() as f64;
+        let shares: Vec<f64> = row
+            .speed
+            .samples
+            .iter()
+            .zip(reads)
+            .map(|(tokens, read)| tokens * bytes_per_token / read)
+            .collect();
+        Some(Bandwidth {
+            bytes_per_step: bytes / work.steps() as u64,
+            bytes_per_second: median(&row.speed.samples) * bytes_per_token,
+            plain_loop_bytes_per_second: median(reads),
+            share: median(&shares),
+        })
+    }
+}
+
 impl Row {
     fn new(speed: Speed, peer: Option<Speed>, profile: Option<&Profile>) -> Row {
         let ratio = peer.as_ref().map(|peer| median(&speed.samples) / median(&peer.samples));
@@ -221,6 +277,7 @@ impl Row {
             mean: speed.mean(),
             deviation: speed.deviation(),
             step_ms: 1e3 * work.tokens() as f64 / work.steps() as f64 / median(&speed.samples),
+            bandwidth: None,
             profile: lines.map(|(operator, cost)| Line { operator, cost }).collect(),
             speed,
             peer,
@@ -263,6 +320,10 @@ fn print(report: &Report) -> anyhow::Result<()> {
         }
         if row.speed.work.steps() > 1 {
             line += &format!("   {:.2} ms a step", row.step_ms);
+        }
+        if let Some(it) = &row.bandwidth {
+            let (read, plain) = (it.bytes_per_second / 1e9, it.plain_loop_bytes_per_second / 1e9);
+            line += &format!(", {read:.1} GB/s: {:.0} % of a plain loop's {plain:.1}", 100.0 * it.share);
         }
         output::line(line)?;
         print_profile(&row.profile, report, machine.as_ref())?;
