@@ -22,23 +22,34 @@ use crate::scratch::Scratch;
 pub(crate) struct Attention {
     pub spec: AttentionSpec,
     pub norms: Norms,
-    query: Linear,
-    key: Linear,
+    /// None where the layer copies another's attention.
+    query_key: Option<[Linear; 2]>,
     value: Linear,
     output: Linear,
+    /// Whether a layer behind it copies its attention.
+    copied: bool,
     query_norms: Vec<Norm>,
     key_norms: Vec<Norm>,
     product: Product,
 }
 
 impl Attention {
-    pub(crate) fn load(weights: &Weights, name: &str, spec: &AttentionSpec, mode: Mode) -> Result<Attention> {
+    /// `copied` says whether a layer behind copies its attention.
+    pub(crate) fn load(
+        weights: &Weights,
+        name: &str,
+        spec: &AttentionSpec,
+        copied: bool,
+        mode: Mode,
+    ) -> Result<Attention> {
         let linear = |part: &str| Linear::load(weights, &format!("{name}.{part}"), mode);
-        let norms = |part: &str, heads| qk_norms(weights, &format!("{name}.{part}"), spec.qk_norm, heads);
+        let own = spec.copies.is_none();
+        let qk_norm = spec.qk_norm.filter(|_| own);
+        let norms = |part: &str, heads| qk_norms(weights, &format!("{name}.{part}"), qk_norm, heads);
         Ok(Attention {
             norms: Norms::load(weights, name, &spec.norms)?,
-            query: linear("query")?,
-            key: linear("key")?,
+            query_key: if own { Some([linear("query")?, linear("key")?]) } else { None },
+            copied,
             value: linear("value")?,
             output: linear("output")?,
             query_norms: norms("query_norm", spec.heads)?,
@@ -50,7 +61,8 @@ impl Attention {
 
     /// Bytes of packed weights.
     pub(crate) fn packed_bytes(&self) -> usize {
-        [&self.query, &self.key, &self.value, &self.output].map(Linear::packed_bytes).iter().sum()
+        let own = self.query_key.iter().flatten().chain([&self.value, &self.output]);
+        own.map(Linear::packed_bytes).sum()
     }
 
     /// Attends from the vectors `x` of a batch (already normed) to what the sequences' caches hold and to themselves;
@@ -79,7 +91,8 @@ impl Attention {
         scratch: &mut Scratch,
     ) -> Vec<f32> {
         let (heads, kv_heads, head_dim) = (self.spec.heads, self.spec.kv_heads, self.spec.head_dim);
-        let projections = [&self.query, &self.key, &self.value];
+        let Some([query, key]) = &self.query_key else { return self.echoed(x, index, batch, scratch) };
+        let projections = [query, key, &self.value];
         let [mut queries, mut keys, values] = forward_all(projections, x, Operator::QueryKeyValue, scratch);
 
         let start = scratch.meter.start();
@@ -108,7 +121,33 @@ impl Attention {
             }
         }
         scratch.meter.stop(start, Operator::Attention, || self.volume(index, batch));
+        if self.copied {
+            scratch.echo.clear();
+            scratch.echo.extend_from_slice(&queries);
+        }
         [queries, keys, values].into_iter().for_each(|buffer| scratch.give(buffer));
+        mixed
+    }
+
+    /// [`Attention::mixed`] of a layer that copies another's attention: its own values, by the queries and keys of the other. The matrix itself
+    /// is never kept, so its scores are computed again; products, norms and rotation of queries and keys, and their cache, are what is saved.
+    fn echoed(&self, x: &[f32], index: usize, batch: &mut [Part<'_>], scratch: &mut Scratch) -> Vec<f32> {
+        let [values] = forward_all([&self.value], x, Operator::QueryKeyValue, scratch);
+        let start = scratch.meter.start();
+        push(batch, index, self.spec.kv_heads * self.spec.head_dim, &[], &values);
+        scratch.meter.stop(start, Operator::CacheWrite, || (0, 0));
+        let start = scratch.meter.start();
+        let queries = std::mem::take(&mut scratch.echo);
+        let mut mixed = scratch.take(queries.len());
+        if !scratch.enough {
+            self.mix(&queries, index, batch, &mut mixed);
+            if !scratch.beside.is_empty() {
+                scratch.beside.look(index, &self.spec, &queries, &mut mixed);
+            }
+        }
+        scratch.echo = queries;
+        scratch.meter.stop(start, Operator::Attention, || self.volume(index, batch));
+        scratch.give(values);
         mixed
     }
 
@@ -135,11 +174,12 @@ impl Attention {
             let (out, more) = mixed.split_at_mut(own.len());
             (queries, mixed) = (rest, more);
             let cache = &part.cache.layers[index];
+            let keys = &part.cache.layers[self.spec.copies.unwrap_or(index)];
             match self.product {
-                Product::Exact => tasks.push(Task { cache, queries: own, start: part.span.start, out }),
+                Product::Exact => tasks.push(Task { cache, keys, queries: own, start: part.span.start, out }),
                 Product::Emulated(dot) => {
                     let kv = (self.spec.kv_heads, self.spec.head_dim);
-                    mix_emulated(own, part.span, cache, kv, &shape, dot, out);
+                    mix_emulated(own, part.span, [keys, cache], kv, &shape, dot, out);
                 }
             }
         }
@@ -161,12 +201,12 @@ impl Attention {
     }
 }
 
-/// Appends the keys and values of each sequence, `width` numbers a position, to its cache of a layer; threads share the
-/// sequences of a batch.
+/// Appends the keys and values of each sequence, `width` numbers a position, to its cache of a layer; no keys where it holds values
+/// only. Threads share the sequences of a batch.
 fn push(batch: &mut [Part<'_>], index: usize, width: usize, keys: &[f32], values: &[f32]) {
     let (mut keys, mut values) = (keys, values);
     let mut take = |count: usize| {
-        let (own_keys, more_keys) = keys.split_at(count);
+        let (own_keys, more_keys) = keys.split_at(count.min(keys.len()));
         let (own_values, more_values) = values.split_at(count);
         (keys, values) = (more_keys, more_values);
         (own_keys, own_values)
@@ -190,7 +230,7 @@ fn push(batch: &mut [Part<'_>], index: usize, width: usize, keys: &[f32], values
 fn mix_emulated(
     queries: &[f32],
     span: Span,
-    cache: &LayerCache,
+    [keys, values]: [&LayerCache; 2],
     (kv_heads, head_dim): (usize, usize),
     shape: &Shape,
     dot: fn(&[f32], &[f32]) -> f32,
@@ -206,7 +246,7 @@ fn mix_emulated(
         let mut scores: Vec<f32> = visible
             .clone()
             .map(|position| {
-                cache.key(position, kv_head, &mut key);
+                keys.key(position, kv_head, &mut key);
                 dot(query, &key) * shape.scale
             })
             .collect();
@@ -218,7 +258,7 @@ fn mix_emulated(
         let mut columns = vec![0.0; scores.len() * head_dim];
         let mut value = vec![0.0; head_dim];
         for (index, position) in visible.enumerate() {
-            cache.value(position, kv_head, &mut value);
+            values.value(position, kv_head, &mut value);
             for (column, &value) in columns.chunks_exact_mut(scores.len()).zip(&value) {
                 column[index] = value;
             }

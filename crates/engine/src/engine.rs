@@ -84,7 +84,12 @@ impl Engine {
         for (index, layer) in spec.layers.iter().enumerate() {
             layers.push(match layer.shares {
                 Some(owner) => layers[owner].clone(),
-                None => Arc::new(Layer::load(weights, index, layer, mode)?),
+                None => {
+                    let copies =
+                        |it: &LayerSpec| it.attention.as_ref().and_then(|it| it.copies) == Some(index);
+                    let copied = spec.layers.iter().any(copies);
+                    Arc::new(Layer::load(weights, index, layer, copied, mode)?)
+                }
             });
         }
         Ok(Engine { layers, ..Engine::load_shell(model, mode)? })
@@ -207,7 +212,10 @@ impl Engine {
         let layer = |layer: &LayerSpec| {
             let spec = layer.attention.as_ref();
             let (kv_heads, head_dim) = spec.map_or((0, 0), |spec| (spec.kv_heads, spec.head_dim));
-            LayerCache::new(kv_heads, head_dim, kv_type)
+            match spec.and_then(|spec| spec.copies) {
+                Some(_) => LayerCache::of_values(kv_heads, head_dim, kv_type),
+                None => LayerCache::new(kv_heads, head_dim, kv_type),
+            }
         };
         KvCache::new(self.spec.layers.iter().map(layer).collect())
     }

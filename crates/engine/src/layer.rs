@@ -36,10 +36,17 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    pub(crate) fn load(weights: &Weights, index: usize, spec: &LayerSpec, mode: Mode) -> Result<Layer> {
+    /// `copied` says whether a layer behind copies its attention.
+    pub(crate) fn load(
+        weights: &Weights,
+        index: usize,
+        spec: &LayerSpec,
+        copied: bool,
+        mode: Mode,
+    ) -> Result<Layer> {
         let name = |part: &str| format!("layers.{index}.{part}");
         let attention =
-            spec.attention.as_ref().map(|it| Attention::load(weights, &name("attention"), it, mode));
+            spec.attention.as_ref().map(|it| Attention::load(weights, &name("attention"), it, copied, mode));
         let feed_forward =
             spec.feed_forward.as_ref().map(|it| FeedForward::load(weights, &name("feed_forward"), it, mode));
         Ok(Layer {

@@ -19,6 +19,8 @@ pub(crate) struct Scratch {
     pub(crate) tap: Option<SharedTap>,
     /// Whether the one who watches has seen enough of this pass.
     pub(crate) enough: bool,
+    /// The queries of the last layer that had its own, where layers behind it copy its attention.
+    pub(crate) echo: Vec<f32>,
     /// What is added beside linears, by rows of the pass at hand.
     pub(crate) beside: Beside,
 }

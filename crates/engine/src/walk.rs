@@ -10,7 +10,7 @@ use ounce_model::{Model, Weights};
 use crate::arithmetic::Mode;
 use crate::batch::{Part, Span};
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::{Layer, Way};
 use crate::scratch::Scratch;
 use crate::tap::SharedTap;
@@ -49,6 +49,13 @@ impl Walk {
     /// # Errors
     /// If a tensor can't be read, or an id is out of range or has no position.
     pub fn begin(model: &Model, sequences: Vec<Vec<u32>>, mode: Mode) -> Result<Walk> {
+        if model.spec.copying_layers() > 0 {
+            return Err(Error::Unsuitable(
+                "layers of this model copy the attention of layers before them, so they can't be looked at one by one; do this to the model that \
+                 it was made of"
+                    .into(),
+            ));
+        }
         let shell = Engine::load_shell(model, mode)?;
         let mut scratch = Scratch::default();
         let mut x = Vec::new();
@@ -197,7 +204,7 @@ impl Walk {
         let mut later = Vec::new();
         let spec = shell.spec();
         let owner = spec.layers[*index].shares.unwrap_or(*index);
-        let layer = Layer::load(weights, owner, &spec.layers[owner], *mode)?;
+        let layer = Layer::load(weights, owner, &spec.layers[owner], false, *mode)?;
         let hidden = spec.hidden_size;
         let (mut rest, mut done, mut first) = (&mut x[..], 0, 0);
         while first < sequences.len() {

@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ounce_engine::Engine;
+use ounce_engine::{Engine, Mode};
+use ounce_kernels::attention::KvType;
 use ounce_model::formats::WriteOptions;
 use ounce_model::formats::hf::write_model;
 use ounce_model::model::{Format, Origin};
@@ -238,4 +239,73 @@ fn written(model: &Model) -> Model {
         .unwrap_or_else(|error| panic!("{error}"));
     // The weights stay readable after the folder is gone: they are mapped.
     Model::open(Path::new(&path)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Layers 1 and 2 attend as layer 0 does, layer 4 as layer 3.
+fn echoing(family: &str) -> Model {
+    let shape = json!({"num_attention_heads": 6, "num_key_value_heads": 3});
+    let copies = |source: usize| {
+        let mut item = shape.clone();
+        item["copies"] = json!(source);
+        item
+    };
+    let layers = json!([shape, copies(0), copies(0), shape, copies(3)]);
+    random(config(family, &[("ounce_layers", layers)]))
+}
+
+#[test]
+fn layers_that_copy_attention_cache_values_only_and_give_the_same_step_by_step() {
+    for family in ["llama", "qwen2", "qwen3", "olmo2", "granite"] {
+        let model = echoing(family);
+        assert!(model.weights.info("layers.1.attention.query.weight").is_none());
+        assert!(model.weights.info("layers.3.attention.key.weight").is_some());
+        let whole = logits(&model);
+        let engine = Engine::new(&model).expect("an engine");
+        let mut session = engine.session();
+        let mut steps = Vec::new();
+        for id in ids() {
+            steps.extend(session.feed(&[id], |_| {}).expect("a step"));
+        }
+        assert_close(&steps, &whole, family);
+        // The fast path, and every way to keep keys and values.
+        let fast = Engine::load(&model, Mode::fast()).expect("an engine");
+        assert_close(&fast.session().logits(&ids()).expect("logits"), &whole, family);
+        for kv in [KvType::F16, KvType::Q8_0] {
+            let mut small = Engine::new(&model).expect("an engine");
+            small.set_kv_type(kv);
+            let found = small.session().logits(&ids()).expect("logits");
+            let off: f32 = found.iter().zip(&whole).map(|(a, b)| (a - b).powi(2)).sum();
+            let size: f32 = whole.iter().map(|x| x.powi(2)).sum();
+            assert!(off < 1e-3 * size, "{family} {kv:?}: {off} {size}");
+        }
+        // Two layers of keys and values of 3 heads of 8, and three of values.
+        assert_eq!(model.spec.kv_bytes_per_token(4), (2 * 2 + 3) * 3 * 8 * 4);
+        let held = ounce_model::account::cache::held_bytes(&model.spec, KvType::F32, [20].into_iter());
+        let mut at_once = engine.session();
+        at_once.feed(&ids(), |_| {}).expect("a prompt");
+        assert_eq!(at_once.cache_bytes() as u64, held, "{family}");
+        let folder = tempfile::tempdir().expect("a folder");
+        write_model(
+            &model,
+            folder.path(),
+            &WriteOptions { overwrite: true, ..WriteOptions::default() },
+            &mut |_, _| Ok(()),
+        )
+        .unwrap_or_else(|error| panic!("{family}: {error}"));
+        let back = Model::open(folder.path()).expect("a model");
+        assert_eq!(back.spec, model.spec, "{family}");
+        assert_close(&logits(&back), &whole, family);
+    }
+}
+
+#[test]
+fn copies_of_what_is_no_attention_of_the_same_shape_are_refused() {
+    let said = |layers: Value| {
+        families::spec_of(&config("llama", &[("ounce_layers", layers)])).unwrap_err().to_string()
+    };
+    let copies = |source: usize| json!({"copies": source});
+    assert!(said(json!([copies(0), {}, {}, {}, {}])).contains("no layer before it"));
+    assert!(said(json!([{}, {}, copies(0), {}, {}])).contains("the nearest before it with its own is 1"));
+    let few = json!({"num_attention_heads": 2, "num_key_value_heads": 1});
+    assert!(said(json!([few, copies(0), {}, {}, {}])).contains("another shape"));
 }

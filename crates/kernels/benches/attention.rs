@@ -53,7 +53,13 @@ fn decode(criterion: &mut Criterion) {
                         let mut tasks: Vec<Task> = out
                             .chunks_exact_mut(heads * dim)
                             .zip(&caches)
-                            .map(|(out, cache)| Task { cache, queries: &queries, start: len - 1, out })
+                            .map(|(out, cache)| Task {
+                                cache,
+                                keys: cache,
+                                queries: &queries,
+                                start: len - 1,
+                                out,
+                            })
                             .collect();
                         attend(&mut tasks, &shape(sizes), pool);
                     });
@@ -77,7 +83,8 @@ fn prefill(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements((LEN * (LEN + 1) / 2 * heads * dim * 2) as u64));
             group.bench_function(BenchmarkId::new(format!("{kv_type:?}"), LEN), |bench| {
                 bench.iter(|| {
-                    let task = Task { cache: &cache, queries: &queries, start: 0, out: &mut out };
+                    let task =
+                        Task { cache: &cache, keys: &cache, queries: &queries, start: 0, out: &mut out };
                     attend(&mut [task], &shape(sizes), pool);
                 });
             });

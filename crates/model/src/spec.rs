@@ -186,6 +186,10 @@ pub struct Attention {
     pub window: Option<usize>,
     /// Rotary position embedding; none for learned positions or NoPE layers.
     pub rope: Option<Rope>,
+    /// The layer whose queries and keys, and so whose attention matrix, it uses in the place of its own (EchoAtt): the nearest before it that
+    /// has its own. Such a layer has values and an output only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<usize>,
 }
 
 /// Norm of queries and keys.
@@ -385,11 +389,18 @@ impl Spec {
         self.layers.iter().filter(|layer| layer.shares.is_some()).count()
     }
 
+    /// How many layers attend by another's queries and keys.
+    pub fn copying_layers(&self) -> usize {
+        let attentions = self.layers.iter().filter_map(|layer| layer.attention.as_ref());
+        attentions.filter(|attention| attention.copies.is_some()).count()
+    }
+
     /// Key/value cache bytes that one more token costs at `bytes_per_value`, over all layers. Layers with a
     /// window stop growing once it is full; this is the cost before that.
     pub fn kv_bytes_per_token(&self, bytes_per_value: usize) -> usize {
         let widths = self.layers.iter().filter_map(|layer| layer.attention.as_ref());
-        widths.map(|attention| 2 * attention.kv_width() * bytes_per_value).sum()
+        let kept = |attention: &Attention| if attention.copies.is_some() { 1 } else { 2 };
+        widths.map(|attention| kept(attention) * attention.kv_width() * bytes_per_value).sum()
     }
 
     /// Number of parameters, tied ones once.

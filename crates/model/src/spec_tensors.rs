@@ -79,11 +79,13 @@ impl List<'_> {
     fn attention(&mut self, name: &str, attention: &Attention, hidden: usize) {
         self.norms(name, &attention.norms, hidden);
         let (query, kv) = (attention.query_width(), attention.kv_width());
-        self.linear(&format!("{name}.query"), query, hidden, attention.qkv_bias);
-        self.linear(&format!("{name}.key"), kv, hidden, attention.qkv_bias);
+        if attention.copies.is_none() {
+            self.linear(&format!("{name}.query"), query, hidden, attention.qkv_bias);
+            self.linear(&format!("{name}.key"), kv, hidden, attention.qkv_bias);
+        }
         self.linear(&format!("{name}.value"), kv, hidden, attention.qkv_bias);
         self.linear(&format!("{name}.output"), hidden, query, attention.output_bias);
-        if let Some(norm) = &attention.qk_norm {
+        if let Some(norm) = attention.qk_norm.as_ref().filter(|_| attention.copies.is_none()) {
             self.qk_norm(&format!("{name}.query_norm"), norm, attention.heads, attention.head_dim);
             self.qk_norm(&format!("{name}.key_norm"), norm, attention.kv_heads, attention.head_dim);
         }

@@ -265,8 +265,9 @@ fn training_prunes_too() {
     let train = |output: &str, way: &str, more: &[&str]| {
         prune(&desk, output, &[&["--train", way, "--train-steps", "16", "--no-test"][..], more].concat())
     };
-    let report = train("small.gguf", "efficient-llm", &["--ratio", "0.4", "--multiple", "8"]);
-    assert!(share(&report) >= 0.35, "{report}");
+    let ratio = ["--ratio", "0.4", "--multiple", "8", "--keep-stream"];
+    let report = train("small.gguf", "efficient-llm", &ratio);
+    assert!(share(&report) >= 0.4 && report["stream"][0] == report["stream"][1], "{report}");
     desk.ok(&["run", "small.gguf", "Once upon a time", "-n", "4"]);
     let report = train("gates", "compresso", &["--params", "280K"]);
     let left = report["parameters"][1].as_u64().expect("parameters");
@@ -285,6 +286,32 @@ fn training_prunes_too() {
         (["--train", "compresso", "--params", "1B"], "no more than"),
     ] {
         let found = desk.fails(&[&["prune", "builtin-tiny", "-o", "x"][..], &LITTLE, &args].concat());
+        assert!(found.contains(said), "{args:?}: {found}");
+    }
+}
+
+#[test]
+fn layers_come_to_copy_the_attention_of_others() {
+    let desk = Desk::new();
+    let echo = ["--copies", "1", "--train", "echo-att", "--train-steps", "3", "--no-test"];
+    for output in ["echo.gguf", "echo"] {
+        let report = prune(&desk, output, &echo);
+        let [whole, left] = [0, 1].map(|at| report["parameters"][at].as_u64().expect("parameters"));
+        assert!(left < whole, "{report}");
+        let shown = desk.ok(&["show", output]);
+        assert!(shown.contains("1 of 4 layers attend by the queries and keys"), "{shown}");
+        desk.ok(&["run", output, "Once upon a time", "-n", "4"]);
+    }
+    desk.ok(&["quantize", "echo.gguf", "-o", "q8.gguf", "--type", "q8_0", "--method", "round", "--no-test"]);
+    desk.ok(&["run", "q8.gguf", "Once upon a time", "-n", "4"]);
+    for (args, said) in [
+        (&["prune", "builtin-tiny", "-o", "x", "--copies", "1"][..], "--train echo-att"),
+        (&["prune", "builtin-tiny", "-o", "x", "--ratio", "0.3", "--train", "echo-att"], "--copies"),
+        (&["prune", "builtin-tiny", "-o", "x", "--copies", "3", "--train", "echo-att"], "where 2 of 4 may"),
+        (&["prune", "echo.gguf", "-o", "x", "--ratio", "0.3"], "copy the attention"),
+        (&["heal", "echo.gguf", "--teacher", "builtin-tiny", "-o", "x"], "copy the attention"),
+    ] {
+        let found = desk.fails(&[args, if args[0] == "prune" { &LITTLE[..] } else { &[] }].concat());
         assert!(found.contains(said), "{args:?}: {found}");
     }
 }

@@ -7,6 +7,8 @@
 //!   past the head's are zero;
 //! - for [`KvType::Q8_0`] and [`KvType::Q4_0`] a scale a position for keys, and one for values.
 //!
+//! A layer that attends by another's keys keeps the values only.
+//!
 //! A long sequence grows by whole blocks, without moving what it holds; the last block of a short one doubles. Sequences
 //! that begin alike may share blocks; one that writes to a shared block copies it first.
 
@@ -107,6 +109,8 @@ pub struct LayerCache {
     kv_heads: usize,
     head_dim: usize,
     kv_type: KvType,
+    /// Whether keys are kept; a layer that attends by another's has values only.
+    has_keys: bool,
     len: usize,
     /// Positions that stay allocated whatever is truncated.
     reserved: usize,
@@ -148,7 +152,12 @@ pub(super) struct HeadBlock<'a> {
 impl LayerCache {
     /// An empty cache for `kv_heads` heads of `head_dim`; both 0 for a layer without attention.
     pub fn new(kv_heads: usize, head_dim: usize, kv_type: KvType) -> LayerCache {
-        LayerCache { kv_heads, head_dim, kv_type, len: 0, reserved: 0, blocks: Vec::new() }
+        LayerCache { kv_heads, head_dim, kv_type, has_keys: true, len: 0, reserved: 0, blocks: Vec::new() }
+    }
+
+    /// As [`LayerCache::new`], for a layer that attends by the keys of another's cache: it keeps values only.
+    pub fn of_values(kv_heads: usize, head_dim: usize, kv_type: KvType) -> LayerCache {
+        LayerCache { has_keys: false, ..LayerCache::new(kv_heads, head_dim, kv_type) }
     }
 
     /// Positions held.
@@ -169,6 +178,12 @@ impl LayerCache {
     /// Dims of a head.
     pub fn head_dim(&self) -> usize {
         self.head_dim
+    }
+
+    /// Whether these keys can be attended by in the place of another cache's own.
+    pub(super) fn keys_fit(&self, values: &LayerCache) -> bool {
+        let shape = |it: &LayerCache| (it.kv_heads, it.head_dim, it.kv_type);
+        shape(self) == shape(values) && self.len >= values.len && (self.has_keys || values.len == 0)
     }
 
     /// How keys and values are stored.
@@ -222,14 +237,14 @@ impl LayerCache {
         self.make_room(positions, positions);
     }
 
-    /// Appends positions: `keys` and `values` are `[positions, kv_heads · head_dim]`.
+    /// Appends positions: `keys` and `values` are `[positions, kv_heads · head_dim]`; a cache of values takes no notice of keys.
     pub fn push(&mut self, keys: &[f32], values: &[f32]) {
         let width = self.kv_heads * self.head_dim;
         if width == 0 {
             return;
         }
-        assert_eq!(keys.len(), values.len(), "as many keys as values");
-        let count = keys.len() / width;
+        assert!(!self.has_keys || keys.len() == values.len(), "as many keys as values");
+        let count = values.len() / width;
         self.make_room(self.len + count, LayerCache::room_wanted(self.len));
         with_element!(self.kv_type, E => self.push_as::<E>(keys, values));
         self.len += count;
@@ -270,29 +285,32 @@ impl LayerCache {
         let scales = if self.kv_type.is_scaled() { capacity * size_of::<f32>() } else { 0 };
         HeadBlock {
             capacity: *capacity,
-            keys: &bytes[..capacity / LANES * self.head_dim * self.kv_type.sixteen()],
+            keys: &bytes[..self.key_bytes(*capacity)],
             values: &bytes[places.values..][..capacity / LANES * self.padded_dim() * self.kv_type.sixteen()],
-            key_scales: bytemuck::cast_slice(&bytes[places.key_scales..][..scales]),
+            key_scales: bytemuck::cast_slice(
+                &bytes[places.key_scales..][..if self.has_keys { scales } else { 0 }],
+            ),
             value_scales: bytemuck::cast_slice(&bytes[places.value_scales..][..scales]),
         }
+    }
+
+    /// Bytes of a head's keys in a block.
+    fn key_bytes(&self, capacity: usize) -> usize {
+        if self.has_keys { capacity / LANES * self.head_dim * self.kv_type.sixteen() } else { 0 }
     }
 
     fn places(&self, capacity: usize) -> Places {
         let part = |bytes: usize| bytes.next_multiple_of(Lines::ALIGN);
         let scales = if self.kv_type.is_scaled() { part(capacity * size_of::<f32>()) } else { 0 };
-        let values = part(capacity / LANES * self.head_dim * self.kv_type.sixteen());
+        let values = part(self.key_bytes(capacity));
         let key_scales = values + part(capacity / LANES * self.padded_dim() * self.kv_type.sixteen());
-        Places { values, key_scales, value_scales: key_scales + scales, end: key_scales + 2 * scales }
+        let value_scales = key_scales + if self.has_keys { scales } else { 0 };
+        Places { values, key_scales, value_scales, end: value_scales + scales }
     }
 
-    /// Bytes that a cache holds after pushes of these numbers of positions, without making one.
-    pub fn bytes_after(
-        kv_heads: usize,
-        head_dim: usize,
-        kv_type: KvType,
-        pushes: impl IntoIterator<Item = usize>,
-    ) -> usize {
-        if kv_heads * head_dim == 0 {
+    /// Bytes that an empty cache like this holds after pushes of these numbers of positions, without making one.
+    pub fn bytes_after(&self, pushes: impl IntoIterator<Item = usize>) -> usize {
+        if self.kv_heads * self.head_dim == 0 {
             return 0;
         }
         let (mut capacities, mut len): (Vec<usize>, usize) = (Vec::new(), 0);
@@ -308,8 +326,7 @@ impl LayerCache {
             }
             len = needed;
         }
-        let empty = LayerCache::new(kv_heads, head_dim, kv_type);
-        capacities.iter().map(|&capacity| kv_heads * empty.places(capacity).end).sum()
+        capacities.iter().map(|&capacity| self.kv_heads * self.places(capacity).end).sum()
     }
 
     /// Positions that a cache of `len` asks room for when it grows: doubling keeps the number of copies small; only the
@@ -373,9 +390,9 @@ impl LayerCache {
             row.grow(dim);
             stored.grow(dim);
             let (row, stored) = (&mut row.as_mut_slice()[..dim], &mut stored.as_mut_slice::<E::One>()[..dim]);
-            for (index, (keys, values)) in
-                keys.chunks_exact(width).zip(values.chunks_exact(width)).enumerate()
-            {
+            let has_keys = self.has_keys;
+            for (index, values) in values.chunks_exact(width).enumerate() {
+                let keys = if has_keys { &keys[index * width..(index + 1) * width] } else { values };
                 let (block, place) = ((start + index) / BLOCK, (start + index) % BLOCK);
                 let capacity = self.blocks[block].capacity;
                 let places = self.places(capacity);
@@ -390,11 +407,13 @@ impl LayerCache {
                         }
                     };
 
-                    row.copy_from_slice(key);
-                    keep_scale(0, E::encode(row, stored));
-                    let sixteens: &mut [E] = bytemuck::cast_slice_mut(head_keys);
-                    for (sixteen, key) in sixteens[place / LANES * dim..].iter_mut().zip(&*stored) {
-                        sixteen.put(place % LANES, *key);
+                    if has_keys {
+                        row.copy_from_slice(key);
+                        keep_scale(0, E::encode(row, stored));
+                        let sixteens: &mut [E] = bytemuck::cast_slice_mut(head_keys);
+                        for (sixteen, key) in sixteens[place / LANES * dim..].iter_mut().zip(&*stored) {
+                            sixteen.put(place % LANES, *key);
+                        }
                     }
 
                     row.copy_from_slice(value);

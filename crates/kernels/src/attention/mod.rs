@@ -66,6 +66,8 @@ impl Shape {
 pub struct Task<'a> {
     /// Keys and values of the sequence, those of the queries' own positions included.
     pub cache: &'a LayerCache,
+    /// The cache whose keys the queries are compared with: the same, or that of a layer whose attention this one copies.
+    pub keys: &'a LayerCache,
     /// Queries of neighbouring positions, `[count, heads · head_dim]`.
     pub queries: &'a [f32],
     /// Position of the first query.
@@ -102,7 +104,7 @@ thread_local! {
 /// bit.
 ///
 /// # Panics
-/// If a task's output is not as long as its queries, or its cache lacks a query's position.
+/// If a task's output is not as long as its queries, its cache lacks a query's position, or its keys are of another shape.
 pub fn attend(tasks: &mut [Task<'_>], shape: &Shape, pool: &Pool) {
     attend_with(Isa::current(), tasks, shape, pool);
 }
@@ -119,6 +121,7 @@ pub fn attend_with(isa: Isa, tasks: &mut [Task<'_>], shape: &Shape, pool: &Pool)
             task.start + task.count(shape) <= task.cache.len(),
             "the cache holds the queries' own positions"
         );
+        assert!(task.keys.keys_fit(task.cache), "keys for all values, of the same shape");
     }
     PLAN.with_borrow_mut(|plan| {
         plan.outputs.clear();

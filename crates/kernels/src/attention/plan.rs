@@ -284,7 +284,13 @@ mod tests {
             let tasks: Vec<Task> = caches
                 .iter()
                 .zip(&mut outs)
-                .map(|(cache, out)| Task { cache, queries: &queries, start: cache.len() - 1, out })
+                .map(|(cache, out)| Task {
+                    cache,
+                    keys: cache,
+                    queries: &queries,
+                    start: cache.len() - 1,
+                    out,
+                })
                 .collect();
             let tiles = Tiles { tasks: &tasks, shape: &shape };
             let all = shares_of(tiles, 1).concat();
@@ -307,7 +313,7 @@ mod tests {
         let mut cache = LayerCache::new(1, 16, KvType::F32);
         cache.push(&vec![1.0; 2048 * 16], &vec![1.0; 2048 * 16]);
         let (queries, mut out) = (vec![1.0; 2048 * 64], vec![0.0; 2048 * 64]);
-        let tasks = [Task { cache: &cache, queries: &queries, start: 0, out: &mut out }];
+        let tasks = [Task { cache: &cache, keys: &cache, queries: &queries, start: 0, out: &mut out }];
         let shares = shares_of(Tiles { tasks: &tasks, shape: &shape }, 2);
         let [first, second] = [&shares[0], &shares[1]].map(|share| share.len() as f64);
         assert!((first / second - 1.0).abs() < 0.1, "{first} {second}");

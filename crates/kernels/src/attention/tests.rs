@@ -18,7 +18,7 @@ fn filled(kv_heads: usize, dim: usize, kv_type: KvType, len: usize, seed: f32) -
 
 fn attended(cache: &LayerCache, queries: &[f32], start: usize, shape: &Shape, pool: &Pool) -> Vec<f32> {
     let mut out = vec![f32::NAN; queries.len()];
-    attend(&mut [Task { cache, queries, start, out: &mut out }], shape, pool);
+    attend(&mut [Task { cache, keys: cache, queries, start, out: &mut out }], shape, pool);
     out
 }
 
@@ -85,7 +85,13 @@ fn results_equal_the_formula_for_every_shape_type_and_instruction_set() {
                 let exact = brute_force(&cache, &queries, len - count, &shape);
                 for isa in Isa::available() {
                     let mut out = vec![f32::NAN; queries.len()];
-                    let task = Task { cache: &cache, queries: &queries, start: len - count, out: &mut out };
+                    let task = Task {
+                        cache: &cache,
+                        keys: &cache,
+                        queries: &queries,
+                        start: len - count,
+                        out: &mut out,
+                    };
                     attend_with(isa, &mut [task], &shape, &Pool::new(1));
                     let what = format!("{heads}/{kv_heads}x{dim} {shape:?} {kv_type:?} {}", isa.name());
                     assert_close(&out, &exact, 1e-5, &what);
@@ -195,7 +201,13 @@ fn a_sequence_gives_the_same_bits_in_any_batch_and_on_any_threads() {
             let mut tasks: Vec<Task> = sequences[first..]
                 .iter()
                 .zip(&mut outs)
-                .map(|((cache, queries, start), out)| Task { cache, queries, start: *start, out })
+                .map(|((cache, queries, start), out)| Task {
+                    cache,
+                    keys: cache,
+                    queries,
+                    start: *start,
+                    out,
+                })
                 .collect();
             attend(&mut tasks, &shape, &pool);
             assert_eq!(outs, alone[first..], "{threads} threads, from {first}");
@@ -211,8 +223,8 @@ fn nothing_is_done_for_no_sequences_or_no_queries() {
     let (cache, query) = (filled(1, 16, KvType::F32, 4, 0.0), noise(32, 1.0));
     let empty = LayerCache::new(1, 16, KvType::F32);
     let (mut out, mut none) = (vec![f32::NAN; 32], Vec::new());
-    let nothing = Task { cache: &empty, queries: &[], start: 0, out: &mut none };
-    let something = Task { cache: &cache, queries: &query, start: 3, out: &mut out };
+    let nothing = Task { cache: &empty, keys: &empty, queries: &[], start: 0, out: &mut none };
+    let something = Task { cache: &cache, keys: &cache, queries: &query, start: 3, out: &mut out };
     attend(&mut [nothing, something], &shape, &pool);
     assert_eq!(out, attended(&cache, &query, 3, &shape, &pool));
 }
@@ -228,7 +240,7 @@ fn a_number_that_is_none_shows() {
         for isa in Isa::available() {
             let queries = noise(40 * 16, 3.0);
             let mut out = vec![0.0; 40 * 16];
-            let task = Task { cache: &cache, queries: &queries, start: 0, out: &mut out };
+            let task = Task { cache: &cache, keys: &cache, queries: &queries, start: 0, out: &mut out };
             attend_with(isa, &mut [task], &shape, &Pool::new(1));
             let (before, behind) = out.split_at(30 * 16);
             assert!(before.iter().all(|x| x.is_finite()), "{kv_type:?} {}", isa.name());
@@ -325,10 +337,46 @@ fn bytes_after_pushes_are_those_of_a_cache_that_was_pushed_to() {
             let mut cache = LayerCache::new(3, 24, kv_type);
             for (index, &count) in pushes.iter().enumerate() {
                 cache.push(&noise(count * 72, index as f32), &noise(count * 72, 9.0));
-                let told = LayerCache::bytes_after(3, 24, kv_type, pushes[..=index].iter().copied());
+                let told = LayerCache::new(3, 24, kv_type).bytes_after(pushes[..=index].iter().copied());
                 assert_eq!(told, cache.bytes(), "{kv_type:?} {pushes:?}");
             }
         }
     }
-    assert_eq!(LayerCache::bytes_after(0, 0, KvType::F32, [5]), 0);
+    assert_eq!(LayerCache::new(0, 0, KvType::F32).bytes_after([5]), 0);
+}
+
+#[test]
+fn keys_of_another_cache_are_as_good_as_own_ones() {
+    let noise = |count: usize, from: f32| -> Vec<f32> {
+        (0..count).map(|at| ((at as f32 + from) * 12.9898).sin() * 0.7).collect()
+    };
+    let (len, width) = (300, 3 * 24);
+    let (keys, values, others) = (noise(len * width, 0.0), noise(len * width, 5.0), noise(len * width, 9.0));
+    let shape = Shape { heads: 6, scale: 0.2, softcap: None, window: None, causal: true };
+    for kv_type in KvType::ALL {
+        let mut whole = LayerCache::new(3, 24, kv_type);
+        let mut source = LayerCache::new(3, 24, kv_type);
+        let mut copy = LayerCache::of_values(3, 24, kv_type);
+        // In different steps, so that blocks have different capacities.
+        whole.push(&keys, &values);
+        for (keys, others) in keys.chunks(30 * width).zip(others.chunks(30 * width)) {
+            source.push(keys, others);
+        }
+        for values in values.chunks(50 * width) {
+            copy.push(&[], values);
+        }
+        assert!(copy.bytes() < whole.bytes() && copy.len() == len);
+        for count in [1, 40] {
+            let queries = noise(count * 6 * 24, 3.0);
+            let expected = attended(&whole, &queries, len - count, &shape, &Pool::new(1));
+            let mut out = vec![0.0; queries.len()];
+            let task =
+                Task { cache: &copy, keys: &source, queries: &queries, start: len - count, out: &mut out };
+            attend(&mut [task], &shape, &Pool::new(2));
+            assert_eq!(out, expected, "{kv_type:?} {count}");
+        }
+        assert_eq!(copy.fork(17).len(), 17);
+        let told = LayerCache::of_values(3, 24, kv_type).bytes_after([50; 6]);
+        assert_eq!(copy.bytes(), told);
+    }
 }

@@ -74,7 +74,7 @@ pub(super) unsafe fn compute<S: Lanes, E: Element>(
     buffers: &mut Buffers,
     kept: Option<*mut f32>,
 ) {
-    let cache = tiles.tasks[tile.task].cache;
+    let (cache, keys) = (tiles.tasks[tile.task].cache, tiles.tasks[tile.task].keys);
     let (rows, padded_dim) = (tile.members.len(), cache.padded_dim());
     let size = partial_len(rows, padded_dim);
     // With one register tile nothing is gained by widening first.
@@ -84,7 +84,9 @@ pub(super) unsafe fn compute<S: Lanes, E: Element>(
         buffers.values.grow(BLOCK * padded_dim);
     }
     for (index, block) in blocks.enumerate() {
-        let head = cache.head_block(block, tile.kv_head);
+        let from = keys.head_block(block, tile.kv_head);
+        let own = cache.head_block(block, tile.kv_head);
+        let head = HeadBlock { keys: from.keys, key_scales: from.key_scales, ..own };
         // SAFETY: the caller's promise; a head's block has elements of this type for all its capacity.
         unsafe {
             let kept = kept.map(|kept| std::slice::from_raw_parts_mut(kept.add(index * size), size));
@@ -175,7 +177,7 @@ unsafe fn compute_block<S: Lanes, E: Element>(
         Partial::of(&mut buffers.block.as_mut_slice()[..partial_len(MOST_ROWS, padded_dim)], MOST_ROWS);
 
     let next_keys = if (block + 1) * BLOCK < cache.len() {
-        cache.head_block(block + 1, tile.kv_head).keys.as_ptr()
+        tiles.tasks[tile.task].keys.head_block(block + 1, tile.kv_head).keys.as_ptr()
     } else {
         std::ptr::null()
     };

@@ -13,11 +13,12 @@ pub fn held_bytes(spec: &Spec, kv: KvType, pushes: impl Iterator<Item = usize> +
 
 /// Bytes that one layer's cache holds after these pushes.
 pub fn layer_bytes(attention: &Attention, kv: KvType, pushes: impl Iterator<Item = usize>) -> u64 {
-    LayerCache::bytes_after(attention.kv_heads, attention.head_dim, kv, pushes) as u64
+    let cache = if attention.copies.is_some() { LayerCache::of_values } else { LayerCache::new };
+    cache(attention.kv_heads, attention.head_dim, kv).bytes_after(pushes) as u64
 }
 
-/// Bytes of keys and values of one position in one layer, scales included, without the room that a cache keeps for
-/// positions to come.
+/// Bytes of keys and values that one position in one layer reads, scales included, without the room that a cache keeps for
+/// positions to come. A layer that copies another's attention reads the other's keys.
 pub fn position_bytes(attention: &Attention, kv: KvType) -> f64 {
     let (head_dim, heads) = (attention.head_dim as f64, attention.kv_heads as f64);
     let value = match kv {
@@ -65,6 +66,7 @@ mod tests {
             qkv_bias: false,
             output_bias: false,
             qk_norm: None,
+            copies: None,
             scale: 1.0,
             softcap: None,
             window,

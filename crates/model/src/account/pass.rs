@@ -123,10 +123,14 @@ impl<'s> List<'s> {
         let (hidden, vectors) = (self.spec.hidden_size, self.pass.vectors() as f64);
         let (query, kv) = (attention.query_width(), attention.kv_width());
         let part = |part: &str, rows: usize| matrix(&format!("{name}.{part}"), rows, hidden);
-        let projections = vec![part("query", query), part("key", kv), part("value", kv)];
+        let own = attention.copies.is_none();
+        let mut projections = if own { vec![part("query", query), part("key", kv)] } else { Vec::new() };
+        projections.push(part("value", kv));
         self.product(Operator::QueryKeyValue, projections, vectors, 1.0);
-        self.elements(Operator::Rotation, vectors * (query + kv) as f64, 3.0);
-        self.elements(Operator::CacheWrite, vectors * (2 * kv) as f64, 0.0);
+        if own {
+            self.elements(Operator::Rotation, vectors * (query + kv) as f64, 3.0);
+        }
+        self.elements(Operator::CacheWrite, vectors * (kv * if own { 2 } else { 1 }) as f64, 0.0);
         self.pieces.push(Piece { operator: Operator::Attention, work: Work::Attention(attention) });
         let output = matrix(&format!("{name}.output"), hidden, query);
         self.product(Operator::Output, vec![output], vectors, 1.0);

@@ -172,6 +172,7 @@ pub fn shaped(config: &Config, shape: Shape) -> Result<Spec> {
                 qkv_bias: true,
                 output_bias: true,
                 qk_norm: None,
+                copies: None,
                 scale: (head_dim as f32).sqrt().recip(),
                 softcap: None,
                 window: None,

@@ -41,6 +41,7 @@ pub(super) fn check(config: &Config, spec: &Spec) -> Result<()> {
             };
         }
         check_sharing(spec, index).map_err(bad)?;
+        check_copying(spec, index).map_err(bad)?;
         if tensors > MAX_TENSORS {
             return Err(bad(format!(
                 "the model would have more than {MAX_TENSORS} tensors, so its sizes are wrong"
@@ -71,6 +72,31 @@ fn check_sharing(spec: &Spec, index: usize) -> Result<(), String> {
             Err(format!("it can't use the weights of layer {owner}, which has another shape"))
         }
         Some(_) => Ok(()),
+    }
+}
+
+/// Queries and keys can only be those of the nearest layer before that has its own, and fit only attention of the same shape.
+fn check_copying(spec: &Spec, index: usize) -> Result<(), String> {
+    let attention = spec.layers[index].attention.as_ref();
+    let Some((attention, source)) = attention.and_then(|it| Some((it, it.copies?))) else { return Ok(()) };
+    let before = spec.layers[..index].iter().enumerate().rev();
+    let mut before = before.filter_map(|(at, layer)| Some((at, layer.attention.as_ref()?)));
+    let other = before.find(|(_, it)| it.copies.is_none());
+    if spec.layers.iter().any(|layer| layer.shares.is_some()) {
+        return Err(
+            "it can't attend by another's queries and keys in a model whose layers share weights".into()
+        );
+    }
+    let shape = |it: &Attention| Attention { copies: None, norms: Norms::default(), ..it.clone() };
+    match other {
+        Some((at, _)) if at != source => Err(format!(
+            "it can't attend by the queries and keys of layer {source}; the nearest before it with its own is {at}"
+        )),
+        Some((_, other)) if shape(other) != shape(attention) => {
+            Err(format!("it can't attend by the queries and keys of layer {source}, which has another shape"))
+        }
+        Some(_) => Ok(()),
+        None => Err("no layer before it has queries and keys that it could attend by".into()),
     }
 }
 

@@ -73,6 +73,7 @@ fn spec(config: &Config) -> Result<Spec> {
                 qkv_bias: true,
                 output_bias: true,
                 qk_norm: None,
+                copies: None,
                 scale: if scaled_by_layer { scale / (index + 1) as f32 } else { scale },
                 softcap: None,
                 window: None,

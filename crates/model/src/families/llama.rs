@@ -131,6 +131,7 @@ pub fn decoder(config: &Config) -> Result<Spec> {
                 qkv_bias: attention_bias,
                 output_bias: attention_bias,
                 qk_norm: None,
+                copies: None,
                 scale: (head_dim as f32).sqrt().recip(),
                 softcap: None,
                 window: None,

@@ -139,6 +139,7 @@ fn apply_layer_shapes(config: &Config, spec: &mut Spec) -> Result<()> {
         if let Some(attention) = &mut layer.attention {
             attention.heads = shape.size_or("num_attention_heads", attention.heads)?;
             attention.kv_heads = shape.size_or("num_key_value_heads", attention.kv_heads)?;
+            attention.copies = shape.size_opt("copies")?;
         }
         if let Some(feed_forward) = &mut layer.feed_forward {
             match &mut feed_forward.kind {
@@ -184,7 +185,7 @@ fn apply_ranks(config: &Config, spec: &mut Spec) -> Result<()> {
 }
 
 /// Keys of an `ounce_layers` item.
-pub const LAYER_KEYS: [&str; 7] = [
+pub const LAYER_KEYS: [&str; 8] = [
     "num_attention_heads",
     "num_key_value_heads",
     "intermediate_size",
@@ -192,6 +193,7 @@ pub const LAYER_KEYS: [&str; 7] = [
     "attention",
     "feed_forward",
     "shares",
+    "copies",
 ];
 
 /// Layers above this are damage, not models.

@@ -122,7 +122,7 @@ fn plain(base: &Config, spec: &Spec) -> Option<Config> {
     let Some((attention, width)) = spec.layers.first().and_then(numbers) else { return Some(base.clone()) };
     let alike = |layer: &Layer| {
         numbers(layer).is_some_and(|(it, wide)| {
-            (it.heads, it.kv_heads, wide) == (attention.heads, attention.kv_heads, width)
+            (it.heads, it.kv_heads, wide, it.copies) == (attention.heads, attention.kv_heads, width, None)
         })
     };
     if !spec.layers.iter().all(alike) {
@@ -158,6 +158,9 @@ fn layered(base: &Config, spec: &Spec) -> Option<Config> {
             Some(attention) => {
                 item.insert("num_attention_heads".to_string(), json!(attention.heads));
                 item.insert("num_key_value_heads".to_string(), json!(attention.kv_heads));
+                if let Some(source) = attention.copies {
+                    item.insert("copies".to_string(), json!(source));
+                }
             }
             None => drop(item.insert("attention".to_string(), json!(false))),
         }

@@ -108,6 +108,13 @@ fn sharing(spec: &Spec, list: &mut Vec<String>) {
             layers - sharing
         ));
     }
+    let copying = spec.copying_layers();
+    if copying > 0 {
+        list.push(format!(
+            "{copying} of {} layers attend by the queries and keys of a layer before them, and cache values only",
+            spec.layers.len()
+        ));
+    }
     if let (Some(least), Some(most)) = (spec.ranks.values().min(), spec.ranks.values().max()) {
         let count = spec.ranks.len();
         list.push(format!(

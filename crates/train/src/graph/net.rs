@@ -76,6 +76,13 @@ impl GraphNet {
                 "a network of slots keeps everything until the way back; turn checkpointing off".to_string(),
             ));
         }
+        if model.spec.copying_layers() > 0 {
+            return Err(Error::Unsupported(
+                "layers of this model copy the attention of layers before them, which can't be trained; train the model that it was made of, and let layers \
+                 copy anew (ounce prune --train echo-att)"
+                    .to_string(),
+            ));
+        }
         if !model.spec.ranks.is_empty() {
             return Err(Error::Unsupported(
                 "a network of slots has no factorised layers; train this model without them".to_string(),

@@ -137,6 +137,13 @@ impl Net {
     }
 
     fn build(model: &Model, options: Options, mut from: Builder<'_>) -> Result<Net> {
+        if model.spec.copying_layers() > 0 {
+            return Err(Error::Unsupported(
+                "layers of this model copy the attention of layers before them, which can't be trained; train the model that it was made of, and let layers \
+                 copy anew (ounce prune --train echo-att)"
+                    .to_string(),
+            ));
+        }
         let spec = &model.spec;
         let mut rotations = Rotations::default();
         let mut embedding = Embedding::build(&mut from, spec)?;

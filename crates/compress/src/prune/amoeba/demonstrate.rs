@@ -9,7 +9,7 @@ use ounce_model::Model;
 
 use super::NUMBER;
 use super::depth::{candidates, greedy};
-use super::elastic::{Elastic, Settings, Shape};
+use super::elastic::{Elastic, Settings, Shape, Way};
 use super::smol;
 use super::train::{Course, Options, Trained, train};
 use crate::Result;
@@ -110,8 +110,13 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
     let course =
         gradual::Options { steps: plan.steps[0], tokens: 1024, rate: 6e-3, schedule: None, seed: lab.seed() };
     let whole = gradual::train(&whole, &parts[plan.seeds], &course, &mut |_, _| Ok(()))?;
-    let settings =
-        Settings { widths: vec![1.0, 0.75, 0.5], most_removed: plan.layers / 2, protected: 1, multiple: 8 };
+    let settings = Settings {
+        widths: vec![1.0, 0.75, 0.5],
+        most_removed: plan.layers / 2,
+        protected: 1,
+        multiple: 8,
+        way: Way::Alike,
+    };
     let shapes = compared(&settings);
     let arms = [EACH, SHARED, ALL];
     let mut losses: Vec<Vec<Vec<f64>>> = vec![vec![Vec::new(); shapes.len()]; arms.len()];
@@ -125,7 +130,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
         let shown = &text[..(plan.looked_at / CONTEXT).clamp(1, text.len())];
         let elastic = Elastic::find(&whole, &settings, shown, &mut |_| Ok(()))?;
         by_depth.extend(depths(&whole, &elastic, shown, &held_out)?.losses);
-        let plain = elastic.without_biases();
+        let plain = elastic.without_answers();
         for (&shape, untrained) in shapes.iter().zip(&mut untrained) {
             untrained[0].push(mean_loss(&elastic.at(shape, Vec::new())?, &held_out)?);
             untrained[1].push(mean_loss(&plain.at(shape, Vec::new())?, &held_out)?);

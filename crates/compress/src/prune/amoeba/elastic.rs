@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use ounce_model::families::spec_of;
-use ounce_model::{Model, Tensor, Weights};
+use ounce_model::{Model, Spec, Tensor, Weights};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::depth::{self, DepthSet};
 use super::width::{self, Fluctuation};
 use crate::prune::learning::mean_loss;
+use crate::prune::structured::compensate::compensate;
 use crate::prune::structured::groups::{attention, mlp};
-use crate::prune::structured::{Cut, LayerCut};
+use crate::prune::structured::{self, Cut, LayerCut, Limits, Target, choose, saliency};
 use crate::stages::not_empty;
 use crate::{Error, Result};
 
@@ -35,11 +36,31 @@ pub struct Settings {
     pub protected: usize,
     /// Channels stay in multiples of this.
     pub multiple: usize,
+    /// How a width is made.
+    #[serde(default)]
+    pub way: Way,
+}
+
+/// How the parts of a width are chosen, and what answers for those that leave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// As the paper has it: each layer keeps the same share, by fluctuation; biases hold the means of what leaves.
+    #[default]
+    Alike,
+    /// The width is a share of the layers' weights: parts leave by worth for each weight, wherever that is (a Taylor score), and what stays is fitted to the whole by
+    /// least squares.
+    Fitted,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { widths: vec![1.0, 0.875, 0.75, 0.625], most_removed: 0, protected: 1, multiple: 32 }
+        Settings {
+            widths: vec![1.0, 0.875, 0.75, 0.625],
+            most_removed: 0,
+            protected: 1,
+            multiple: 32,
+            way: Way::Alike,
+        }
     }
 }
 
@@ -56,8 +77,8 @@ pub struct Elastic {
     pub sets: Vec<DepthSet>,
     /// Of each width and layer, what stays.
     pub kept: Vec<Vec<LayerCut>>,
-    /// Of each width, the biases that answer for what leaves, by name.
-    pub biases: Vec<HashMap<String, Vec<f32>>>,
+    /// Of each width, the tensors that answer for what leaves, by name: biases, or matrices of the whole shape.
+    pub answers: Vec<HashMap<String, Vec<f32>>>,
 }
 
 /// The places of the largest scores, rising; of equal ones the earlier.
@@ -92,6 +113,26 @@ fn with_biases(model: &Model) -> Result<Option<Model>> {
     Ok(Some(Model { weights: model.weights.extended(new)?, spec, config, ..model.clone() }))
 }
 
+impl Settings {
+    /// Refuses widths that can't be.
+    fn check(&self) -> Result<()> {
+        let falling = self.widths.is_sorted_by(|a, b| a > b);
+        match self.widths.first() == Some(&1.0) && falling && self.widths.iter().all(|it| *it > 0.0) {
+            true => Ok(()),
+            false => Err(Error::Option(format!(
+                "widths should fall from 1 and stay above 0, found {:?}",
+                self.widths
+            ))),
+        }
+    }
+}
+
+/// The matrices that can be fitted.
+fn fitted_names(spec: &Spec) -> Vec<String> {
+    let all = spec.tensors().into_iter().map(|tensor| tensor.name);
+    all.filter(|name| saliency::is_entrance(name, false)).collect()
+}
+
 impl Elastic {
     /// Finds what leaves at which depth and width, on calibration text. `progress` is told the share that is done.
     ///
@@ -114,30 +155,69 @@ impl Elastic {
         let sets = depth::choose(&candidates, settings.most_removed, &mut |removed| {
             progress(0.2 + 0.8 * (f64::from(done) / evaluations as f64).min(1.0))?;
             done += 1;
-            let cut = crate::prune::structured::choose::without_layers(&model.spec, removed)?;
+            let cut = choose::without_layers(&model.spec, removed)?;
             mean_loss(&cut.apply(model)?, sequences)
         })?;
         progress(1.0)?;
-        Elastic::new(model, settings, sets, &seen)
+        match settings.way {
+            Way::Alike => Elastic::new(model, settings, sets, &seen),
+            Way::Fitted => Elastic::fitted(model, settings, sets, sequences),
+        }
+    }
+
+    /// Widths of shapes that differ from layer to layer, fitted.
+    fn fitted(
+        model: &Model,
+        settings: &Settings,
+        sets: Vec<DepthSet>,
+        sequences: &[Vec<u32>],
+    ) -> Result<Elastic> {
+        settings.check()?;
+        let scores = saliency::taylor(model, sequences, false, &mut |_, _| Ok(()))?;
+        let limits = Limits { multiple: settings.multiple, ..Limits::default() };
+        let (mut kept, mut answers) = (Vec::new(), Vec::new());
+        for share in &settings.widths {
+            let cut = match *share < 1.0 {
+                true => choose(&model.spec, &scores, Target::Share(1.0 - share), &limits)?,
+                false => Cut::nothing(&model.spec),
+            };
+            let mut own = HashMap::new();
+            if *share < 1.0 {
+                let weights = compensate(model, &cut, sequences.to_vec(), &mut |_, _| Ok(()))?;
+                for name in fitted_names(&model.spec) {
+                    if cut.keep(&model.spec, &name).is_some_and(|keep| keep.columns.is_some()) {
+                        own.insert(name.clone(), weights.f32(&name)?);
+                    }
+                }
+            }
+            kept.push(cut.layers.into_iter().map(Option::unwrap_or_default).collect());
+            answers.push(own);
+        }
+        Elastic::of_parts(model, settings.clone(), sets, kept, answers)
+    }
+
+    /// A matrix of a width before adapters.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn base(&self, shape: Shape, name: &str) -> Result<Vec<f32>> {
+        match self.answers.get(shape.width).and_then(|own| own.get(name)) {
+            Some(values) => Ok(values.clone()),
+            None => Ok(self.model.weights.f32(name)?),
+        }
     }
 
     fn new(model: &Model, settings: &Settings, sets: Vec<DepthSet>, seen: &Fluctuation) -> Result<Elastic> {
-        let falling = settings.widths.is_sorted_by(|a, b| a > b);
-        if settings.widths.first() != Some(&1.0) || !falling || settings.widths.iter().any(|it| *it <= 0.0) {
-            return Err(Error::Option(format!(
-                "widths should fall from 1 and stay above 0, found {:?}",
-                settings.widths
-            )));
-        }
+        settings.check()?;
         let kept = settings
             .widths
             .iter()
             .map(|&share| stays(model, &seen.scores, share, settings.multiple))
             .collect();
         let elastic = Elastic::of_parts(model, settings.clone(), sets, kept, Vec::new())?;
-        let biases =
+        let answers =
             (0..settings.widths.len()).map(|width| elastic.lost(width, seen)).collect::<Result<_>>()?;
-        Ok(Elastic { biases, ..elastic })
+        Ok(Elastic { answers, ..elastic })
     }
 
     /// From what was found before.
@@ -149,9 +229,10 @@ impl Elastic {
         settings: Settings,
         sets: Vec<DepthSet>,
         kept: Vec<Vec<LayerCut>>,
-        biases: Vec<HashMap<String, Vec<f32>>>,
+        answers: Vec<HashMap<String, Vec<f32>>>,
     ) -> Result<Elastic> {
-        Ok(Elastic { model: model.clone(), biased: with_biases(model)?, settings, sets, kept, biases })
+        let biased = if settings.way == Way::Alike { with_biases(model)? } else { None };
+        Ok(Elastic { model: model.clone(), biased, settings, sets, kept, answers })
     }
 
     /// The biases of a width.
@@ -198,15 +279,18 @@ impl Elastic {
     /// # Errors
     /// If a tensor has another shape.
     pub fn whole(&self, shape: Shape, tensors: Vec<(String, Tensor)>) -> Result<Model> {
-        let (base, biases) = match (&self.biased, self.biases.get(shape.width)) {
-            (Some(biased), Some(biases)) if !biases.is_empty() => (biased, Some(biases)),
-            _ => (&self.model, None),
+        let (base, answers) = match (&self.biased, self.answers.get(shape.width)) {
+            (Some(biased), Some(answers)) if !answers.is_empty() => (biased, Some(answers)),
+            _ => (&self.model, self.answers.get(shape.width)),
         };
-        let biases = biases
-            .into_iter()
-            .flatten()
-            .map(|(name, values)| (name.clone(), Tensor::from_f32(&[values.len()], values)));
-        let weights: Weights = base.weights.replaced(tensors.into_iter().chain(biases))?;
+        let mut all: HashMap<String, Tensor> = HashMap::new();
+        for (name, values) in answers.into_iter().flatten() {
+            let whole = base.weights.info(name).map_or(vec![values.len()], |(_, shape)| shape.to_vec());
+            all.insert(name.clone(), Tensor::from_f32(&whole, values));
+        }
+        // What training made of a matrix stands on its answer already.
+        all.extend(tensors);
+        let weights: Weights = base.weights.replaced(all)?;
         Ok(Model { weights, ..base.clone() })
     }
 
@@ -226,19 +310,14 @@ impl Elastic {
         Ok(self.cut(shape).spec(&self.whole(shape, Vec::new())?.spec, false)?.parameters())
     }
 
-    /// The same without biases that answer for what left: for comparison.
-    pub fn without_biases(&self) -> Elastic {
-        Elastic { biases: vec![HashMap::new(); self.settings.widths.len()], ..self.clone() }
+    /// The same with nothing that answers for what left: for comparison.
+    pub fn without_answers(&self) -> Elastic {
+        Elastic { answers: vec![HashMap::new(); self.settings.widths.len()], ..self.clone() }
     }
 }
 
 /// What stays of each layer at a width: of heads and channels each the share that is worth most, one head and one multiple at least.
-fn stays(
-    model: &Model,
-    scores: &crate::prune::structured::Scores,
-    share: f64,
-    multiple: usize,
-) -> Vec<LayerCut> {
+fn stays(model: &Model, scores: &structured::Scores, share: f64, multiple: usize) -> Vec<LayerCut> {
     let spec = &model.spec;
     let part = |scores: &[f64], all: usize, multiple: usize| -> Option<Vec<usize>> {
         let wanted = (share * all as f64 / multiple as f64).round().max(1.0) as usize * multiple;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::depth::DepthSet;
-use super::elastic::{Elastic, Settings, Shape};
+use super::elastic::{Elastic, Settings, Shape, Way};
 use super::smol::{self, Adapters, Smol};
 use super::train::Trained;
 use crate::prune::structured::LayerCut;
@@ -55,9 +55,9 @@ pub fn write(trained: &Trained, losses: &[f64], path: &Path) -> Result<()> {
     }
     tensors
         .extend(smol.gate.iter().enumerate().map(|(at, values)| (format!("gate.{at}"), values.as_slice())));
-    for (width, biases) in elastic.biases.iter().enumerate() {
+    for (width, answers) in elastic.answers.iter().enumerate() {
         let mut named: Vec<_> =
-            biases.iter().map(|(name, values)| (format!("{width}.{name}"), values.as_slice())).collect();
+            answers.iter().map(|(name, values)| (format!("{width}.{name}"), values.as_slice())).collect();
         named.sort_by(|a, b| a.0.cmp(&b.0));
         tensors.extend(named);
     }
@@ -114,15 +114,21 @@ pub fn read(model: &Model, path: &Path) -> Result<(Trained, Vec<f64>)> {
         let values = tensor.to_f32().map_err(|error| wrong(&format!("{name}: {error}")))?;
         if values.len() == count { Ok(values) } else { Err(other()) }
     };
-    let biases = (0..widths)
+    let spec = &model.spec;
+    let size = |name: &str| match spec.tensors().into_iter().find(|tensor| tensor.name == name) {
+        Some(tensor) => tensor.shape.iter().product(),
+        // A bias that the model itself has none of.
+        None => spec.hidden_size,
+    };
+    let answers = (0..widths)
         .map(|width| {
             let prefix = format!("{width}.");
             let own = file.names().into_iter().filter_map(|name| Some((name, name.strip_prefix(&prefix)?)));
-            own.map(|(name, bias)| Ok((bias.to_owned(), values(name, model.spec.hidden_size)?)))
+            own.map(|(name, answer)| Ok((answer.to_owned(), values(name, size(answer))?)))
                 .collect::<Result<HashMap<_, _>>>()
         })
         .collect::<Result<_>>()?;
-    let elastic = Elastic::of_parts(model, facts.settings, facts.sets, facts.kept, biases)?;
+    let elastic = Elastic::of_parts(model, facts.settings, facts.sets, facts.kept, answers)?;
     let fresh = Trained::begin(elastic, facts.adapters, 0)?;
     let adapters = (fresh.smol.adapters.iter())
         .map(|it| {
@@ -162,15 +168,20 @@ pub fn within(trained: &Trained, losses: &[f64], most: u64) -> Result<Shape> {
     })
 }
 
-/// The settings whose smallest shape loses at least a share of the layers' weights: the usual widths, and as many layers as that needs.
+/// The settings whose smallest width loses a share of the layers' weights where four tenths or less leave, in four even steps, and one layer may leave besides;
+/// where more leave, the usual widths and as many layers as that needs.
 ///
 /// # Errors
 /// If no number of layers does.
-pub fn settings(model: &Model, share: f64, multiple: usize) -> Result<Settings> {
-    let usual = Settings { multiple, ..Settings::default() };
-    let narrowest = usual.widths.last().copied().unwrap_or(1.0);
+pub fn settings(model: &Model, share: f64, multiple: usize, way: Way) -> Result<Settings> {
+    let usual = Settings { multiple, way, ..Settings::default() };
     let layers = model.spec.layers.len();
     let most = layers.saturating_sub(usual.protected);
+    if share <= 0.4 && most > 0 {
+        let widths = (0..4).map(|step| 1.0 - share * f64::from(step) / 3.0).collect();
+        return Ok(Settings { widths, most_removed: 1, ..usual });
+    }
+    let narrowest = usual.widths.last().copied().unwrap_or(1.0);
     let enough = (0..=most).find(|removed| {
         let left = (layers - removed) as f64 / layers as f64 * narrowest;
         *removed < layers && 1.0 - left >= share

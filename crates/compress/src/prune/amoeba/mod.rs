@@ -6,6 +6,7 @@
 //!   the loss on calibration text without it.
 //! - **Width** (section 4.1, `width`): heads and channels by how much their results fluctuate (FLAP, arXiv 2312.11983), ranked once; the
 //!   mean of what leaves stays as a bias. Each layer keeps the same share, so that what is cut out is of one shape.
+//!   [`Way::Fitted`], which is not the paper's, lets layers keep different shares and fits what stays by least squares.
 //! - **Adapters** (section 4.2, `smol`): five low-rank adapters of each matrix, of which a gate that sees the shape (the layers that stay and the
 //!   width) takes two; for a shape that is chosen they are a sum of matrices, which merge.
 //! - **Training** (section 4.3, `train`): each step the largest shape, the smallest and two at random. The largest learns the text, the others its
@@ -23,7 +24,7 @@ pub mod width;
 
 use ounce_eval::method::{Family, Method};
 
-pub use elastic::{Elastic, Settings, Shape};
+pub use elastic::{Elastic, Settings, Shape, Way};
 pub use train::{Options, Trained, train};
 
 const NUMBER: u16 = 24;

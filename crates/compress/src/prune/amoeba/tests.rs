@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use super::elastic::{Elastic, Settings, Shape};
+use super::elastic::{Elastic, Settings, Shape, Way};
 use super::smol::{self, Smol};
 use super::train::{Course, Options, Trained, train};
 use super::{depth, file, width};
@@ -25,7 +25,7 @@ fn model() -> Model {
 }
 
 fn settings() -> Settings {
-    Settings { widths: vec![1.0, 0.5], most_removed: 2, protected: 1, multiple: 4 }
+    Settings { widths: vec![1.0, 0.5], most_removed: 2, protected: 1, multiple: 4, way: Way::Alike }
 }
 
 fn elastic() -> Elastic {
@@ -168,7 +168,7 @@ fn a_shape_computes_what_the_masked_model_does_and_biases_come_nearer() {
     let whole = logits(&elastic().at(shapes[0], Vec::new()).unwrap());
     let off = |model: &Model| -> f32 { logits(model).iter().zip(&whole).map(|(a, b)| (a - b).powi(2)).sum() };
     let with = off(&elastic().at(narrow, Vec::new()).unwrap());
-    let without = off(&elastic().without_biases().at(narrow, Vec::new()).unwrap());
+    let without = off(&elastic().without_answers().at(narrow, Vec::new()).unwrap());
     assert!(with < without, "{with} {without}");
 }
 
@@ -244,7 +244,10 @@ fn all_shapes_learn_and_a_file_gives_them_back() {
     file::write(&trained, &losses, &path).unwrap();
     let (back, known) = file::read(&model(), &path).unwrap();
     assert_eq!((&back.smol, &known), (&trained.smol, &losses));
-    assert_eq!((&back.elastic.kept, &back.elastic.biases), (&trained.elastic.kept, &trained.elastic.biases));
+    assert_eq!(
+        (&back.elastic.kept, &back.elastic.answers),
+        (&trained.elastic.kept, &trained.elastic.answers)
+    );
     let smallest = Shape { removed: 2, width: 1 };
     let values = |trained: &Trained| -> HashMap<String, Vec<f32>> {
         let model = trained.extract(smallest).unwrap();
@@ -261,10 +264,51 @@ fn all_shapes_learn_and_a_file_gives_them_back() {
     assert!(file::within(&back, &known, least - 1).unwrap_err().to_string().contains("smallest shape"));
     let other = random(json!({"model_type": "llama"}));
     assert!(file::read(&other, &path).unwrap_err().to_string().contains("another shape"));
-    assert_eq!(file::settings(&model(), 0.5, 4).unwrap().most_removed, 1);
-    assert!(file::settings(&model(), 0.99, 4).unwrap_err().to_string().contains("can't leave"));
+    assert_eq!(file::settings(&model(), 0.5, 4, Way::Alike).unwrap().most_removed, 1);
+    assert!(file::settings(&model(), 0.99, 4, Way::Alike).unwrap_err().to_string().contains("can't leave"));
+    let small = file::settings(&model(), 0.3, 4, Way::Fitted).unwrap();
+    assert_eq!((small.widths.len(), small.widths[3], small.most_removed), (4, 0.7, 1));
     // One shape alone learns the text too.
     let alone = Options { course: Course::One(smallest), ..options };
     let alone = train(elastic, &texts(), &alone, &mut |_, _| Ok(())).unwrap();
     assert!(mean_loss(&alone.extract(smallest).unwrap(), &texts()).unwrap() < before[5]);
+}
+
+#[test]
+fn fitted_widths_may_differ_from_layer_to_layer_and_come_back_from_files() {
+    let settings = Settings { widths: vec![1.0, 0.6], way: Way::Fitted, ..settings() };
+    let elastic = Elastic::find(&model(), &settings, &texts(), &mut |_| Ok(())).unwrap();
+    let narrow = Shape { removed: 0, width: 1 };
+    let of_layers = |spec: &ounce_model::Spec| -> usize {
+        let own = spec.tensors().into_iter().filter(|tensor| tensor.name.starts_with("layers."));
+        own.map(|tensor| tensor.shape.iter().product::<usize>()).sum()
+    };
+    let small = elastic.at(narrow, Vec::new()).unwrap();
+    let share = of_layers(&small.spec) as f64 / of_layers(&model().spec) as f64;
+    assert!((0.5..=0.6).contains(&share), "{share}");
+    // Fitted comes nearer to the whole model than not.
+    let whole = Engine::new(&model()).unwrap().session().logits(&texts()[3]).unwrap();
+    let off = |elastic: &Elastic| -> f32 {
+        let small = elastic.at(narrow, Vec::new()).unwrap();
+        let logits = Engine::new(&small).unwrap().session().logits(&texts()[3]).unwrap();
+        logits.iter().zip(&whole).map(|(a, b)| (a - b).powi(2)).sum()
+    };
+    let [with, without] = [off(&elastic), off(&elastic.without_answers())];
+    assert!(with < without, "{with} {without}");
+    let options = Options { steps: 20, tokens: 96, rate: 1e-2, adapters: options(), ..Options::default() };
+    let trained = train(elastic, &texts(), &options, &mut |_, _| Ok(())).unwrap();
+    let losses = trained.losses(&texts()).unwrap();
+    assert!(losses[1] < mean_loss(&small, &texts()).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("any.shapes");
+    file::write(&trained, &losses, &path).unwrap();
+    let (back, _) = file::read(&model(), &path).unwrap();
+    assert_eq!(back.elastic.answers, trained.elastic.answers);
+    for shape in trained.elastic.shapes() {
+        let [cut, masked] = [back.extract(shape).unwrap(), trained.masked(shape).unwrap()];
+        let [cut, masked] =
+            [cut, masked].map(|it| Engine::new(&it).unwrap().session().logits(&texts()[3]).unwrap());
+        let scale = masked.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        assert!(cut.iter().zip(&masked).all(|(a, b)| (a - b).abs() < 2e-5 * scale), "{shape:?}");
+    }
 }

@@ -99,7 +99,7 @@ impl Trained {
         let needed = adapters.filter(|(_, it)| layer_of(&it.name).is_none_or(|layer| !gone.contains(&layer)));
         needed
             .map(|(at, adapters)| {
-                let mut values = self.elastic.model.weights.f32(&adapters.name)?;
+                let mut values = self.elastic.base(shape, &adapters.name)?;
                 self.smol.add(at, choice, &mut values);
                 Ok((adapters.name.clone(), Tensor::from_f32(&adapters.shape, &values)))
             })

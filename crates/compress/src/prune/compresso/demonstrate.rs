@@ -6,7 +6,7 @@ use ounce_eval::stats::mean_and_error;
 use ounce_model::Model;
 
 use super::NUMBER;
-use super::train::{Options, adapt, prune};
+use super::{Options, adapt, prune};
 use crate::Result;
 use crate::prune::structured::{Limits, Target, choose, saliency};
 use crate::prune::workbench::{Texts, difference, listed, speeds};
@@ -129,13 +129,15 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
         format!(
             "The tiny built-in model, {whole} parameters, of which {target} are to stay. Each arm sees {} steps of about {} tokens, the same \
              in the same order: with gates first {} steps of both, then {} of adapters alone; one-shot ways spend all on adapters. {} \
-             seeds, each with text of its own. Adapters of rank {} on query and value matrices, all other weights frozen.",
+             seeds, each with text of its own. Adapters of rank {} on query and value matrices, all other weights frozen. Gates begin up to {} in ln α apart, by a Taylor score, and when \
+             they are read what stays is fitted by least squares; one-shot ways are not fitted, as LLM-Pruner is not.",
             plan.steps[0] + plan.steps[1],
             Options::default().tokens,
             plan.steps[0],
             plan.steps[1],
             plan.seeds,
             Options::default().rank,
+            Options::default().head_start,
         ),
         format!("Tokens a second of the models with a narrower stream, as multiples of the original's: {}.", listed(&factors)),
         "The collaborative prompt is an option; a model of tales has no understanding to make use of one, and it wasn't measured.".into(),

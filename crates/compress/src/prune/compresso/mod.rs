@@ -10,18 +10,24 @@
 //! - **Adapters** (section 3.2, `lora`): the model's own weights are frozen; query and value matrices get `B A` of rank 8.
 //! - **Collaborative prompt** (section 3.3): tokens before each sequence, `Options::prompt`.
 //!
+//! - Not from the paper: gates that begin apart by a Taylor score (`Options::head_start`), least squares
+//!   when gates are read (`answer`), and healing of all weights (`heals`).
+//!
 //! A factor on a head, a channel or a channel of the stream is a factor on columns or rows of the matrices with which they enter
 //! the stream, so an ordinary network is all that is trained: its weights are written anew each step.
 
 mod demonstrate;
+mod gated;
 pub mod gates;
+mod heal;
 pub mod lora;
 pub mod size;
 pub mod train;
 
 use ounce_eval::method::{Family, Method};
 
-pub use train::{Options, Outcome, adapt, prune};
+pub use heal::adapt;
+pub use train::{Heals, Options, Outcome, prune};
 
 const NUMBER: u16 = 15;
 

@@ -52,7 +52,7 @@ pub struct Sparsity {
 /// Parameters of a spec whose parts stay in these numbers, for one layer after the other: heads, channels; and the stream.
 ///
 /// Biases and norms along the stream count; all else that no gate touches does not.
-fn weights(spec: &Spec, layer: usize) -> (f64, f64, f64) {
+pub(super) fn weights(spec: &Spec, layer: usize) -> (f64, f64, f64) {
     let per_head = attention(spec, layer).map_or(0, |it| (2 * it.heads / it.kv_heads + 2) * it.head_dim);
     let per_channel = mlp(spec, layer).map_or(0, |it| if it.gated { 3 } else { 2 });
     let norms =

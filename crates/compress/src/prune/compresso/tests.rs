@@ -6,8 +6,9 @@ use ounce_train::net::{Net, Options as NetOptions};
 use ounce_train::{Batch, Trainable};
 use serde_json::json;
 
+use super::gated::Gated;
 use super::size::{Places, gated_weights, sparsity};
-use super::train::{Gated, Options, adapt, prune};
+use super::{Heals, Options, adapt, prune};
 use crate::prune::structured::tests::random;
 use crate::prune::structured::{Cut, Unit};
 
@@ -112,6 +113,14 @@ fn a_model_is_cut_to_the_size_and_computes_what_the_masked_one_does() {
         net.loss(&Batch::next_token(text.iter().map(Vec::as_slice))).unwrap().mean()
     };
     assert!(loss(&found.model) < loss(&found.halves[1]));
+    // Least squares, gates that begin apart, and all weights learning: as small, no worse, and still what the masked model computes.
+    let more = Options { answer: true, head_start: 1.0, heals: Heals::All(5e-3), ..options.clone() };
+    let better = prune(&model, &texts(), target, &more, &mut |_, _| Ok(())).unwrap();
+    assert!(better.model.spec.parameters() <= target);
+    let [masked, cut] = [&better.halves[0], &better.halves[1]].map(logits);
+    let off = masked.iter().zip(&cut).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(off < 2e-5 * scale.max(1.0), "{off}");
+    assert!(loss(&better.model) < loss(&better.halves[1]));
     let adapted =
         adapt(&model, &texts(), &Options { heal_steps: 20, ..options.clone() }, &mut |_, _| Ok(())).unwrap();
     assert!(loss(&adapted) < loss(&model));

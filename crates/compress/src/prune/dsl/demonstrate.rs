@@ -6,15 +6,15 @@ use std::time::Instant;
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
 use ounce_eval::stats::{mean_and_error, mean_of, quantile, rank_correlation};
 
-use super::NUMBER;
 use super::implicit::{Choices, Size};
 use super::ranking::{Ranked, Scorer, evaluate};
 use super::table::{Growth, SparseTable};
 use super::train::{Exploration, Options, Recommender};
+use super::{NUMBER, graph_study};
 use crate::Result;
 use crate::prune::gradual::packed::{pack, unpack};
 
-const WIDTH: usize = 64;
+pub(super) const WIDTH: usize = 64;
 const SEEDS: u64 = 3;
 const EPOCHS: u64 = 60;
 /// The decay of models whose weights all exist; of 0.01 to 0.1 the best on data of another seed, as the sparse ones' is.
@@ -23,16 +23,17 @@ const DENSE_DECAY: f32 = 0.1;
 const AFTER: u64 = EPOCHS / 4;
 const SPARSITIES: [f64; 3] = [0.5, 0.8, 0.9];
 /// The sparsity that is looked at closely.
-const CLOSELY: f64 = 0.8;
+pub(super) const CLOSELY: f64 = 0.8;
 /// First so many of a ranking count.
-const FIRST: usize = 20;
-const SIZE: Size = Size { users: 2000, items: 3000, genres: 40, choices: 40, taste: 6.0, skew: 0.6 };
+pub(super) const FIRST: usize = 20;
+pub(super) const SIZE: Size =
+    Size { users: 2000, items: 3000, genres: 40, choices: 40, taste: 6.0, skew: 0.6 };
 /// Rounds in which models score by turns.
 const ROUNDS: usize = 9;
 
 const DENSE: &str = "dense, width 64";
-const NDCG: &str = "NDCG@20";
-const MACS: &str = "training products";
+pub(super) const NDCG: &str = "NDCG@20";
+pub(super) const MACS: &str = "training products";
 
 /// The ways to a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -222,7 +223,7 @@ fn measure(lab: &dyn Lab) -> Result<Evidence> {
         let mut dense = None;
         for (at, &(way, sparsity)) in arms.iter().enumerate() {
             let label = way.label(sparsity);
-            let share = 1.0 / (SEEDS as usize * arms.len()) as f64;
+            let share = 0.8 / (SEEDS as usize * arms.len()) as f64;
             let from = (seed as usize * arms.len() + at) as f64 * share;
             let mut told =
                 |done: f64| lab.progress(&format!("seed {}: {label}", seed + 1), from + share * done);
@@ -247,6 +248,7 @@ fn measure(lab: &dyn Lab) -> Result<Evidence> {
         evidence.rows.push(row(&way.label(*sparsity), found));
     }
     expect(&mut evidence, &arms, &found, &times);
+    let note = graph_study::measure(lab, &mut evidence, SEEDS)?;
     evidence.notes = vec![
         format!(
             "Generated choices: {} users, {} items, {} genres; about {} choices a seed to learn from, a fifth of each user's held out, all \
@@ -261,9 +263,10 @@ fn measure(lab: &dyn Lab) -> Result<Evidence> {
          of two stored numbers when scoring. Bytes are f32 values, and one bit a place where not all are stored. The optimizer's moments exist \
          for stored weights only."
             .into(),
-        "NeuMF, LightGCN and other models of the paper weren't built, nor distillation or searched sizes; the paper's data sets weren't measured."
+        "NeuMF and other models of the paper weren't built, nor distillation or searched sizes; the paper's data sets weren't measured."
             .into(),
     ];
+    evidence.notes.push(note);
     lab.progress("done", 1.0);
     Ok(evidence)
 }

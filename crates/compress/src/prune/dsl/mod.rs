@@ -11,11 +11,14 @@
 //!   are ranked over a whole table, so some users and items come to hold more of them than others.
 //! - **Judging** ([`ranking`]): Recall@20, NDCG@20 and the hit rate over all items that a user has not seen.
 //!
-//! Data is generated ([`implicit`]); the model is matrix factorisation.
+//! Data is generated ([`implicit`]); the model is matrix factorisation, or LightGCN ([`light_gcn`]), which spreads embeddings along the graph of
+//! choices first.
 
 pub mod bpr;
 mod demonstrate;
+mod graph_study;
 pub mod implicit;
+pub mod light_gcn;
 pub mod ranking;
 pub mod table;
 pub mod train;

@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::bpr::{Slopes, Triple, accumulate};
 use super::implicit::{Choices, Size};
+use super::light_gcn::{self, Graph};
 use super::ranking::{Ranked, Scorer, evaluate, top};
 use super::table::{Growth, Learned, SparseTable};
 use super::train::{Exploration, Options, Recommender};
@@ -281,4 +282,87 @@ fn options_out_of_range_are_refused() {
     let mut model = Recommender::new(&none, &Options::default()).unwrap();
     let said = model.learn(&none, &Options::default(), &mut |_| Ok(())).unwrap_err().to_string();
     assert!(said.contains("no choices"), "{said}");
+}
+
+#[test]
+fn spread_embeddings_are_means_of_powers_and_their_gradients_those_of_differences() {
+    let width = 3;
+    let size = Size { users: 7, items: 9, genres: 3, choices: 5, taste: 2.0, skew: 0.5 };
+    let choices = Choices::generate(&size, 3);
+    let graph = Graph::new(&choices, 2);
+    let mut random = random();
+    let mut users = Learned::new(SparseTable::random(7, width, 15, 1.0, &mut random));
+    let mut items = Learned::new(SparseTable::random(9, width, 20, 1.0, &mut random));
+    // The whole matrix of the graph, [16, 16].
+    let popularity = choices.popularity();
+    let mut joined = vec![0.0f64; 256];
+    for (user, seen) in choices.seen.iter().enumerate() {
+        for &item in seen {
+            let weight = 1.0 / ((seen.len() * popularity[item as usize]) as f64).sqrt();
+            joined[user * 16 + 7 + item as usize] = weight;
+            joined[(7 + item as usize) * 16 + user] = weight;
+        }
+    }
+    let spread = |users: &[f32], items: &[f32]| -> Vec<f64> {
+        let mut now: Vec<f64> = users.iter().chain(items).map(|x| f64::from(*x)).collect();
+        let mut sum = now.clone();
+        for _ in 0..2 {
+            let product = |at: usize| {
+                let (row, column) = (at / width, at % width);
+                (0..16).map(|other| joined[row * 16 + other] * now[other * width + column]).sum::<f64>()
+            };
+            now = (0..16 * width).map(product).collect();
+            sum.iter_mut().zip(&now).for_each(|(sum, x)| *sum += x);
+        }
+        sum.into_iter().map(|x| x / 3.0).collect()
+    };
+    let (u, i) = (users.table.dense(), items.table.dense());
+    let mut macs = 0;
+    let found = graph.spread(&[u.clone(), i.clone()], width, &mut macs).concat();
+    let expected = spread(&u, &i);
+    assert!(found.iter().zip(&expected).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6));
+    assert_eq!(macs as usize, 2 * 2 * choices.count() * width);
+    let triples = choices.epoch(&mut random);
+    let decay = 0.1;
+    let loss = |u: &[f32], i: &[f32]| -> f64 {
+        let all = spread(u, i);
+        let row = |at: usize| &all[at * width..(at + 1) * width];
+        let own: Vec<f64> = u.iter().chain(i).map(|x| f64::from(*x)).collect();
+        let size = |at: usize| own[at * width..(at + 1) * width].iter().map(|x| x * x).sum::<f64>();
+        let one = |triple: &Triple| {
+            let [u, i, j] = [triple[0] as usize, 7 + triple[1] as usize, 7 + triple[2] as usize];
+            let x: f64 = (0..width).map(|c| row(u)[c] * (row(i)[c] - row(j)[c])).sum();
+            (1.0 + (-x).exp()).ln() + f64::from(decay) / 2.0 * (size(u) + size(i) + size(j))
+        };
+        triples.iter().map(one).sum::<f64>() / triples.len() as f64
+    };
+    let mut slopes = Slopes::new(&users, &items);
+    let found = light_gcn::accumulate(
+        [&mut users, &mut items],
+        &graph,
+        &triples,
+        decay,
+        Some(&mut slopes),
+        &mut macs,
+    );
+    assert!((found - loss(&u, &i)).abs() < 1e-6);
+    let difference = |at: usize| {
+        let moved = |step: f32| {
+            let (mut u, mut i) = (u.clone(), i.clone());
+            *u.iter_mut().chain(&mut i).nth(at).expect("there") += step;
+            loss(&u, &i)
+        };
+        (moved(1e-3) - moved(-1e-3)) / 2e-3
+    };
+    let stored = users.table.places().zip(&users.gradient);
+    let stored = stored.chain(items.table.places().map(|at| at + 7 * width).zip(&items.gradient));
+    for (at, gradient) in stored {
+        assert!((f64::from(*gradient) - difference(at)).abs() < 1e-4, "{at}");
+    }
+    // Where nothing is stored there is no decay, and the slope is all.
+    let all = [u.clone(), i.clone()].concat();
+    let slopes = [slopes.users, slopes.items].concat();
+    for at in (0..all.len()).filter(|at| all[*at] == 0.0) {
+        assert!((f64::from(slopes[at]) - difference(at)).abs() < 1e-4, "{at}");
+    }
 }

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::bpr::{Slopes, accumulate};
 use super::implicit::Choices;
+use super::light_gcn::{self, Graph};
 use super::table::{Growth, Learned, SparseTable};
 use crate::{Error, Result};
 
@@ -60,6 +61,8 @@ pub struct Options {
     pub density: f64,
     /// How their places are explored; none leaves them where they were at first.
     pub exploration: Option<Exploration>,
+    /// Times that embeddings are spread along the graph of choices before they are compared (LightGCN); 0 for matrix factorisation.
+    pub spread: usize,
     /// Passes over all choices.
     pub epochs: u64,
     /// Triples of a step.
@@ -80,6 +83,7 @@ impl Default for Options {
             width: 64,
             density: 1.0,
             exploration: None,
+            spread: 0,
             epochs: 60,
             batch: 1024,
             rate: 3e-3,
@@ -161,6 +165,7 @@ impl Recommender {
         }
         let total = options.epochs * epoch;
         let mut slopes = Slopes::new(&self.users, &self.items);
+        let graph = (options.spread > 0).then(|| Graph::new(choices, options.spread));
         let mut step = 0;
         for _ in 0..options.epochs {
             progress(step as f64 / total as f64)?;
@@ -169,14 +174,12 @@ impl Recommender {
                 let looks = options
                     .exploration
                     .is_some_and(|it| it.growth == Growth::Gradient && it.looks(step, total));
-                let loss = accumulate(
-                    &mut self.users,
-                    &mut self.items,
-                    own,
-                    options.decay,
-                    looks.then_some(&mut slopes),
-                    &mut self.macs,
-                );
+                let (decay, slopes_now) = (options.decay, looks.then_some(&mut slopes));
+                let Recommender { users, items, macs, .. } = self;
+                let loss = match &graph {
+                    Some(graph) => light_gcn::accumulate([users, items], graph, own, decay, slopes_now, macs),
+                    None => accumulate(users, items, own, decay, slopes_now, macs),
+                };
                 if !loss.is_finite() {
                     return Err(Error::Option("the loss is no number; lower the learning rate".into()));
                 }

@@ -10,9 +10,9 @@
 //! - **Adjust** (`heal`): first by distillation, `½ CE + ½ T² KL + Σ MSE` of the streams behind the last layer of each block; then
 //!   by the text alone.
 //!
-//! What is not there yet: the engine has no layers without queries and keys, so a student can be trained and judged, by
-//! [`student::Student`], but not written as a model and run. In the training network a shared matrix is computed again from the shared
-//! queries and keys in every layer, as kernels that never hold it do; what is spared are the two projections, their norms and rotations.
+//! [`Student::model`] is the model that is written and run. Kernels never hold a matrix of attention, so a shared one is computed again from
+//! the shared queries and keys in every layer, in training and in the engine; what is spared are the two projections, their norms and
+//! rotations, and the cache of keys.
 
 mod demonstrate;
 pub mod heal;
@@ -23,7 +23,7 @@ use ounce_eval::method::{Family, Method};
 
 pub use heal::{Options, heal};
 pub use similarity::{similarity, sources};
-pub use student::Student;
+pub use student::{Student, said};
 
 const NUMBER: u16 = 25;
 
@@ -36,7 +36,7 @@ pub const METHOD: Method = Method {
     arxiv: Some("2409.14595"),
     gives: "Layers that attend alike are found and made to share one attention matrix, then the model relearns from its own original.",
     claim: "TinyLLaMA-1.1B runs 15 % and trains 25 % faster with about 4 % fewer parameters and better zero-shot scores.",
-    command: Some("ounce bench method 25"),
+    command: Some("ounce prune ./folder -o small.gguf --copies 4 --train echo-att --calibration text.txt"),
     demonstrate: Some(demonstrate::demonstrate),
 };
 

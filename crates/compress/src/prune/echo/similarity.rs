@@ -45,7 +45,7 @@ pub(super) fn alike(model: &Model) -> Result<Attention> {
     if !same {
         return Err(differ());
     }
-    if !spec.causal || spec.sharing_layers() > 0 {
+    if !spec.causal || spec.sharing_layers() + spec.copying_layers() > 0 {
         return Err(Error::Option(
             "only decoders whose layers have weights of their own can copy attention".into(),
         ));

@@ -1,7 +1,9 @@
 //! A model of which some layers attend by another's matrix.
 
 use candle_core::Tensor;
-use ounce_model::{Model, Spec};
+use ounce_model::families::reshaped;
+use ounce_model::weights::MemorySource;
+use ounce_model::{Config, Model, Spec, Weights};
 use ounce_train::graph::{GraphNet, Hook, Pass};
 use ounce_train::loss::CrossEntropy;
 use ounce_train::net::Options;
@@ -72,6 +74,21 @@ pub fn dropped(spec: &Spec, sources: &[usize]) -> u64 {
     own.map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum()
 }
 
+/// Configuration and spec of a model whose layers attend by these sources.
+///
+/// # Errors
+/// If its family has no way to say it.
+pub fn said(model: &Model, sources: &[usize]) -> Result<(Config, Spec)> {
+    let mut spec = model.spec.clone();
+    for (index, (layer, &source)) in spec.layers.iter_mut().zip(sources).enumerate() {
+        if let Some(attention) = &mut layer.attention {
+            attention.copies = (source != index).then_some(source);
+        }
+    }
+    let all: Vec<usize> = (0..spec.layers.len()).collect();
+    Ok((reshaped(&model.config, &spec, &all)?, spec))
+}
+
 impl Student {
     /// A student with its teacher's weights.
     ///
@@ -95,6 +112,21 @@ impl Student {
             Ok(Box::new(linear))
         })?;
         Ok(Student { net, sources: sources.to_vec() })
+    }
+
+    /// The student as a model whose layers copy: without the matrices that they do without.
+    ///
+    /// # Errors
+    /// If its family has no way to say it, or a weight can't be read.
+    pub fn model(&self) -> Result<Model> {
+        let whole = self.net.model()?;
+        let (config, spec) = said(&whole, &self.sources)?;
+        let mut weights = MemorySource::new(whole.weights.path());
+        for tensor in spec.tensors() {
+            let own = whole.weights.get(&tensor.name)?;
+            weights.insert(tensor.name, own);
+        }
+        Ok(Model { spec, config, weights: Weights::in_memory(weights), ..whole })
     }
 
     /// The last layer of each block that shares a matrix.

@@ -1,5 +1,6 @@
 //! Similarities of what is known, copies against all choices of them, a student's network against its teacher's, gradients against differences.
 
+use ounce_engine::Engine;
 use ounce_model::Model;
 use ounce_train::distil::{LiveTeacher, Teacher};
 use ounce_train::net::{Net, Options as NetOptions};
@@ -108,6 +109,31 @@ fn without_copies_a_student_is_its_teacher_and_with_them_its_own_queries_are_idl
         json!({"model_type": "llama", "ounce_layers": [{}, {"num_attention_heads": 2, "num_key_value_heads": 1}, {}]}),
     );
     assert!(Student::new(&mixed, &[0, 1, 2]).unwrap_err().to_string().contains("different shapes"));
+}
+
+#[test]
+fn a_student_runs_as_a_model_without_the_matrices_that_its_layers_do_without() {
+    let teacher = model();
+    let sources = [0, 1, 1, 3, 4];
+    let mut student = Student::new(&teacher, &sources).unwrap();
+    let model = student.model().unwrap();
+    assert_eq!(model.spec.parameters(), teacher.spec.parameters() - dropped(&teacher.spec, &sources));
+    let text = texts();
+    let expected = student.loss(&text[..1]).unwrap();
+    // The loss in the engine, from its logits.
+    let logits = Engine::new(&model).unwrap().session().logits(&text[0]).unwrap();
+    let rows = logits.chunks_exact(model.spec.vocab_size).zip(&text[0][1..]);
+    let nats = rows.map(|(row, &next)| {
+        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        f64::from(row.iter().map(|x| (x - most).exp()).sum::<f32>().ln() + most - row[next as usize])
+    });
+    let found = nats.sum::<f64>() / (text[0].len() - 1) as f64;
+    assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    let said = |error: String| assert!(error.contains("copy"), "{error}");
+    said(Net::from_model(&model, NetOptions::default()).map(drop).unwrap_err().to_string());
+    said(Student::new(&model, &sources).map(drop).unwrap_err().to_string());
+    let unit = crate::prune::structured::Unit::Channel { layer: 0, channel: 0 };
+    said(crate::prune::structured::groups::check(&model.spec, unit).unwrap_err().to_string());
 }
 
 #[test]

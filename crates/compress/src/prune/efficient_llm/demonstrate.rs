@@ -80,7 +80,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
                     train(&mended, text, &options, &mut |_, _| Ok(()))?
                 }
                 _ => {
-                    let choice = if arm == GRADUAL { Choice::Magnitude } else { Choice::Fisher };
+                    let choice = if arm == GRADUAL { Choice::Magnitude } else { options.choice };
                     let options = Options { choice, correct: arm == AWARE, ..options };
                     shrink(&model, text, target, &options, &mut |_, _| Ok(()))?.0
                 }
@@ -142,6 +142,7 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
             plan.rates[0], plan.rates[1]
         ),
         "Speeds are of models that generate in turn, the best of several runs; a model this small spends much of its time elsewhere than in its weights.".into(),
+        "Units are chosen by the Fisher information of a factor on each, not by the diagonal of the matrix of single weights that the paper takes.".into(),
         "Comparisons with models of other makers weren't measured.".into(),
     ];
     lab.progress("done", 1.0);

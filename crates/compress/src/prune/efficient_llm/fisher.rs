@@ -8,8 +8,31 @@
 use ounce_model::Spec;
 use ounce_train::Param;
 
-use crate::prune::structured::Scores;
 use crate::prune::structured::saliency::{add, is_entrance};
+use crate::prune::structured::{Cut, Scores};
+
+fn zeros_of(spec: &Spec) -> Scores {
+    Scores { stream: vec![0.0; spec.hidden_size], ..Scores::zeros(spec, true) }
+}
+
+fn parts(scores: &mut Scores) -> impl Iterator<Item = &mut Vec<f64>> {
+    scores.heads.iter_mut().chain(&mut scores.channels).chain([&mut scores.stream])
+}
+
+/// What of some units stays.
+fn taken(scores: &Scores, cut: &Cut) -> Scores {
+    let take = |values: &Vec<f64>, kept: Option<&Vec<usize>>| match kept {
+        Some(kept) => kept.iter().map(|&at| values[at]).collect(),
+        None => values.clone(),
+    };
+    let layers = || cut.layers.iter().enumerate().filter_map(|(at, layer)| Some((at, layer.as_ref()?)));
+    Scores {
+        heads: layers().map(|(at, it)| take(&scores.heads[at], it.kv_heads.as_ref())).collect(),
+        channels: layers().map(|(at, it)| take(&scores.channels[at], it.channels.as_ref())).collect(),
+        stream: take(&scores.stream, cut.stream.as_ref()),
+        comparable: scores.comparable,
+    }
+}
 
 /// Running averages of gradients.
 #[derive(Debug, Clone)]
@@ -20,23 +43,42 @@ pub struct Fisher {
     /// Of each parameter; empty for those that are no entrances.
     pub(super) first: Vec<Vec<f32>>,
     pub(super) second: Vec<Vec<f32>>,
+    /// Of each unit's factor `z`: the derivative of the loss by it, `d = Σ g w`, and `n d²`.
+    pub(super) factors: [Scores; 2],
 }
 
 impl Fisher {
+    /// The factors' averages of a cut model.
+    pub(super) fn factors_of(&self, cut: &Cut) -> [Scores; 2] {
+        [0, 1].map(|at| taken(&self.factors[at], cut))
+    }
+
     /// Nothing seen yet.
-    pub fn new(params: &[Param], decay: f32) -> Fisher {
+    pub fn new(spec: &Spec, params: &[Param], decay: f32) -> Fisher {
         let zeros = |param: &Param| match is_entrance(&param.name, true) {
             true => vec![0.0; param.value.len()],
             false => Vec::new(),
         };
         let first: Vec<Vec<f32>> = params.iter().map(zeros).collect();
-        Fisher { decay, steps: 0, second: first.clone(), first }
+        Fisher { decay, steps: 0, second: first.clone(), first, factors: [zeros_of(spec), zeros_of(spec)] }
     }
 
     /// Takes in the gradients of a step, means over so many tokens.
-    pub fn see(&mut self, params: &[Param], tokens: usize) {
+    pub fn see(&mut self, spec: &Spec, params: &[Param], tokens: usize) {
         self.steps += 1;
         let (decay, tokens) = (self.decay, tokens as f32);
+        let mut slopes = zeros_of(spec);
+        for param in params.iter().filter(|param| is_entrance(&param.name, true)) {
+            let products = param.value.iter().zip(&param.grad).map(|(w, g)| f64::from(*w) * f64::from(*g));
+            add(&mut slopes, spec, &param.name, param.shape[1], products);
+        }
+        let [first, second] = &mut self.factors;
+        for ((slopes, first), second) in parts(&mut slopes).zip(parts(first)).zip(parts(second)) {
+            for ((d, first), second) in slopes.iter().zip(first).zip(second) {
+                *first += (1.0 - f64::from(decay)) * (d - *first);
+                *second += (1.0 - f64::from(decay)) * (d * d * f64::from(tokens) - *second);
+            }
+        }
         for ((param, first), second) in params.iter().zip(&mut self.first).zip(&mut self.second) {
             for ((g, first), second) in param.grad.iter().zip(first).zip(second) {
                 *first += (1.0 - decay) * (g - *first);
@@ -45,10 +87,20 @@ impl Fisher {
         }
     }
 
-    /// The worth of each unit.
+    /// The worth of each unit by its factor: `|E[d]| + ½ n E[d²]`, which counts how its weights change the loss together, where [`Fisher::worth`]
+    /// takes them for independent.
+    pub fn worth_of_factors(&self) -> Scores {
+        let whole = f64::from(1.0 - self.decay.powi(self.steps.max(1)));
+        let [mut scores, mut second] = self.factors.clone();
+        for (score, second) in parts(&mut scores).zip(parts(&mut second)) {
+            score.iter_mut().zip(second).for_each(|(score, f)| *score = (score.abs() + 0.5 * *f) / whole);
+        }
+        scores
+    }
+
+    /// The worth of each unit, `|Σ g w − ½ F w²|`.
     pub fn worth(&self, spec: &Spec, params: &[Param]) -> Scores {
-        let mut scores = Scores::zeros(spec, true);
-        scores.stream = vec![0.0; spec.hidden_size];
+        let mut scores = zeros_of(spec);
         // Averages that began at zero are too small in the first steps.
         let whole = 1.0 - self.decay.powi(self.steps.max(1));
         for ((param, first), second) in params.iter().zip(&self.first).zip(&self.second) {
@@ -59,8 +111,7 @@ impl Fisher {
                 add(&mut scores, spec, &param.name, param.shape[1], change);
             }
         }
-        let all = scores.heads.iter_mut().chain(&mut scores.channels).flatten().chain(&mut scores.stream);
-        all.for_each(|score| *score = score.abs());
+        parts(&mut scores).flatten().for_each(|score| *score = score.abs());
         scores
     }
 }

@@ -4,8 +4,9 @@
 //!
 //! - **Minimal groups** (section 3.1): key/value heads, channels of feed-forward halves, and channels of the stream, each with all the weights
 //!   that must leave with it ([`structured::groups`](super::structured::groups)).
-//! - **Saliency** (section 3.2, `fisher`): `|Σ g w − ½ F w²|` over the weights with which a unit enters the stream, `g` the gradient and
-//!   `F` the diagonal of the empirical Fisher matrix, both running averages of what training computes anyhow. All kinds compete by worth
+//! - **Saliency** (section 3.2, `fisher`): to second order, from running averages of what training computes anyhow. [`Choice::Fisher`] is the
+//!   paper's, `|Σ g w − ½ F w²|` over the weights with which a unit enters the stream, `g` the gradient and `F` the diagonal of the empirical Fisher
+//!   matrix; the default, [`Choice::Factors`], takes the Fisher information of one factor on all of them, which doesn't suppose that they are independent. All kinds compete by worth
 //!   a weight, so the architecture is found, not drawn.
 //! - **Correction** (section 3.2): the Hessian that mends is another than the one that chooses: layer by layer,
 //!   `H = E[x xᵀ]` of a matrix's inputs, by which the columns that stay answer for those that leave

@@ -16,10 +16,15 @@ use crate::prune::structured::{Cut, Limits, Scores, choose, saliency};
 use crate::stages::not_empty;
 use crate::{Error, Result};
 
+/// Steps whose text what stays is fitted on.
+const FITTED_ON: usize = 4;
+
 /// How units are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// By `Fisher::worth`.
+    /// By `Fisher::worth_of_factors`: the Fisher information of a factor on the unit.
+    Factors,
+    /// By `Fisher::worth`: the diagonal of the Fisher matrix of its weights.
     Fisher,
     /// By the norm of a unit's weights, for comparison.
     Magnitude,
@@ -56,15 +61,15 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             steps: 400,
-            pruning: 0.5,
+            pruning: 0.25,
             every: 10,
             tokens: 2048,
-            rate: 2e-3,
-            choice: Choice::Fisher,
+            rate: 1e-3,
+            choice: Choice::Factors,
             correct: true,
             stream: true,
             multiple: 8,
-            decay: 0.9,
+            decay: 0.95,
             seed: 0,
         }
     }
@@ -125,7 +130,7 @@ impl<'s> Run<'s> {
     fn new(model: &Model, sequences: &'s [Vec<u32>], options: &Options) -> Result<Run<'s>> {
         let net = Net::from_model(model, NetOptions::default())?;
         let optimizer = Optimizer::new(optim::Options::default(), net.params())?;
-        let fisher = Fisher::new(net.params(), options.decay);
+        let fisher = Fisher::new(&model.spec, net.params(), options.decay);
         let order = Shuffled::new(sequences, options.seed);
         Ok(Run { net, optimizer, fisher, order, tokens: options.tokens })
     }
@@ -136,7 +141,7 @@ impl<'s> Run<'s> {
         let own = order.next(*tokens);
         let batch = Batch::next_token(own.iter().copied());
         accumulate(net, &batch)?;
-        fisher.see(net.params(), batch.counted());
+        fisher.see(&net.skeleton().spec, net.params(), batch.counted());
         descend(net, optimizer, rate);
         Ok(own)
     }
@@ -152,9 +157,13 @@ impl<'s> Run<'s> {
         let last = ((options.steps as f64 * options.pruning) as u64).clamp(1, options.steps.max(1));
         let whole = self.net.skeleton().spec.parameters();
         let mut events = Vec::new();
+        let mut recent: Vec<Vec<&[u32]>> = Vec::new();
         for step in 0..options.steps {
             progress(step, options.steps)?;
-            let recent = self.step(schedule.rate(step))?;
+            if recent.len() == FITTED_ON {
+                recent.remove(0);
+            }
+            recent.push(self.step(schedule.rate(step))?);
             let done = step + 1;
             let Some(target) =
                 target.filter(|_| done <= last && (done % options.every.max(1) == 0 || done == last))
@@ -163,7 +172,7 @@ impl<'s> Run<'s> {
             };
             let most = allowed(whole, target, done, last);
             if self.net.skeleton().spec.parameters() > most {
-                let left = leave(&self.net, &self.optimizer, &self.fisher, &recent, most, options)?;
+                let left = leave(&self.net, &self.optimizer, &self.fisher, &recent.concat(), most, options)?;
                 (self.net, self.optimizer, self.fisher) = left;
                 events.push(Event { step: done, parameters: self.net.skeleton().spec.parameters() });
             }
@@ -181,14 +190,14 @@ pub fn leave_at_once(model: &Model, sequences: &[Vec<u32>], target: u64, options
     not_empty(sequences)?;
     let mut net = Net::from_model(model, NetOptions::default())?;
     let optimizer = Optimizer::new(optim::Options::default(), net.params())?;
-    let mut fisher = Fisher::new(net.params(), options.decay);
+    let mut fisher = Fisher::new(&model.spec, net.params(), options.decay);
     let mut order = Shuffled::new(sequences, options.seed);
     let mut recent = Vec::new();
     for _ in 0..options.every {
         let own = order.next(options.tokens);
         let batch = Batch::next_token(own.iter().copied());
         accumulate(&mut net, &batch)?;
-        fisher.see(net.params(), batch.counted());
+        fisher.see(&model.spec, net.params(), batch.counted());
         recent.extend(own);
     }
     leave(&net, &optimizer, &fisher, &recent, target, options)?.0.model().map_err(Error::from)
@@ -220,6 +229,7 @@ pub(super) fn leave(
     let model = net.model()?;
     let spec = &model.spec;
     let scores = match options.choice {
+        Choice::Factors => fisher.worth_of_factors(),
         Choice::Fisher => fisher.worth(spec, net.params()),
         Choice::Magnitude => saliency::magnitude(&model, options.stream)?,
     };
@@ -263,7 +273,8 @@ pub(super) fn leave(
                 .for_each(|(bytes, value)| bytes.copy_from_slice(&value.to_le_bytes()));
         }
     }
-    let mut averages = Fisher { first: Vec::new(), second: Vec::new(), ..fisher.clone() };
+    let mut averages =
+        Fisher { first: Vec::new(), second: Vec::new(), factors: fisher.factors_of(&cut), ..*fisher };
     for param in next.params() {
         let from = moved.get(&param.name);
         let at = from.and_then(|moved| net.params().iter().position(|old| old.name == moved.from));

@@ -21,16 +21,25 @@ fn options() -> Options {
 fn worth_is_the_change_of_a_diagonal_quadratic() {
     let model = random(json!({"model_type": "llama", "tie_word_embeddings": true}));
     let mut net = Net::from_model(&model, NetOptions::default()).unwrap();
-    let mut fisher = Fisher::new(net.params(), 0.75);
+    let mut fisher = Fisher::new(&model.spec, net.params(), 0.75);
     let (mut g, mut f): (Vec<Vec<f64>>, Vec<Vec<f64>>) =
         net.params().iter().map(|it| (vec![0.0; it.value.len()], vec![0.0; it.value.len()])).unzip();
     let mut weight = 0.0;
+    // Of the factor on one head: d and n d².
+    let (mut slope, mut square) = (0.0, 0.0);
     for ids in &texts()[..3] {
         let batch = Batch::next_token([ids.as_slice()]);
         net.params_mut().iter_mut().for_each(|param| param.grad.fill(0.0));
         net.accumulate(&batch, 1.0 / batch.counted() as f32).unwrap();
-        fisher.see(net.params(), batch.counted());
+        fisher.see(&model.spec, net.params(), batch.counted());
         weight = 0.75 * weight + 0.25;
+        let output = net.params().iter().find(|it| it.name == "layers.1.attention.output.weight").unwrap();
+        let width = output.shape[1];
+        let own = output.value.iter().zip(&output.grad).enumerate();
+        let own = own.filter(|(place, _)| (16..32).contains(&(place % width)));
+        let d: f64 = own.map(|(_, (w, g))| f64::from(*w) * f64::from(*g)).sum();
+        slope = 0.75 * slope + 0.25 * d;
+        square = 0.75 * square + 0.25 * d * d * batch.counted() as f64;
         for (at, param) in net.params().iter().enumerate() {
             for (place, d) in param.grad.iter().enumerate() {
                 g[at][place] = 0.75 * g[at][place] + 0.25 * f64::from(*d);
@@ -54,6 +63,7 @@ fn worth_is_the_change_of_a_diagonal_quadratic() {
     };
     let near =
         |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-3, "{found} {expected}");
+    near(fisher.worth_of_factors().heads[1][1], (slope.abs() + 0.5 * square) / weight);
     near(
         found.heads[1][1],
         expected(&|name, _, column| name == "layers.1.attention.output.weight" && (16..32).contains(&column)),
@@ -85,11 +95,11 @@ fn what_training_remembers_is_sliced_as_the_weights_are() {
     let options = Options { correct: false, ..options() };
     let mut net = Net::from_model(&model, NetOptions::default()).unwrap();
     let mut optimizer = Optimizer::new(optim::Options::default(), net.params()).unwrap();
-    let mut fisher = Fisher::new(net.params(), options.decay);
+    let mut fisher = Fisher::new(&model.spec, net.params(), options.decay);
     let text = texts();
     let batch = Batch::next_token(text.iter().map(Vec::as_slice));
     net.accumulate(&batch, 1.0 / batch.counted() as f32).unwrap();
-    fisher.see(net.params(), batch.counted());
+    fisher.see(&model.spec, net.params(), batch.counted());
     optimizer.step(net.params_mut(), 1e-3, 1.0);
     let most = model.spec.parameters() / 2;
     let (small, memory, averages) = leave(&net, &optimizer, &fisher, &text, most, &options).unwrap();
@@ -119,6 +129,14 @@ fn what_training_remembers_is_sliced_as_the_weights_are() {
         let new_at = small.params().iter().position(|it| it.name == new.name).unwrap();
         assert_eq!(averages.first[new_at].is_empty(), fisher.first[at].is_empty());
         assert!(averages.first[new_at].is_empty() || averages.first[new_at].len() == new.value.len());
+    }
+    let spec = &small.skeleton().spec;
+    let worth = averages.worth_of_factors();
+    assert_eq!(worth.stream.len(), spec.hidden_size);
+    let old: Vec<f64> = fisher.worth_of_factors().channels.concat();
+    for (layer, channels) in worth.channels.iter().enumerate() {
+        assert_eq!(channels.len(), crate::prune::structured::groups::mlp(spec, layer).unwrap().width);
+        assert!(channels.iter().all(|it| old.contains(it)));
     }
     assert!(seen > 1000, "{seen}");
 }

@@ -192,6 +192,13 @@ pub fn check(spec: &Spec, unit: Unit) -> Result<()> {
             "layers of this model share their weights, so no part of one of them can be cut out".into(),
         ));
     }
+    if spec.copying_layers() > 0 {
+        return Err(Error::Option(
+            "layers of this model copy the attention of layers before them, so no part can be cut out; cut the model that it was made of, and let \
+             layers copy afterwards"
+                .into(),
+        ));
+    }
     match unit {
         Unit::Heads { layer, kv_head } => {
             let heads = attention(spec, layer).filter(|it| kv_head < it.kv_heads);

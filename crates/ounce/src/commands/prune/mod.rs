@@ -34,6 +34,7 @@ Examples:
   ounce prune ./folder -o ./sparse --method sparsegpt --ratio 0.5  zeros; shapes and bytes stay
   ounce prune ./folder -o ./sparse --method wanda --pattern 2:4
   ounce prune ./folder -o ./small --ratio 0.5 --train efficient-llm --calibration text.txt --calibration-tokens 2000000
+  ounce prune ./folder -o small.gguf --copies 4 --train echo-att --calibration text.txt --calibration-tokens 2000000
   ounce prune ./folder -o any.shapes --ratio 0.6 --train amoeba --calibration text.txt --calibration-tokens 2000000
   ounce prune ./folder -o ./small --params 90M --shapes any.shapes  cut out what was trained before, in seconds
   ounce prune ./folder -o small.gguf --ratio 0.3 --dry-run         what would leave, and the exact size
@@ -92,6 +93,9 @@ pub struct TargetArgs {
     /// Layers that stay, for --method layers
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
+    /// Layers that attend by the queries and keys of a layer before them and lose their own, for --train echo-att
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    copies: Option<u32>,
     /// N:M, weights that stay of each M that follow each other: 2:4. For magnitude, wanda and sparsegpt
     #[arg(long, value_name = "N:M", value_parser = parse_pattern)]
     pattern: Option<Sparsity>,
@@ -254,7 +258,12 @@ pub fn make(args: &Args, globals: &Globals) -> anyhow::Result<Option<Report>> {
         }
         return Ok(None);
     }
-    if pruned.config.get("ounce_layers").is_some() {
+    if pruned.spec.copying_layers() > 0 {
+        output::note(&format!(
+            "{} layers have no queries and keys of their own: ounce reads such models, other programs miss the tensors",
+            pruned.spec.copying_layers()
+        ));
+    } else if pruned.config.get("ounce_layers").is_some() {
         let how = match is_gguf(&args.output) {
             // llama.cpp reads this one layer by layer.
             true if gguf_model::architecture(&pruned)? == "deci" => None,
@@ -307,6 +316,11 @@ impl Args {
         if self.uniform && !parts {
             bail!("--uniform is for heads and channels; other methods leave layers alike as they are");
         }
+        if self.target.copies.is_some() != self.training.is_echo() {
+            bail!(
+                "--copies says how many layers lose their queries and keys with --train echo-att, which takes no other target; add what is missing"
+            );
+        }
         if let Some(share) = self.target.ratio.filter(|share| !(*share > 0.0 && *share < 1.0)) {
             bail!("--ratio should be above 0 and below 1, found {share}");
         }
@@ -318,7 +332,7 @@ impl Args {
                 );
             }
             if self.method != MethodName::HeadsChannels
-                || self.uniform
+                || (self.uniform && !self.training.is_amoeba())
                 || self.score != ScoreName::Taylor
                 || self.dry_run
             {

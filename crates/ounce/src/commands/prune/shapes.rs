@@ -74,7 +74,8 @@ pub fn train(args: &Args, globals: &Globals) -> anyhow::Result<Outcome> {
 fn trained(args: &Args, model: &Model, text: &[Vec<u32>], share: f64) -> anyhow::Result<Vec<AnyShape>> {
     /// Tokens by which layers, heads and channels are chosen, and shapes compared.
     const LOOKED_AT: usize = 16_384;
-    let settings = amoeba::file::settings(model, share, args.multiple as usize)?;
+    let settings =
+        amoeba::file::settings(model, share, args.multiple as usize, args.training.widths(args.uniform))?;
     let (steps, rate) = args.training.course();
     let mut seen = 0;
     let shown = text.iter().take_while(|ids| {

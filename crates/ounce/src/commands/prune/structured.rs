@@ -24,6 +24,12 @@ pub fn prune(args: &Args, model: &Model, calibration: Vec<Vec<u32>>) -> anyhow::
         let removed = removed(&model.spec, &cut.spec(&model.spec, false)?, &cut.kept_layers());
         return Ok((trained.extract(shape)?, removed));
     }
+    if let Some(copies) = args.target.copies {
+        let small = args.training.echo(model, &calibration, copies as usize)?;
+        let all: Vec<usize> = (0..model.spec.layers.len()).collect();
+        let removed = removed(&model.spec, &small.spec, &all);
+        return Ok((small, removed));
+    }
     if args.training.is_asked() {
         let most = model.spec.parameters().saturating_sub(args.wanted().weights_to_remove(&model.spec)?);
         let small = args.training.shrink(model, &calibration, most, args.multiple as usize)?;

@@ -48,7 +48,7 @@ impl Rates {
                     let seconds = clock.time(|| {
                         for cache in caches {
                             let (queries, out) = (&queries[..length], &mut out[..length]);
-                            attend(&mut [Task { cache, queries, start, out }], &shape, pool);
+                            attend(&mut [Task { cache, keys: cache, queries, start, out }], &shape, pool);
                         }
                     });
                     let seen: usize = (start..start + count).map(|at| at + 1).sum();

@@ -1,6 +1,8 @@
 //! Measures sharing on drawings of 24 kinds: against networks that are pruned before training and narrower ones of as many stored numbers,
 //! and whether its training hangs on the array's deviation.
 
+use std::ops::Range;
+
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
 use ounce_eval::stats::mean_and_error;
 use rand::{RngExt, SeedableRng};
@@ -10,7 +12,7 @@ use super::super::workbench::cosine;
 use super::NUMBER;
 use super::fold::Fold;
 use super::mlp::{Mlp, deviation};
-use super::scores::{Rank, masks};
+use super::scores::{Rank, greatest, masks};
 use crate::Result;
 use crate::diffusion::glyphs::{PIXELS, Prompt, SHAPES, STYLES};
 use crate::diffusion::normal;
@@ -102,17 +104,21 @@ enum Way {
         scaled: bool,
     },
     Pruned(Rank),
+    /// Lottery tickets: trained, pruned by magnitude and rewound in turns, then trained from where they were rewound to.
+    Tickets,
     Narrow,
 }
 
 const SHARED: Way = Way::Shared { sigma: SIGMA, scaled: true };
 
 /// Ways that are compared at equal numbers.
-const WAYS: [(&str, Way); 6] = [
+const WAYS: [(&str, Way); 8] = [
     ("shared array", SHARED),
     ("narrower network", Way::Narrow),
     ("SynFlow", Way::Pruned(Rank::SynFlow)),
     ("SNIP", Way::Pruned(Rank::Snip)),
+    ("GraSP", Way::Pruned(Rank::Grasp)),
+    ("lottery tickets", Way::Tickets),
     ("magnitude at the start", Way::Pruned(Rank::Magnitude)),
     ("random weights left", Way::Pruned(Rank::Random)),
 ];
@@ -155,6 +161,7 @@ impl Study<'_> {
         let keep = mlp.parameters() / compression;
         let mut store = match way {
             Way::Dense => Store::Masked(None),
+            Way::Tickets => Store::Masked(None),
             Way::Narrow => {
                 mlp = Mlp::random(&narrowed(&mlp.widths, keep), &mut random);
                 Store::Masked(None)
@@ -177,27 +184,81 @@ impl Study<'_> {
                 Store::Shared { fold, array, scaling }
             }
         };
+        if way == Way::Tickets {
+            let Some(mask) = self.ticket(&mut mlp, keep, rate, &mut random) else { return (0.0, keep) };
+            store = Store::Masked(Some(mask));
+        }
         let stored = match &store {
             Store::Masked(None) => mlp.parameters(),
             Store::Masked(Some(mask)) => mask.iter().flatten().filter(|kept| **kept).count(),
             Store::Shared { array, .. } => array.len(),
         };
-        store.unfold(&mut mlp);
-        let size = match &store {
+        let steps = if way == Way::Tickets { self.rewound()..self.plan.steps } else { 0..self.plan.steps };
+        match self.train(&mut mlp, &mut store, rate, steps, &mut random) {
+            true => (mlp.accuracy(&judged.pixels, &judged.labels), stored),
+            false => (0.0, stored),
+        }
+    }
+
+    /// Trains over these steps of the schedule; whether the loss stayed a number.
+    fn train(
+        &self,
+        mlp: &mut Mlp,
+        store: &mut Store,
+        rate: f64,
+        steps: Range<u64>,
+        random: &mut ChaCha8Rng,
+    ) -> bool {
+        store.unfold(mlp);
+        let size = match &*store {
             Store::Masked(_) => mlp.parameters(),
             Store::Shared { array, .. } => array.len(),
         };
         let mut velocity = vec![0.0f32; size];
         let schedule = cosine(rate, self.plan.steps);
-        for step in 0..self.plan.steps {
-            let batch = self.train.batch(self.plan.batch, &mut random);
+        for step in steps {
+            let batch = self.train.batch(self.plan.batch, random);
             let (loss, gradients) = mlp.gradients(&batch.pixels, &batch.labels);
             if !loss.is_finite() {
-                return (0.0, stored);
+                return false;
             }
-            store.step(&mut mlp, &gradients, &mut velocity, schedule.rate(step) as f32);
+            store.step(mlp, &gradients, &mut velocity, schedule.rate(step) as f32);
         }
-        (mlp.accuracy(&judged.pixels, &judged.labels), stored)
+        true
+    }
+
+    /// The step to which tickets are rewound.
+    fn rewound(&self) -> u64 {
+        self.plan.steps / 20
+    }
+
+    /// A lottery ticket with rewinding (arXiv 1903.01611): the network trains a twentieth of the steps, which it is rewound to from then on;
+    /// then it trains to the end, half of its weights leave by magnitude, and so on until `keep` are left. Leaves the network as it was then.
+    fn ticket(
+        &self,
+        mlp: &mut Mlp,
+        keep: usize,
+        rate: f64,
+        random: &mut ChaCha8Rng,
+    ) -> Option<Vec<Vec<bool>>> {
+        let mut store = Store::Masked(None);
+        let kept = |ok: bool| ok.then_some(());
+        kept(self.train(mlp, &mut store, rate, 0..self.rewound(), random))?;
+        let begin = mlp.clone();
+        let mut left = mlp.parameters();
+        loop {
+            kept(self.train(mlp, &mut store, rate, self.rewound()..self.plan.steps, random))?;
+            left = (left / 2).max(keep);
+            // What is out is zero, and so the smallest.
+            let sizes: Vec<Vec<f32>> =
+                mlp.weights.iter().map(|it| it.iter().map(|x| x.abs()).collect()).collect();
+            let mask = greatest(&sizes, left);
+            *mlp = begin.clone();
+            if left == keep {
+                return Some(mask);
+            }
+            store = Store::Masked(Some(mask));
+        }
     }
 
     /// The rate that is best on validation images with another seed.
@@ -316,6 +377,11 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
                 format!("{:.2} % against {:.2} %, {:.2} % and {:.2} %", found[0], found[1], found[2], found[3]),
                 beaten,
             );
+            evidence.expect(
+                format!("{compression} times fewer: the shared array is at least as accurate as GraSP and lottery tickets."),
+                format!("{:.2} % against {:.2} % and {:.2} %", found[0], found[4], found[5]),
+                found[0] >= found[4] && found[0] >= found[5],
+            );
         }
     }
     let lower: Vec<f64> = [0.01, 0.1].iter().map(|by| by * plan.rates[0]).chain(plan.rates.clone()).collect();
@@ -356,7 +422,8 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
             plan.seeds,
             plan.rates
         ),
-        "Pruned networks count only weights that are left, not where they are, which favours them. GraSP and rewinding to lottery tickets weren't built. \
+        "Pruned networks count only weights that are left, not where they are, which favours them. Lottery tickets (half of \
+         the weights leave in each round, then the rest is rewound to a twentieth of the steps) take as many more trainings as there are rounds. \
          Sharing spares stored numbers, no operations."
             .into(),
     ];
@@ -384,7 +451,7 @@ mod tests {
         };
         let evidence = measure(&Desk, &plan).expect("measured");
         evidence.check().expect("sound");
-        assert_eq!((evidence.rows.len(), evidence.expectations.len()), (18, 4));
+        assert_eq!((evidence.rows.len(), evidence.expectations.len()), (22, 5));
         let stored =
             |label: &str| evidence.row(label).and_then(|row| row.get("stored numbers")).expect("there");
         assert_eq!(stored("shared array, 10 times fewer"), stored("SNIP, 10 times fewer"));

@@ -17,10 +17,43 @@ pub(super) enum Rank {
     /// By `|w ∂R/∂w|` with `R` the sum of results of `|W|` for an input of ones, in a hundred rounds ("Pruning neural networks without any data
     /// by iteratively conserving synaptic flow", arXiv 2006.05467, algorithm 1).
     SynFlow,
+    /// By `w · (H g)` on a batch, greatest first: what is left keeps most of the gradient's flow ("Picking winning tickets before training by
+    /// preserving gradient flow", GraSP, arXiv 2002.07376, equation 8 with the sign turned). Logits are divided by 200 there.
+    Grasp,
 }
 
 /// Rounds of SynFlow.
 const ROUNDS: usize = 100;
+
+/// What logits are divided by for GraSP.
+const TEMPERATURE: f32 = 200.0;
+
+/// The gradients of the loss with logits divided by [`TEMPERATURE`], which a last matrix as much smaller does.
+fn warm(mlp: &Mlp, images: &[f32], labels: &[u32]) -> Vec<Vec<f32>> {
+    let mut own = mlp.clone();
+    own.weights.iter_mut().last().into_iter().flatten().for_each(|w| *w /= TEMPERATURE);
+    let mut gradients = own.gradients(images, labels).1;
+    gradients.iter_mut().last().into_iter().flatten().for_each(|g| *g /= TEMPERATURE);
+    gradients
+}
+
+/// `w · (H g)` for all weights; the product with the Hessian by central differences along `g`.
+fn kept_flow(mlp: &Mlp, images: &[f32], labels: &[u32]) -> Vec<Vec<f32>> {
+    let size = |values: &[Vec<f32>]| values.iter().flatten().map(|x| x * x).sum::<f32>().sqrt();
+    let gradients = warm(mlp, images, labels);
+    let step = 1e-2 * size(&mlp.weights) / size(&gradients).max(f32::MIN_POSITIVE);
+    let at = |step: f32| {
+        let mut own = mlp.clone();
+        let weights = own.weights.iter_mut().flatten().zip(gradients.iter().flatten());
+        weights.for_each(|(w, g)| *w += step * g);
+        warm(&own, images, labels)
+    };
+    let mut scores = at(step);
+    let behind = at(-step);
+    let weights = behind.iter().flatten().zip(mlp.weights.iter().flatten());
+    scores.iter_mut().flatten().zip(weights).for_each(|(s, (b, w))| *s = w * (*s - b) / (2.0 * step));
+    scores
+}
 
 /// `|w ∂R/∂w|` for all weights.
 fn flow(mlp: &Mlp) -> Vec<Vec<f32>> {
@@ -35,7 +68,7 @@ fn flow(mlp: &Mlp) -> Vec<Vec<f32>> {
 }
 
 /// The `keep` greatest of all scores, one mask a matrix.
-fn greatest(scores: &[Vec<f32>], keep: usize) -> Vec<Vec<bool>> {
+pub(super) fn greatest(scores: &[Vec<f32>], keep: usize) -> Vec<Vec<bool>> {
     let flat: Vec<f32> = scores.concat();
     let mut order: Vec<usize> = (0..flat.len()).collect();
     order.sort_by(|&a, &b| flat[b].total_cmp(&flat[a]).then(a.cmp(&b)));
@@ -73,6 +106,7 @@ pub(super) fn masks(
                 mlp.weights.iter().map(|it| it.iter().map(|x| x.abs()).collect()).collect();
             greatest(&scores, keep)
         }
+        Rank::Grasp => greatest(&kept_flow(mlp, images, labels), keep),
         Rank::Snip => greatest(&times(mlp.gradients(images, labels).1), keep),
         Rank::SynFlow => {
             let mut left = mlp.clone();
@@ -127,7 +161,20 @@ mod tests {
         }
         let images = normal(&mut random, 3 * 5);
         let labels = [0, 1, 0, 1, 1];
-        for rank in [Rank::Random, Rank::Magnitude, Rank::Snip, Rank::SynFlow] {
+        // Half the derivative of the gradient's square along a weight that fades is minus what GraSP keeps by.
+        let kept = kept_flow(&mlp, &images, &labels);
+        for (layer, at) in [(0, 2), (0, 7), (1, 5)] {
+            let square = |by: f32| -> f64 {
+                let mut own = mlp.clone();
+                own.weights[layer][at] *= 1.0 + by;
+                warm(&own, &images, &labels).iter().flatten().map(|g| f64::from(*g).powi(2)).sum()
+            };
+            let expected = (square(2e-2) - square(-2e-2)) / 4e-2 / 2.0;
+            let found = f64::from(kept[layer][at]);
+            let scale = square(0.0);
+            assert!((found - expected).abs() < 2e-2 * scale, "{layer} {at}: {found} {expected} {scale}");
+        }
+        for rank in [Rank::Random, Rank::Magnitude, Rank::Snip, Rank::SynFlow, Rank::Grasp] {
             for keep in [1, 7, 20] {
                 let mask = masks(rank, &mlp, keep, (&images, &labels), &mut random);
                 assert_eq!(mask.iter().flatten().filter(|kept| **kept).count(), keep, "{rank:?}");
