@@ -4,15 +4,15 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use ounce_engine::draft::{PromptLookup, TriGrams};
 use ounce_engine::generate::Finish;
 use ounce_engine::sample::logprobs;
 use ounce_engine::text::TextStream;
 use ounce_engine::{Sampler, Session};
 use ounce_model::tokenizer::Tokenizer;
 
+use super::guess::Guesses;
 use super::job::{Event, Failure, Job, Scored, Summary};
-use super::pace::{Pace, Trust};
+use super::swap::Aside;
 use crate::grammar::Constraint;
 
 /// A job that left the queue, with what its answers have in common.
@@ -91,7 +91,7 @@ pub(super) struct Sequence<'e> {
     pub session: Session<'e>,
     /// Prompt and answer; the session holds a beginning of it.
     pub tokens: Vec<u32>,
-    sampler: Sampler,
+    pub sampler: Sampler,
     /// None once the rest was handed out.
     stream: Option<TextStream>,
     constraint: Option<Constraint>,
@@ -103,15 +103,10 @@ pub(super) struct Sequence<'e> {
     /// Whether nothing of it was run, so that a look into the prefix cache is worth it.
     pub fresh: bool,
     pub last_token: Option<Instant>,
-    lookup: PromptLookup,
-    /// In what the text itself and what the table say.
-    trust: [Trust; 2],
-    /// Whose guess is being checked.
-    guesser: usize,
+    pub guesses: Guesses<'e>,
+    /// What it had computed when it was put back.
+    pub aside: Option<Aside>,
 }
-
-/// The likelihood below which the table's chain ends.
-const LIKELY: f32 = 0.3;
 
 impl<'e> Sequence<'e> {
     /// The first answer of a task.
@@ -142,9 +137,8 @@ impl<'e> Sequence<'e> {
             scored: false,
             fresh: true,
             last_token: None,
-            lookup: PromptLookup::default(),
-            trust: Default::default(),
-            guesser: 0,
+            guesses: Guesses::default(),
+            aside: None,
             task,
         })
     }
@@ -171,9 +165,8 @@ impl<'e> Sequence<'e> {
             scored: true,
             fresh: false,
             last_token: None,
-            lookup: PromptLookup::default(),
-            trust: Default::default(),
-            guesser: 0,
+            guesses: Guesses::after(&self.guesses.sources),
+            aside: None,
         })
     }
 
@@ -187,36 +180,15 @@ impl<'e> Sequence<'e> {
         self.generated > 0 && self.pending().len() == 1
     }
 
-    /// Guesses tokens behind the text, as many as pay in a step of `tokens` from which `expected` new ones come; what the
-    /// text itself says comes before what `table` says. Gives the guesses and how many will be right.
-    pub(super) fn guess(
-        &mut self,
-        table: &TriGrams,
-        pace: &Pace,
-        limit: usize,
-        tokens: usize,
-        expected: f64,
-    ) -> (Vec<u32>, f64) {
+    /// Tokens that may be guessed in a text of `limit` tokens at most.
+    pub(super) fn room_for_guesses(&self, limit: usize) -> usize {
         let room = limit.saturating_sub(self.tokens.len() + 1);
-        let room = room.min(self.task.job.max_tokens.saturating_sub(self.generated + 1));
-        let mut found = self.lookup.draft(&self.tokens, room.min(16));
-        self.guesser = 0;
-        if found.is_empty() && self.tokens.len() > 1 {
-            let end = self.tokens.len();
-            found = table.chain((self.tokens[end - 2], self.tokens[end - 1]), room.min(16), LIKELY);
-            self.guesser = 1;
-        }
-        if found.is_empty() {
-            return (found, 0.0);
-        }
-        let (length, right) = self.trust[self.guesser].length(pace, tokens, expected);
-        found.truncate(length);
-        (found, right)
+        room.min(self.task.job.max_tokens.saturating_sub(self.generated + 1))
     }
 
     /// Takes note of how many of the guesses were right.
     pub(super) fn learn(&mut self, guessed: usize, right: usize) {
-        self.trust[self.guesser].observe(guessed, right);
+        self.guesses.learn(guessed, right);
         self.task.drafted.set(self.task.drafted.get() + guessed);
         self.task.accepted.set(self.task.accepted.get() + right);
     }
