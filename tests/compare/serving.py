@@ -1,10 +1,12 @@
 """What serving costs and saves beside the bare engine, in turns on one machine.
 
     cargo build --release
-    python tests/compare/serving.py model.gguf [--ounce target/release/ounce] [--turns 7] [--only overhead,prefix,guesses]
+    python tests/compare/serving.py model.gguf [--ounce target/release/ounce] [--turns 7] [--only overhead,cpu,prefix,guesses]
 
 overhead  One client's request against `ounce run` of the same prompt and length (times of prompt and answer as it reports them, without
           loading), both greedy, without guesses and without a prefix cache. Whole answers, and streams read token by token.
+cpu       The same in processor time a token, with one thread: of the server's engine thread against `ounce run` (an answer of --tokens less one
+          of a single token), and of all the server's threads against that one. For machines that do other things, too.
 prefix    The first token of a second request that shares 1,000 tokens with the first, against the first's.
 guesses   `ounce bench serve` with two servers, one without guesses: on text that repeats itself, and on random tokens (temperature 2).
 
@@ -13,7 +15,9 @@ Prints medians and the spread of ratios. Needs nothing but Python.
 
 import argparse
 import json
+import os
 import random
+import resource
 import socket
 import statistics
 import subprocess
@@ -83,6 +87,45 @@ def overhead(args):
         told(f"one client, {name}: time against ounce run", all_ratios)
 
 
+def cpu(args):
+    prompt, tokens = text(20, 1), args.tokens
+    common = ["--raw", "--greedy", "--threads", "1", "--json"]
+
+    def of_threads(pid):
+        found = {}
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/comm") as name, open(f"/proc/{pid}/task/{task}/schedstat") as stat:
+                name, nanoseconds = name.read().strip(), int(stat.read().split()[0])
+            found[name] = found.get(name, 0) + nanoseconds / 1e9
+        return found
+
+    def run(count):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [args.ounce, "run", args.model, prompt, "-n", str(count), *common]
+        told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        if len(told["tokens"]) != count:
+            raise SystemExit(f"{args.model} ended its text; take a model with random weights")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    engine, every = {False: [], True: []}, {False: [], True: []}
+    args.threads = 1
+    with Server(args, "--no-speculation", "--no-prefix-cache") as server:
+        server.ask({"prompt": prompt, "max_tokens": 8})
+        for _ in range(args.turns):
+            bare = run(tokens) - run(1)
+            for stream in (False, True):
+                server.ask({"prompt": prompt, "max_tokens": 1, "stream": stream})
+                before = of_threads(server.process.pid)
+                server.ask({"prompt": prompt, "max_tokens": tokens, "stream": stream})
+                used = {name: value - before.get(name, 0) for name, value in of_threads(server.process.pid).items()}
+                engine[stream].append(used["engine"] / bare)
+                every[stream].append(sum(used.values()) / used["engine"])
+    for stream, name in ((False, "whole"), (True, "streamed")):
+        told(f"processor time, {name}: the engine's thread against ounce run", engine[stream])
+        told(f"processor time, {name}: all threads against the engine's", every[stream])
+
+
 def prefix(args):
     ratios = []
     with Server(args, "--no-speculation") as server:
@@ -114,7 +157,7 @@ def main():
     parser.add_argument("--only", default="overhead,prefix,guesses")
     args = parser.parse_args()
     for part in args.only.split(","):
-        {"overhead": overhead, "prefix": prefix, "guesses": guesses}[part](args)
+        {"overhead": overhead, "cpu": cpu, "prefix": prefix, "guesses": guesses}[part](args)
 
 
 if __name__ == "__main__":

@@ -90,8 +90,13 @@ async fn answers_are_the_same_when_memory_is_short_and_the_budget_is_kept() {
 #[tokio::test]
 async fn a_full_queue_is_told_with_a_time_to_come_back() {
     let host = Host::start(limits(|limits| (limits.sequences, limits.queue) = (1, 2))).await;
-    let body = json!({"prompt": "a", "max_tokens": 60, "ignore_eos": true});
-    let sent = (0..12).map(|_| async {
+    let mut body = json!({"prompt": "a", "max_tokens": 400, "ignore_eos": true, "stream": true});
+    // One is being answered before the others come; where they were all there at once, one more would be refused.
+    let mut first =
+        host.client.post(host.url("/v1/completions")).json(&body).send().await.expect("an answer");
+    first.chunk().await.expect("a token");
+    (body["max_tokens"], body["stream"]) = (json!(60), json!(false));
+    let sent = (0..11).map(|_| async {
         let sent = host.client.post(host.url("/v1/completions")).json(&body).send().await.expect("an answer");
         (sent.status().as_u16(), sent.headers().get("retry-after").cloned())
     });

@@ -11,10 +11,13 @@ const NEAR: usize = 64;
 pub const MOST: usize = 8;
 
 /// What guessing has to gain before it is done, as a share: estimates are not exact.
-const MARGIN: f64 = 1.03;
+const MARGIN: f64 = 1.05;
 
 /// Steps without guesses before one is tried, at first and at most.
 const REST: (u32, u32) = (16, 1024);
+
+/// What one more guess counts for in the share of right ones.
+const NEW: f64 = 0.1;
 
 /// Share of all time that a draft model may spend on finding out whether it helps.
 const TRIALS: f64 = 0.01;
@@ -139,15 +142,23 @@ impl DraftPace {
 /// How far the guesses of one source are trusted for one text.
 #[derive(Debug, Clone)]
 pub struct Trust {
-    /// How likely a guessed token is right if those before it are.
-    right: f64,
+    /// How likely the first guess is right, the first two, and so on. Not powers of one number: a source is often right for
+    /// long or not at all.
+    right: [f64; MOST],
+    /// Guesses that were checked: the first ones count for more than later ones.
+    seen: u32,
     rest: u32,
     waited: u32,
 }
 
 impl Default for Trust {
     fn default() -> Trust {
-        Trust { right: 0.6, rest: REST.0, waited: 0 }
+        Trust {
+            right: std::array::from_fn(|place| 0.6f64.powi(place as i32 + 1)),
+            seen: 0,
+            rest: REST.0,
+            waited: 0,
+        }
     }
 }
 
@@ -170,8 +181,8 @@ impl Trust {
 
     /// Follows what was found in a text that has ended.
     pub fn follow(&mut self, ended: &Trust) {
-        self.right = 0.7 * self.right + 0.3 * ended.right;
-        self.rest = ended.rest;
+        self.right.iter_mut().zip(&ended.right).for_each(|(own, ended)| *own = 0.7 * *own + 0.3 * ended);
+        (self.rest, self.seen) = (ended.rest, ended.seen);
     }
 
     /// Tokens to guess in a step that has `tokens` and from which `expected` new ones come without it; none where that would lose, and
@@ -180,7 +191,7 @@ impl Trust {
         let mut best: Option<Worth> = None;
         let mut sum = 0.0;
         for length in 1..=MOST {
-            sum += self.right.powi(length as i32);
+            sum += self.right[length - 1];
             let (before, after) = pace.seconds(tokens, length)?;
             let after = after + price.first + price.each * length as f64;
             let gain = (expected + sum) / expected * before / after;
@@ -208,16 +219,33 @@ impl Trust {
         self.waited = 0;
     }
 
-    /// How likely a guess is right.
+    /// How likely a first guess is right.
     pub fn right(&self) -> f64 {
-        self.right
+        self.right[0]
     }
 
     /// Notes how many of the guessed tokens were right, up to the first wrong one.
     pub fn observe(&mut self, guessed: usize, right: usize) {
-        for place in 0..guessed.min(right + 1) {
-            let hit = if place < right { 1.0 } else { 0.0 };
-            self.right = 0.9 * self.right + 0.1 * hit;
+        let guessed = guessed.min(MOST);
+        if guessed == 0 {
+            return;
+        }
+        let before = self.right;
+        let new = NEW.max(1.0 / f64::from(self.seen + 2));
+        self.seen = self.seen.saturating_add(1);
+        for (place, likely) in self.right.iter_mut().enumerate() {
+            if place < guessed || right < guessed {
+                let hit = if place < right { 1.0 } else { 0.0 };
+                *likely = (1.0 - new) * *likely + new * hit;
+            }
+        }
+        if right >= guessed {
+            // Nobody knows of those behind, but that they follow more often; as likely as before, and a little more, or they
+            // would never be tried again.
+            for place in guessed..MOST {
+                let follows = (before[place] / before[place - 1].max(1e-9)).min(1.0);
+                self.right[place] = self.right[place - 1] * ((1.0 - new / 2.0) * follows + new / 2.0);
+            }
         }
         if right > 0 {
             self.rest = REST.0;
@@ -260,6 +288,26 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_is_right_for_long_or_not_at_all_is_valued_as_such() {
+        let pace = pace(0.01, 0.003);
+        let (mut bursts, mut steady) = (Trust::default(), Trust::default());
+        for n in 0..400 {
+            // Both have half of all tokens right that follow right ones; the first in runs of eight.
+            let all = n % 4 == 0;
+            bursts.observe(MOST, if all { MOST } else { 0 });
+            steady.observe(MOST, if n % 2 == 0 { 1 } else { 0 });
+        }
+        let worth = |trust: &Trust| trust.worth(&pace, 1, 1.0, Price::default());
+        // A quarter of eight tokens for the price of eight rows: 3 for 1 + 8 · 3/13.
+        assert!((0.15..0.4).contains(&bursts.right()) && (0.4..0.6).contains(&steady.right()));
+        assert_eq!(worth(&steady).map(|it| it.length), Some(1));
+        assert_eq!(worth(&bursts), None);
+        // It has become easy: one guess after the other shows it.
+        (0..60).for_each(|_| bursts.observe(1, 1));
+        assert!(worth(&bursts).unwrap().length > 1);
+    }
+
+    #[test]
     fn a_draft_model_pays_only_where_it_is_fast_and_reads_little() {
         let large = pace(0.01, 0.000_1);
         let mut trust = Trust::default();
@@ -275,13 +323,13 @@ mod tests {
         (0..10).for_each(|_| slow.observe(1, 0.01));
         assert_eq!(worth(slow.price(1, 1, 100).unwrap()), None);
         // A long text to read before a short answer; a long answer bears it.
-        draft.observe(100, 0.1);
+        draft.observe(100, 0.5);
         assert_eq!(worth(draft.price(1, 256, 5).unwrap()), None);
         assert!(worth(draft.price(1, 256, 100).unwrap()).is_some());
         // Trials have to be earned.
         draft.spend(0.1);
         assert!(!draft.may_try(100));
-        draft.earn(25.0);
+        draft.earn(70.0);
         assert!(draft.may_try(100));
     }
 }

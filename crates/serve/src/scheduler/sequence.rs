@@ -96,6 +96,8 @@ pub(super) struct Sequence<'e> {
     stream: Option<TextStream>,
     constraint: Option<Constraint>,
     generated: usize,
+    /// What is not handed out before the end.
+    held: (String, Vec<Scored>),
     /// Scores of the prompt so far, where they are wanted.
     pub prompt_scores: Vec<Scored>,
     /// Whether the scores of the whole prompt were handed out.
@@ -130,6 +132,7 @@ impl<'e> Sequence<'e> {
             stream: Some(stream(&task.job, tokenizer)?),
             constraint: task.job.constraint.clone(),
             generated: 0,
+            held: Default::default(),
             session,
             tokens,
             sampler,
@@ -161,6 +164,7 @@ impl<'e> Sequence<'e> {
             stream: Some(stream(&self.task.job, tokenizer)?),
             constraint: self.constraint.clone(),
             generated: 0,
+            held: Default::default(),
             prompt_scores: Vec::new(),
             scored: true,
             fresh: false,
@@ -250,8 +254,14 @@ impl<'e> Sequence<'e> {
         let (logprob, top) = score.map_or((None, Vec::new()), |(chosen, top)| (Some(chosen.logprob), top));
         let Some(stream) = &mut self.stream else { return Ok(Err(Finish::Stop)) };
         let piece = stream.push(id).map_err(|error| Failure::Engine(error.to_string()))?;
-        let tokens = vec![Scored { id, logprob, top }];
-        self.task.tell(Event::Delta { choice: self.choice, text: piece.text, tokens });
+        let token = Scored { id, logprob, top };
+        if self.task.job.whole {
+            self.held.0.push_str(&piece.text);
+            self.held.1.push(token);
+        } else {
+            let (choice, tokens) = (self.choice, vec![token]);
+            self.task.tell(Event::Delta { choice, text: piece.text, tokens });
+        }
         let done = self.constraint.as_ref().is_some_and(Constraint::is_done);
         if piece.stopped || done {
             return Ok(Err(Finish::Stop));
@@ -266,12 +276,13 @@ impl<'e> Sequence<'e> {
     pub(super) fn finish(&mut self, finish: Finish) {
         let Some(stream) = self.stream.take() else { return };
         let stop = stream.met().map(String::from);
+        let (mut text, tokens) = std::mem::take(&mut self.held);
         match stream.finish() {
-            Ok(text) if !text.is_empty() => {
-                self.task.tell(Event::Delta { choice: self.choice, text, tokens: Vec::new() });
-            }
-            Ok(_) => {}
+            Ok(rest) => text.push_str(&rest),
             Err(error) => self.task.fail(Failure::Engine(error.to_string())),
+        }
+        if !text.is_empty() || !tokens.is_empty() {
+            self.task.tell(Event::Delta { choice: self.choice, text, tokens });
         }
         self.task.tell(Event::Finished { choice: self.choice, finish, stop });
         self.task.unfinished.set(self.task.unfinished.get().saturating_sub(1));

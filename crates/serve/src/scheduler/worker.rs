@@ -24,6 +24,9 @@ use crate::metrics::ModelMetrics;
 /// How often memory that others hold is asked for again.
 const PATIENCE: Duration = Duration::from_millis(5);
 
+/// How often memory that nobody uses is given back to the system. Allocators keep it, in pieces that fit nothing, and those grow.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+
 /// How fast the table of continuations follows the model.
 const FOLLOW: f32 = 0.2;
 
@@ -62,6 +65,8 @@ pub(super) struct Worker<'e> {
     pub swap: Option<Swap>,
     /// Seconds that a token of a prompt takes, where many are read at once.
     pub reading: Option<f64>,
+    /// When memory was last given back to the system.
+    pub gave_back: Instant,
     /// When memory was last refused while nothing else could go on.
     pub starved: Option<Instant>,
 }
@@ -93,6 +98,7 @@ impl<'e> Worker<'e> {
             besides: Duration::ZERO,
             swap: limits.swap.clone().map(Swap::new),
             reading: None,
+            gave_back: Instant::now(),
             starved: None,
             limits,
         }
@@ -120,6 +126,10 @@ impl<'e> Worker<'e> {
                 }
             }
             self.show();
+            if self.gave_back.elapsed() > GIVE_BACK {
+                ounce_kernels::meter::give_back();
+                self.gave_back = Instant::now();
+            }
         }
     }
 

@@ -190,7 +190,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if args.check {
         return report(&server, globals);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // The engine's threads do the work; on few cores, more would only take turns with them.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = if cores > 2 { 2 } else { 1 };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(async {
         let listener = ounce_serve::http::listen(SocketAddr::new(args.host, args.port)).await?;
         let address = listener.local_addr()?;
