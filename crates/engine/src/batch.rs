@@ -68,17 +68,22 @@ pub struct Turn<'s, 'e> {
 /// Sequences of a step that need no allocation.
 const SEQUENCES: usize = 16;
 
+/// Steps after which buffers are allocated anew. Steps of a server are of all sizes, and each that is larger than those before leaves a
+/// buffer behind.
+const RENEWAL: usize = 1024;
+
 /// Runs steps of several sequences on one engine, with buffers that are kept from step to step.
 #[derive(Debug)]
 pub struct Batch<'e> {
     engine: &'e Engine,
     scratch: Scratch,
     logits: Vec<f32>,
+    steps: usize,
 }
 
 impl<'e> Batch<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Batch<'e> {
-        Batch { engine, scratch: Scratch::default(), logits: Vec::new() }
+        Batch { engine, scratch: Scratch::default(), logits: Vec::new(), steps: 0 }
     }
 
     /// Appends every turn's tokens to its sequence. Gives the wanted logits, `[wanted tokens, vocab]`, turn by turn and
@@ -98,6 +103,10 @@ impl<'e> Batch<'e> {
             turn.session.check(turn.ids)?;
         }
         self.scratch.give(std::mem::take(&mut self.logits));
+        self.steps += 1;
+        if self.steps.is_multiple_of(RENEWAL) {
+            self.scratch.renew();
+        }
         let before: SmallVec<[usize; SEQUENCES]> =
             turns.iter_mut().map(|turn| turn.session.begin(turn.ids)).collect();
         let mut parts: SmallVec<[Part<'_>; SEQUENCES]> =

@@ -1,6 +1,8 @@
 //! KV cache of one sequence: keys and values of every position so far, a [`LayerCache`] a layer. Keys are kept
 //! rotated. Knows nothing of tokens or text.
 
+use std::io::{self, Read, Write};
+
 use ounce_kernels::attention::LayerCache;
 
 /// Keys and values of all layers of one sequence.
@@ -56,6 +58,21 @@ impl KvCache {
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         self.layers.iter_mut().for_each(|layer| layer.truncate(len));
+    }
+
+    /// Writes what is held; see [`LayerCache::save`].
+    pub(crate) fn save(&self, out: &mut impl Write) -> io::Result<()> {
+        self.layers.iter().try_for_each(|layer| layer.save(out))
+    }
+
+    /// Takes up `len` positions that were saved; on an error nothing is held.
+    pub(crate) fn restore(&mut self, len: usize, input: &mut impl Read) -> io::Result<()> {
+        let outcome = self.layers.iter_mut().try_for_each(|layer| layer.restore(len, input));
+        self.len = len;
+        if outcome.is_err() {
+            self.truncate(0);
+        }
+        outcome
     }
 
     /// Counts positions that all layers have been given.

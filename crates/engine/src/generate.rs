@@ -3,6 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use ounce_model::rope::Rope;
+
+use crate::draft::Ahead;
 use crate::error::Result;
 use crate::sample::{Sampler, TokenLogprob, logprobs};
 use crate::session::Session;
@@ -64,6 +67,22 @@ impl Generation {
         sampler: &mut Sampler,
         prompt: &[u32],
         on_prompt: impl FnMut(usize),
+        on_step: impl FnMut(Step) -> Result<ControlFlow<()>>,
+    ) -> Result<Outcome> {
+        self.run_ahead(session, sampler, prompt, None, on_prompt, on_step)
+    }
+
+    /// As [`Generation::run`], with a draft model that guesses ahead where that is faster. What is generated is the same.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_ahead(
+        &self,
+        session: &mut Session<'_>,
+        sampler: &mut Sampler,
+        prompt: &[u32],
+        mut ahead: Option<&mut Ahead<'_>>,
+        on_prompt: impl FnMut(usize),
         mut on_step: impl FnMut(Step) -> Result<ControlFlow<()>>,
     ) -> Result<Outcome> {
         let start = Instant::now();
@@ -71,29 +90,75 @@ impl Generation {
         let mut logits = session.feed(prompt, on_prompt)?;
         let prompt_time = start.elapsed();
         let start = Instant::now();
-        let limit = session.engine().spec().context_length;
+        let spec = session.engine().spec();
+        let (limit, vocab) = (spec.context_length, spec.vocab_size);
+        let can_go_back = !spec
+            .layers
+            .iter()
+            .filter_map(|it| it.attention.as_ref()?.rope.as_ref())
+            .any(Rope::depends_on_length);
+        ahead = ahead.filter(|_| can_go_back);
         let mut tokens = 0;
+        let mut guesses: Vec<u32> = Vec::new();
         let finish = loop {
+            // The logits are those behind the last certain token, and behind each guess.
+            let certain = session.tokens().len() - guesses.len();
+            let (mut right, mut last, mut finish) = (0, None, None);
+            for row in logits.chunks_exact(vocab) {
+                if tokens >= self.max_tokens {
+                    finish = Some(Finish::Length);
+                    break;
+                }
+                let id = sampler.choose(row);
+                if self.end_ids.contains(&id) {
+                    finish = Some(Finish::Stop);
+                    break;
+                }
+                sampler.observe(id);
+                tokens += 1;
+                let logprobs = self.top_logprobs.map(|count| logprobs(row, id, count));
+                if on_step(Step { id, logprobs })?.is_break() {
+                    finish = Some(Finish::Stop);
+                    break;
+                }
+                if certain + right >= limit {
+                    finish = Some(Finish::Length);
+                    break;
+                }
+                last = Some(id);
+                if guesses.get(right) != Some(&id) {
+                    break;
+                }
+                right += 1;
+            }
+            if right < guesses.len() {
+                session.truncate(certain + right);
+            }
+            if let Some(ahead) = &mut ahead {
+                ahead.learn(guesses.len(), right);
+            }
             if tokens >= self.max_tokens {
-                break Finish::Length;
+                finish = finish.or(Some(Finish::Length));
             }
-            let id = sampler.choose(&logits);
-            if self.end_ids.contains(&id) {
-                break Finish::Stop;
-            }
-            sampler.observe(id);
-            tokens += 1;
-            let logprobs = self.top_logprobs.map(|count| logprobs(&logits, id, count));
-            if on_step(Step { id, logprobs })?.is_break() {
-                break Finish::Stop;
-            }
-            if session.tokens().len() >= limit {
-                break Finish::Length;
-            }
-            if tokens < self.max_tokens {
-                session.reuse(std::mem::take(&mut logits));
+            let id = match (finish, last) {
+                (Some(finish), _) => break finish,
+                (None, Some(id)) => id,
+                (None, None) => break Finish::Length,
+            };
+            session.reuse(std::mem::take(&mut logits));
+            guesses.clear();
+            let Some(ahead) = &mut ahead else {
                 logits = session.feed(&[id], |_| {})?;
-            }
+                continue;
+            };
+            let mut ids = vec![id];
+            let room = (limit - session.tokens().len() - 1).min(self.max_tokens - tokens - 1);
+            let text: Vec<u32> = session.tokens().iter().copied().chain([id]).collect();
+            guesses = ahead.guess(&text, room, sampler)?;
+            ids.extend(&guesses);
+            let start = Instant::now();
+            logits = if guesses.is_empty() { session.feed(&ids, |_| {})? } else { session.logits(&ids)? };
+            ahead.observe(ids.len(), start.elapsed().as_secs_f64());
         };
         let prompt_tokens = prompt.len();
         Ok(Outcome { finish, prompt_tokens, tokens, prompt_time, decode_time: start.elapsed() })

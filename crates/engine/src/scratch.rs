@@ -57,6 +57,11 @@ impl Scratch {
         free + self.activations.bytes()
     }
 
+    /// Lets go of the free buffers: those of sizes that came once would stay for ever.
+    pub(crate) fn renew(&mut self) {
+        self.free.clear();
+    }
+
     /// Takes a buffer back.
     pub(crate) fn give(&mut self, buffer: Vec<f32>) {
         if buffer.capacity() > 0 {

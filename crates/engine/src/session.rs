@@ -1,5 +1,6 @@
 //! One sequence on an engine: its KV cache and the tokens it holds.
 
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use ounce_model::rope::Rope;
@@ -112,6 +113,28 @@ impl<'e> Session<'e> {
             scratch: Scratch::default(),
             adapter: self.adapter.clone(),
         }
+    }
+
+    /// Writes keys and values, so that [`Session::restore`] can go on without computing them again.
+    ///
+    /// # Errors
+    /// What `out` returns.
+    pub fn save(&self, out: &mut impl Write) -> io::Result<()> {
+        self.cache.save(out)
+    }
+
+    /// Takes up what a session of the same engine with the same adapter has saved while it held `tokens`.
+    ///
+    /// # Errors
+    /// If the bytes can't be read; then it holds nothing.
+    pub fn restore(&mut self, tokens: &[u32], input: &mut impl Read) -> io::Result<()> {
+        self.truncate(0);
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        self.cache.restore(self.front() + tokens.len(), input)?;
+        self.tokens = [&vec![0; self.front()][..], tokens].concat();
+        Ok(())
     }
 
     /// Bytes of the buffers that steps have left behind to be used again, besides logits that were not taken back.

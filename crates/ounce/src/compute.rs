@@ -163,13 +163,38 @@ impl ComputeArgs {
             }
         };
         let model = merged.as_ref().unwrap_or(model);
-        let mut engine = Engine::load(model, mode)?;
-        engine.set_kv_type(self.kv.unwrap_or_else(|| usual_kv_type(&Formats::of(&model.weights), mode)));
+        let mut engine = self.load_bare(model, mode)?;
         if let Some(changes) = beside {
             let adapter = engine.adapter(changes)?;
             engine.set_adapter(Some(adapter))?;
         }
         Ok(engine)
+    }
+
+    /// Loads a draft model: as the flags say, but for the adapter, which is not made for it.
+    ///
+    /// # Errors
+    /// As [`ComputeArgs::load`].
+    pub fn load_draft(&self, model: &Model) -> anyhow::Result<Engine> {
+        self.load_bare(model, self.mode(Mode::fast())?)
+    }
+
+    fn load_bare(&self, model: &Model, mode: Mode) -> anyhow::Result<Engine> {
+        let mut engine = Engine::load(model, mode)?;
+        engine.set_kv_type(self.kv.unwrap_or_else(|| usual_kv_type(&Formats::of(&model.weights), mode)));
+        Ok(engine)
+    }
+
+    /// Bytes that a model's weights take when they are loaded as the flags say.
+    ///
+    /// # Errors
+    /// As [`ComputeArgs::mode`].
+    pub fn weight_bytes(&self, model: &Model) -> anyhow::Result<u64> {
+        let packed = match self.mode(Mode::fast())? {
+            Mode::Fast { quantize } => Engine::packed_size(model, quantize)? as u64,
+            _ => 0,
+        };
+        Ok(if packed > 0 { packed } else { model.weight_bytes() })
     }
 
     /// Loads the model that another one, loaded by [`ComputeArgs::load`], is compared with: its weights as they are

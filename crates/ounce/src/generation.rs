@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::bail;
+use ounce_engine::draft::Ahead;
 use ounce_engine::generate::{Finish, Generation, Step};
 use ounce_engine::text::TextStream;
-use ounce_engine::{Sampler, Sampling, Session};
+use ounce_engine::{Engine, Sampler, Sampling, Session};
 use ounce_model::tokenizer::Tokenizer;
 
 use crate::interrupt::Watch;
@@ -51,15 +52,18 @@ pub struct Answer {
     pub prompt_time: Duration,
     /// Time for the answer.
     pub decode_time: Duration,
+    /// Tokens that a draft model guessed, and how many were right.
+    pub guessed: Option<(usize, usize)>,
 }
 
 /// Generates an answer behind `request.prompt`. What the session holds of the prompt already is not run again.
-/// `on_text` is handed each piece of text; `watch` ends the answer early.
+/// `draft` guesses for it; `on_text` is handed each piece of text; `watch` ends the answer early.
 ///
 /// # Errors
 /// If the prompt does not fit the model, an option is out of its range, or `on_text` fails.
 pub fn answer(
     session: &mut Session<'_>,
+    draft: Option<&Engine>,
     tokenizer: &Tokenizer,
     request: &Request<'_>,
     watch: Option<&Watch>,
@@ -94,7 +98,8 @@ pub fn answer(
             bar = None;
         }
     };
-    let outcome = generation.run(session, &mut sampler, new, on_prompt, |step| {
+    let mut ahead = draft.map(Ahead::new).transpose()?;
+    let outcome = generation.run_ahead(session, &mut sampler, new, ahead.as_mut(), on_prompt, |step| {
         let piece = stream.push(step.id)?;
         steps.push(step);
         text.push_str(&piece.text);
@@ -117,6 +122,7 @@ pub fn answer(
         prompt_tokens: outcome.prompt_tokens,
         prompt_time: outcome.prompt_time,
         decode_time: outcome.decode_time,
+        guessed: ahead.map(|it| (it.drafted, it.accepted)),
     })
 }
 

@@ -77,6 +77,52 @@ fn what_can_not_be_served_is_told() {
     assert!(missing.contains("nothing.gguf"), "{missing}");
 }
 
+#[test]
+fn a_small_model_guesses_for_a_large_one_and_nothing_else_changes() {
+    let desk = Desk::new();
+    let prompt = "Once upon a time";
+    for how in [&["--greedy"][..], &["--seed", "5", "--temperature", "1"]] {
+        let args = [&["run", "builtin", prompt, "-n", "60"], how].concat();
+        let plain = desk.json(&args);
+        let drafted = desk.json(&[&args[..], &["--draft-model", "builtin-tiny"]].concat());
+        assert_eq!(plain["tokens"], drafted["tokens"]);
+        assert!(drafted["timings"]["drafted_tokens"].as_u64().unwrap() > 0, "{drafted}");
+    }
+    let other = desk.fails(&["run", "builtin", prompt, "--draft-model", "builtin-encoder"]);
+    assert!(other.contains("same tokenizer"), "{other}");
+    let forbidden =
+        desk.fails(&["serve", "builtin", "--port", "0", "--draft-model", "builtin-tiny", "--no-speculation"]);
+    assert!(forbidden.contains("--no-speculation"), "{forbidden}");
+    let whose = desk.fails(&["serve", "builtin", "--port", "0", "--draft-model", "x=builtin-tiny"]);
+    assert!(whose.contains("\"x\""), "{whose}");
+    let server = Server::start(&desk, &["builtin", "--draft-model", "builtin-tiny"]);
+    let body = json!({"prompt": prompt, "max_tokens": 60, "temperature": 0});
+    let answer = server.post("/v1/completions", &body);
+    let told = desk.ok(&["run", "builtin", prompt, "-n", "60", "--greedy"]);
+    assert_eq!(answer["choices"][0]["text"].as_str().unwrap().trim_end(), told.trim_end());
+    server.end();
+}
+
+#[test]
+fn a_soak_tells_that_nothing_is_left_behind() {
+    let desk = Desk::new();
+    let server = Server::start(&desk, &["builtin-tiny", "--swap", "."]);
+    // So short a run is no test of memory, which is still growing; of all else it is.
+    let bench =
+        ["bench", "serve", &server.address, "--soak", "200", "--clients", "4", "--prompt", "40", "--json"];
+    let out = desk.command(&bench).output().expect("it runs");
+    let told: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert_eq!(told["wrong"], json!([]), "{told}");
+    assert_eq!(
+        (&told["aborted"], &told["malformed_refused"], &told["killed"]),
+        (&json!(40), &json!(40), &json!(20))
+    );
+    assert_eq!(told["answered"].as_u64().unwrap() + told["turned_away"].as_u64().unwrap(), 100);
+    assert_eq!((&told["left_running"], &told["left_waiting"]), (&json!(0.0), &json!(0.0)));
+    assert!(told["most_used_bytes"].as_f64().unwrap() <= told["budget_bytes"].as_f64().unwrap());
+    server.end();
+}
+
 /// A key that is taken out of the file may not ask any more, a new one may; a damaged file changes nothing.
 #[test]
 fn the_keys_of_a_file_change_while_the_server_runs() {

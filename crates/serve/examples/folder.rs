@@ -15,6 +15,7 @@ fn open(path: &str) -> Result<Source, ounce_serve::ServeError> {
         weight_bytes: model.weight_bytes(),
         template: None,
         adapters: Vec::new(),
+        draft: None,
         load: Box::new(|model| Ok(Engine::load(model, Mode::fast())?)),
         model,
     })

@@ -31,7 +31,7 @@ pub mod tokens;
 pub mod traces;
 
 pub use http::{Key, Server, Settings};
-pub use model::{MakeAdapter, ServeError, Served, Source};
+pub use model::{Draft, MakeAdapter, ServeError, Served, Source};
 pub use registry::{Open, Registry};
-pub use scheduler::{Budget, Limits};
+pub use scheduler::{Budget, Limits, SwapSpace};
 pub use traces::Traces;

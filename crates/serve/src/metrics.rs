@@ -9,8 +9,10 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
-use crate::scheduler::Summary;
+use ounce_model::machine::host::resident_bytes;
+
 use crate::scheduler::job::Job;
+use crate::scheduler::{Budget, Summary};
 use crate::traces::{Answered, Traces};
 
 /// Upper bounds for times: fine ones for small models, then the usual ones.
@@ -45,9 +47,24 @@ impl Metrics {
         }
     }
 
-    /// The text that Prometheus reads.
-    pub fn text(&self) -> String {
+    /// The text that Prometheus reads, with the process's memory and the budget's.
+    pub fn text(&self, budget: &Budget) -> String {
         let mut text = String::new();
+        let resident = resident_bytes().0;
+        let bytes = [
+            (
+                "process_resident_memory_bytes",
+                "Memory of the process that is in use, mapped files included",
+                resident,
+            ),
+            ("ounce:memory_budget_bytes", "What weights, keys and values may take", Some(budget.limit())),
+            ("ounce:memory_used_bytes", "What they take", Some(budget.used())),
+        ];
+        for (name, help, value) in bytes {
+            if let Some(value) = value {
+                text += &format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+            }
+        }
         if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics can't be written");
         }
@@ -83,6 +100,7 @@ pub struct ModelMetrics {
     pub prefix_queries: IntCounter,
     pub prefix_hits: IntCounter,
     pub preemptions: IntCounter,
+    pub swapped: IntCounter,
     pub prompt_tokens: IntCounter,
     pub generation_tokens: IntCounter,
     pub drafted: IntCounter,
@@ -137,6 +155,16 @@ impl ModelMetrics {
             )?,
             prefix_hits: counter("prefix_cache_hits_total", "Tokens of prompts found in the prefix cache")?,
             preemptions: counter("num_preemptions_total", "Answers put back for want of memory")?,
+            swapped: add(
+                registry,
+                IntCounter::with_opts(
+                    Opts::new(
+                        "ounce:preemptions_swapped_total",
+                        "Answers put back whose keys and values were kept in a file",
+                    )
+                    .const_label("model_name", model),
+                )?,
+            )?,
             prompt_tokens: counter("prompt_tokens_total", "Tokens of prompts")?,
             generation_tokens: counter("generation_tokens_total", "Tokens generated")?,
             drafted: counter("spec_decode_num_draft_tokens_total", "Tokens guessed ahead")?,

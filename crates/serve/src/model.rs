@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ounce_engine::draft::model::same_vocabulary;
 use ounce_engine::{Adapter, Engine, Sampling};
 use ounce_model::chat::{ChatTemplate, Content, Message, RenderOptions};
 use ounce_model::tokenizer::Tokenizer;
@@ -22,6 +23,16 @@ pub type Load = Box<dyn FnOnce(&Model) -> Result<Engine, ServeError> + Send>;
 /// Makes an adapter for a loaded model.
 pub type MakeAdapter = Box<dyn FnOnce(&Model, &Engine) -> Result<Arc<Adapter>, ServeError> + Send>;
 
+/// A smaller model that guesses what a larger one will write.
+pub struct Draft {
+    /// The model, its weights not read yet.
+    pub model: Model,
+    /// Bytes that its weights will take.
+    pub weight_bytes: u64,
+    /// Loads it.
+    pub load: Load,
+}
+
 /// A model that was opened, to be served.
 pub struct Source {
     /// The model, its weights not read yet.
@@ -34,6 +45,8 @@ pub struct Source {
     pub load: Load,
     /// Adapters that it is served with besides, under names of their own.
     pub adapters: Vec<(String, MakeAdapter)>,
+    /// What guesses for it.
+    pub draft: Option<Draft>,
 }
 
 impl std::fmt::Debug for Source {
@@ -146,16 +159,31 @@ impl Served {
         budget: &Budget,
         metrics: &Metrics,
     ) -> Result<Served, ServeError> {
-        let Source { model, template, weight_bytes, load, adapters } = source;
+        let Source { model, template, weight_bytes, load, adapters, draft } = source;
         let (id, aliases) = (known.id.clone(), known.aliases.clone());
         let origin = model.origin.path.display().to_string();
         let tokenizer = model.tokenizer.clone().ok_or_else(|| ServeError::NoTokenizer(origin.clone()))?;
+        if let Some(draft) = &draft {
+            let origin = draft.model.origin.path.display().to_string();
+            let own =
+                draft.model.tokenizer.as_ref().ok_or_else(|| ServeError::NoTokenizer(origin.clone()))?;
+            same_vocabulary((&id, &tokenizer), (&origin, own))?;
+        }
+        let weight_bytes = weight_bytes + draft.as_ref().map_or(0, |it| it.weight_bytes);
         let mut weights = budget.holder();
         let free = weights.free();
         if !weights.grow(weight_bytes) {
             return Err(ServeError::Memory { id, needed: weight_bytes, free, limit: budget.limit() });
         }
         let engine = Arc::new(load(&model)?);
+        let draft = match draft {
+            Some(draft) => {
+                let engine = (draft.load)(&draft.model)?;
+                ounce_engine::draft::model::check(&engine)?;
+                Some(Arc::new(engine))
+            }
+            None => None,
+        };
         let adapters: Vec<(String, Arc<Adapter>)> = adapters
             .into_iter()
             .map(|(name, make)| Ok((name, make(&model, &engine)?)))
@@ -181,7 +209,7 @@ impl Served {
             let metrics = metrics
                 .model(&id)
                 .map_err(|error| ServeError::Option(format!("metrics of {id}: {error}")))?;
-            let started = Scheduler::start(engine.clone(), tokenizer.clone(), budget, limits, metrics);
+            let started = Scheduler::start(engine.clone(), draft, tokenizer.clone(), budget, limits, metrics);
             Some(
                 started
                     .map_err(|source| ServeError::System { what: format!("the thread of {id}"), source })?,

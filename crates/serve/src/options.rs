@@ -29,6 +29,8 @@ pub struct Asker {
     pub most_tokens: Option<usize>,
     /// The span that the client sent as `traceparent`.
     pub parent: Option<String>,
+    /// Whether the answer is waited for as a whole.
+    pub whole: bool,
 }
 
 /// How an answer is made.
@@ -145,6 +147,7 @@ impl Options {
         job.owner.clone_from(&asker.owner);
         job.deadline = asker.deadline;
         job.parent.clone_from(&asker.parent);
+        job.whole = asker.whole;
         job.priority = self.priority;
         job.choices = self.choices;
         job.min_tokens = self.min_tokens;

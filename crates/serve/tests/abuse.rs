@@ -149,6 +149,24 @@ async fn floods_of_headers_and_slow_clients_are_cut_off() {
 }
 
 #[tokio::test]
+async fn a_client_that_never_reads_is_cut_off() {
+    let settings = Settings { write_time: Duration::from_millis(500), ..Settings::default() };
+    let host = Host::start(settings).await;
+    let (_, document) = host.get("/openapi.json").await;
+    // More than the system's buffers hold.
+    let count = (32 << 20) / document.len();
+    let asked = "GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(count);
+    let mut stream = TcpStream::connect(host.address).await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_secs(2), stream.write_all(asked.as_bytes())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+    assert!(answer.len() < count * document.len() / 2, "{} bytes came of {count} answers", answer.len());
+    assert_alive(&host).await;
+    host.end().await;
+}
+
+#[tokio::test]
 async fn keys_are_asked_for_and_have_their_limits() {
     let keys = vec![
         Key { max_tokens: Some(3), ..Key::new("a", "secret-a") },

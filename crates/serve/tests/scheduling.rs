@@ -4,11 +4,12 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Host, built_in, open};
+use common::{Host, built_in, open, source};
 use ounce_engine::{Engine, Mode};
-use ounce_serve::{Limits, Settings};
+use ounce_serve::{Budget, Draft, Limits, Open, Server, Settings, Source, SwapSpace};
 use serde_json::{Value, json};
 
 fn limits(change: impl FnOnce(&mut Limits)) -> Settings {
@@ -89,8 +90,13 @@ async fn answers_are_the_same_when_memory_is_short_and_the_budget_is_kept() {
 #[tokio::test]
 async fn a_full_queue_is_told_with_a_time_to_come_back() {
     let host = Host::start(limits(|limits| (limits.sequences, limits.queue) = (1, 2))).await;
-    let body = json!({"prompt": "a", "max_tokens": 60, "ignore_eos": true});
-    let sent = (0..12).map(|_| async {
+    let mut body = json!({"prompt": "a", "max_tokens": 400, "ignore_eos": true, "stream": true});
+    // One is being answered before the others come; where they were all there at once, one more would be refused.
+    let mut first =
+        host.client.post(host.url("/v1/completions")).json(&body).send().await.expect("an answer");
+    first.chunk().await.expect("a token");
+    (body["max_tokens"], body["stream"]) = (json!(60), json!(false));
+    let sent = (0..11).map(|_| async {
         let sent = host.client.post(host.url("/v1/completions")).json(&body).send().await.expect("an answer");
         (sent.status().as_u16(), sent.headers().get("retry-after").cloned())
     });
@@ -283,4 +289,62 @@ async fn guesses_change_no_answer() {
     assert!(guessing.metric("vllm:spec_decode_num_draft_tokens_total").await > 0.0);
     plain.end().await;
     guessing.end().await;
+}
+
+/// The tiny model with another one of the same tokenizer beside.
+fn with_draft(draft: &'static str) -> Open {
+    Arc::new(move || {
+        let other = source(draft);
+        let draft = Draft { model: other.model, weight_bytes: other.weight_bytes, load: other.load };
+        Ok(Source { draft: Some(draft), ..source("tiny") })
+    })
+}
+
+#[tokio::test]
+async fn a_draft_model_changes_no_answer_and_is_part_of_the_memory() {
+    let tiny = built_in("tiny").weight_bytes();
+    let plain = Host::start(limits(|limits| limits.speculation = false)).await;
+    // The model as its own draft: every guess is right, as far as sums are the same in steps of any size.
+    let drafted = Host::with(Settings::default(), 256 << 20, vec![("tiny", with_draft("tiny"))]).await;
+    for (n, temperature) in [(0, 0.0), (1, 0.0), (2, 0.9), (3, 0.9)] {
+        let body = json!({
+            "prompt": story(50 + n), "max_tokens": 100, "temperature": temperature, "seed": n, "ignore_eos": true, "n": 1 + n % 2,
+        });
+        let (one, other) =
+            (plain.ok("/v1/completions", &body).await, drafted.ok("/v1/completions", &body).await);
+        assert_eq!(one["choices"], other["choices"], "{body}");
+    }
+    assert!(drafted.metric("vllm:spec_decode_num_draft_tokens_total").await > 0.0);
+    plain.end().await;
+    drafted.end().await;
+    // Both have to fit.
+    let server = Server::new(Settings::default(), Budget::new(2 * tiny - 1));
+    server.add("tiny", vec![], with_draft("tiny")).unwrap();
+    assert!(server.load("tiny").unwrap_err().to_string().contains("--memory"));
+    let server = Server::new(Settings::default(), Budget::new(256 << 20));
+    server.add("tiny", vec![], with_draft("encoder")).unwrap();
+    let refused = server.load("tiny").unwrap_err().to_string();
+    assert!(refused.contains("token 0 is") && refused.contains("same tokenizer"), "{refused}");
+}
+
+#[tokio::test]
+async fn answers_that_are_put_back_go_on_from_a_file_as_if_nothing_had_been() {
+    let one = Engine::load(&built_in("tiny"), Mode::fast()).unwrap().session().cache_growth(256) as u64;
+    // Room for three answers of that length, and six are asked for.
+    let memory = built_in("tiny").weight_bytes() + 3 * one;
+    let space = SwapSpace { folder: std::env::temp_dir(), bytes: 1 << 30 };
+    let small = limits(|limits| (limits.context, limits.swap) = (256, Some(space)));
+    let host = Host::with(small, memory, vec![("tiny", open("tiny"))]).await;
+    let roomy = Host::start(Settings::default()).await;
+    let body = |n: usize| json!({"prompt": format!("{n} dogs"), "max_tokens": 220, "temperature": 0.7, "seed": n, "ignore_eos": true});
+    let asked =
+        (0..6).map(async |n| host.ok("/v1/completions", &body(n)).await["choices"][0]["text"].clone());
+    let answers = futures_util::future::join_all(asked).await;
+    for (n, text) in answers.into_iter().enumerate() {
+        assert_eq!(text, roomy.ok("/v1/completions", &body(n)).await["choices"][0]["text"], "{n}");
+    }
+    assert!(host.metric("vllm:num_preemptions_total").await > 0.0);
+    assert!(host.metric("ounce:preemptions_swapped_total").await > 0.0);
+    roomy.end().await;
+    host.end().await;
 }

@@ -4,6 +4,9 @@
 //! The table `T[(a, b)] -> {c: p}` holds the likeliest continuations of each two tokens. After each step it moves towards
 //! the model: `p <- (1 - mu) p + mu p_model`.
 //!
+//! The table has room for a fixed number of contexts, taken when it is made: what a server holds does not grow while it runs. A context's
+//! place is one of eight that its hash names; a ninth takes the place of one of them.
+//!
 //! The search is a Monte-Carlo tree search over the table. A child `c` of a node with `N` visits is worth
 //! `Q / n + (c1 + ln((N + c2 + 1) / c2)) p sqrt(N) / (1 + n)`, where `n` are its own visits and `Q` the sum of its rewards; a
 //! path's reward is 1 plus the sum of the probabilities along it. The most visited paths are drafted.
@@ -16,16 +19,35 @@ use rand_chacha::ChaCha8Rng;
 /// Continuations kept for two tokens.
 const KEPT: usize = 8;
 
-/// Two-token contexts kept; about five megabytes.
-const CONTEXTS: usize = 1 << 15;
+/// Groups of contexts, a power of two.
+const GROUPS: usize = 1 << 12;
+
+/// Contexts of a group. All groups together take 2.4 MB.
+const WAYS: usize = 8;
 
 /// Probability below which a continuation is forgotten.
 const WEAK: f32 = 0.005;
 
+/// What no context has in front: free places are marked by it.
+const FREE: (u32, u32) = (u32::MAX, u32::MAX);
+
+/// Two tokens and what follows them.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    context: (u32, u32),
+    /// Continuations in use.
+    count: u32,
+    next: [(u32, f32); KEPT],
+}
+
 /// What follows two tokens, with probabilities.
 #[derive(Debug, Clone)]
 pub struct TriGrams {
-    table: HashMap<(u32, u32), Vec<(u32, f32)>>,
+    /// `[GROUPS, WAYS]`.
+    entries: Box<[Entry]>,
+    /// The place of each group that is taken next when it is full.
+    victims: Box<[u8]>,
+    len: usize,
     /// How fast the table follows the model, 0 to 1.
     mu: f32,
 }
@@ -54,17 +76,34 @@ impl Default for Search {
 impl TriGrams {
     /// An empty table that follows the model at rate `mu`.
     pub fn new(mu: f32) -> TriGrams {
-        TriGrams { table: HashMap::new(), mu }
+        // No zeros: the system gives pages of zeros only when they are written to, and all shall be held from now on.
+        let entry = Entry { context: FREE, count: 0, next: [(u32::MAX, 0.0); KEPT] };
+        let entries = vec![entry; GROUPS * WAYS].into_boxed_slice();
+        TriGrams { entries, victims: vec![0; GROUPS].into_boxed_slice(), len: 0, mu }
     }
 
     /// Contexts known.
     pub fn len(&self) -> usize {
-        self.table.len()
+        self.len
     }
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.len == 0
+    }
+
+    /// The group of a context, by Fibonacci hashing.
+    fn group(context: (u32, u32)) -> usize {
+        let both = u64::from(context.0) << 32 | u64::from(context.1);
+        let mixed = (both ^ (both >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> (64 - GROUPS.trailing_zeros())) as usize
+    }
+
+    /// Where a context is.
+    fn find(&self, context: (u32, u32)) -> Option<usize> {
+        let start = TriGrams::group(context) * WAYS;
+        let group = &self.entries[start..start + WAYS];
+        group.iter().position(|it| it.count > 0 && it.context == context).map(|at| start + at)
     }
 
     /// Fills the table with how often tokens follow each other in `text`.
@@ -85,7 +124,7 @@ impl TriGrams {
 
     /// Moves what follows `(a, b)` towards the model's probabilities of some tokens; those not named lose.
     pub fn adapt(&mut self, (a, b): (u32, u32), model: &[(u32, f32)]) {
-        let mut next = self.table.remove(&(a, b)).unwrap_or_default();
+        let mut next = self.after((a, b)).to_vec();
         // What is new is taken as it is: there is nothing to correct yet.
         let mu = if next.is_empty() { 1.0 } else { self.mu };
         next.iter_mut().for_each(|(_, p)| *p *= 1.0 - mu);
@@ -102,21 +141,25 @@ impl TriGrams {
     }
 
     fn insert(&mut self, context: (u32, u32), next: Vec<(u32, f32)>) {
-        if next.is_empty() {
-            return;
-        }
-        if self.table.len() >= CONTEXTS && !self.table.contains_key(&context) {
-            // Which one goes hardly matters: the order of a hash table is as good as a draw.
-            if let Some(&victim) = self.table.keys().next() {
-                self.table.remove(&victim);
-            }
-        }
-        self.table.insert(context, next);
+        let group = TriGrams::group(context);
+        let (start, known) = (group * WAYS, self.find(context));
+        let at = known.or_else(|| (start..start + WAYS).find(|&at| self.entries[at].count == 0));
+        let at = at.unwrap_or_else(|| {
+            let victim = usize::from(self.victims[group]) % WAYS;
+            self.victims[group] = (victim as u8 + 1) % WAYS as u8;
+            start + victim
+        });
+        let entry = &mut self.entries[at];
+        self.len -= usize::from(entry.count > 0);
+        entry.context = context;
+        entry.count = next.len().min(KEPT) as u32;
+        self.len += usize::from(entry.count > 0);
+        entry.next.iter_mut().zip(next).for_each(|(slot, new)| *slot = new);
     }
 
     /// What may follow two tokens, the likeliest first.
     pub fn after(&self, context: (u32, u32)) -> &[(u32, f32)] {
-        self.table.get(&context).map_or(&[], Vec::as_slice)
+        self.find(context).map_or(&[], |at| &self.entries[at].next[..self.entries[at].count as usize])
     }
 
     /// The likeliest chain behind two tokens, without a search; a token less likely than `least` ends it.
@@ -300,6 +343,23 @@ mod tests {
         // The first time, the model is all there is.
         table.adapt((7, 8), &[(1, 0.75), (2, 0.25)]);
         assert!(close(table.after((7, 8)), &[(1, 0.75), (2, 0.25)]));
+    }
+
+    #[test]
+    fn a_full_table_stays_as_large_and_knows_what_came_last() {
+        let mut table = TriGrams::new(0.2);
+        let contexts = (GROUPS * WAYS) as u32;
+        (0..4 * contexts).for_each(|n| table.adapt((n, n / 3), &[(n + 1, 1.0)]));
+        assert!(table.len() <= contexts as usize && table.len() > contexts as usize / 2, "{}", table.len());
+        // Of the last few, hardly one has lost its place.
+        let last = (4 * contexts - contexts / 8)..4 * contexts;
+        let known = last.clone().filter(|&n| table.after((n, n / 3)) == [(n + 1, 1.0)]).count();
+        assert!(known > last.len() * 9 / 10, "{known} of {}", last.len());
+        // One that is told to have no continuation any more is gone.
+        let before = table.len();
+        let n = 4 * contexts - 1;
+        table.insert((n, n / 3), Vec::new());
+        assert_eq!((table.after((n, n / 3)), table.len()), (&[][..], before - 1));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! that begin alike may share blocks; one that writes to a shared block copies it first.
 
 use std::cell::RefCell;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use super::hadamard;
@@ -256,6 +257,44 @@ impl LayerCache {
             self.len = len;
             self.blocks.truncate(len.max(self.reserved).div_ceil(BLOCK));
         }
+    }
+
+    /// Writes what is held, as bytes that [`LayerCache::restore`] of the same program reads.
+    ///
+    /// # Errors
+    /// What `out` returns.
+    pub fn save(&self, out: &mut impl Write) -> io::Result<()> {
+        for block in self.blocks.iter().take(self.len.div_ceil(BLOCK)) {
+            out.write_all(&block.capacity.to_ne_bytes())?;
+            out.write_all(block.lines.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Takes up the `len` positions that a cache of the same shape and type has saved, in place of what is held.
+    ///
+    /// # Errors
+    /// If the bytes can't be read or are no such cache; then nothing is held.
+    pub fn restore(&mut self, len: usize, input: &mut impl Read) -> io::Result<()> {
+        (self.len, self.blocks) = (0, Vec::new());
+        if self.kv_heads * self.head_dim == 0 {
+            return Ok(());
+        }
+        let mut blocks = Vec::new();
+        for index in 0..len.div_ceil(BLOCK) {
+            let mut capacity = [0; size_of::<usize>()];
+            input.read_exact(&mut capacity)?;
+            let capacity = usize::from_ne_bytes(capacity);
+            let needed = (len - index * BLOCK).min(BLOCK);
+            if capacity > BLOCK || capacity < needed || !capacity.is_multiple_of(LANES) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "these are no keys and values"));
+            }
+            let mut lines = Lines::zeroed(self.kv_heads * self.places(capacity).end);
+            input.read_exact(lines.as_mut_slice())?;
+            blocks.push(Arc::new(Block { capacity, lines }));
+        }
+        (self.len, self.blocks) = (len, blocks);
+        Ok(())
     }
 
     /// The key of a position and head, as far as it was kept, into `out`, `[head_dim]`.

@@ -260,6 +260,13 @@ impl Tokenizer {
         self.inner.hf.token_to_id(piece)
     }
 
+    /// The first id that means another token in `other`, with both pieces; none if the vocabularies are the same.
+    pub fn first_difference(&self, other: &Tokenizer) -> Option<(u32, Option<String>, Option<String>)> {
+        let pieces =
+            (0..self.id_limit().max(other.id_limit())).map(|id| (id, self.piece(id), other.piece(id)));
+        pieces.into_iter().find(|(_, own, others)| own != others)
+    }
+
     /// The ids with a meaning for the model.
     pub fn special(&self) -> &SpecialIds {
         &self.inner.special

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use ounce_engine::draft::model::same_vocabulary;
 use ounce_engine::generate::Finish;
 use ounce_engine::sample::TokenLogprob;
 use ounce_engine::{Engine, Mode, Sampling, Session};
@@ -54,6 +55,9 @@ pub struct Args {
     /// Report the N likeliest tokens at each step with their log-probabilities
     #[arg(long, value_name = "N")]
     logprobs: Option<usize>,
+    /// A smaller model with the same tokenizer that guesses ahead where that is faster; what is written stays the same
+    #[arg(long, value_name = "MODEL")]
+    draft_model: Option<String>,
     /// Report times, speeds and memory on stderr
     #[arg(long)]
     verbose: bool,
@@ -67,6 +71,8 @@ pub struct Args {
 pub struct Setup<'a> {
     /// What runs it.
     pub engine: &'a Engine,
+    /// What guesses for it.
+    pub draft: Option<&'a Engine>,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
     /// Its chat template, unless the text itself is to be continued.
@@ -113,6 +119,11 @@ struct Timings {
     prompt_tokens_per_second: f64,
     decode_seconds: f64,
     decode_tokens_per_second: f64,
+    /// Tokens that a draft model guessed, and those that were right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drafted_tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted_tokens: Option<usize>,
     kv_cache_bytes: usize,
     peak_resident_bytes: Option<u64>,
 }
@@ -140,10 +151,12 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         bail!("{reference} is an encoder and writes no text; use ounce embed or ounce logits");
     }
     let engine = args.compute.load(&model, Mode::fast())?;
+    let draft = args.draft_model.as_deref().map(|it| args.draft(it, reference, &model)).transpose()?;
     let load_time = start.elapsed();
     let sampling = args.sampling.resolve(&model.generation)?;
     let setup = Setup {
         engine: &engine,
+        draft: draft.as_ref(),
         tokenizer: source::tokenizer(&model)?,
         template: model.chat.as_ref().filter(|_| !args.raw),
         end_ids: model.end_ids(),
@@ -164,6 +177,15 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     }
     let prompt = text_input::given_or_stdin(given, "prompt")?;
     one_shot(&setup, &args, &prompt, &model, load_time, globals)
+}
+
+impl Args {
+    /// Loads the model that guesses.
+    fn draft(&self, reference: &str, large: &str, model: &Model) -> anyhow::Result<Engine> {
+        let draft = source::open(reference)?;
+        same_vocabulary((large, source::tokenizer(model)?), (reference, source::tokenizer(&draft)?))?;
+        self.compute.load_draft(&draft)
+    }
 }
 
 fn one_shot(
@@ -246,7 +268,8 @@ impl Setup<'_> {
         ids: &[u32],
         on_text: impl FnMut(&str) -> anyhow::Result<()>,
     ) -> anyhow::Result<Answer> {
-        generation::answer(session, self.tokenizer, &self.request(ids, &self.sampling), None, on_text)
+        let request = self.request(ids, &self.sampling);
+        generation::answer(session, self.draft, self.tokenizer, &request, None, on_text)
     }
 
     /// Answers in a dialogue: each turn draws anew, and `watch` ends the answer.
@@ -262,7 +285,8 @@ impl Setup<'_> {
         on_text: impl FnMut(&str) -> anyhow::Result<()>,
     ) -> anyhow::Result<Answer> {
         let sampling = Sampling { seed: self.sampling.seed.wrapping_add(turn), ..self.sampling.clone() };
-        generation::answer(session, self.tokenizer, &self.request(ids, &sampling), Some(watch), on_text)
+        let request = self.request(ids, &sampling);
+        generation::answer(session, self.draft, self.tokenizer, &request, Some(watch), on_text)
     }
 
     fn request<'r>(&'r self, prompt: &'r [u32], sampling: &'r Sampling) -> Request<'r> {
@@ -288,6 +312,8 @@ impl Timings {
             prompt_tokens_per_second: rate(answer.prompt_tokens, answer.prompt_time),
             decode_seconds: answer.decode_time.as_secs_f64(),
             decode_tokens_per_second: rate(answer.steps.len(), answer.decode_time),
+            drafted_tokens: answer.guessed.map(|it| it.0),
+            accepted_tokens: answer.guessed.map(|it| it.1),
             kv_cache_bytes,
             peak_resident_bytes: peak_resident_bytes(),
         }
@@ -308,6 +334,9 @@ impl Timings {
             units::bytes(self.kv_cache_bytes as u64),
             self.peak_resident_bytes.map_or("unknown".to_string(), units::bytes),
         ));
+        if let Some((drafted, accepted)) = answer.guessed {
+            output::note(&format!("guesses {accepted} of {drafted} tokens were right"));
+        }
     }
 }
 

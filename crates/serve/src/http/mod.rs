@@ -33,6 +33,8 @@ pub struct Settings {
     pub connections: usize,
     /// Time for a request's head, and for its body.
     pub read_time: Duration,
+    /// Time after which a client that takes nothing of what is sent is cut off.
+    pub write_time: Duration,
     /// Time for an answer.
     pub answer_time: Option<Duration>,
     /// Time that requests in progress have to end when the server ends.
@@ -51,6 +53,7 @@ impl Default for Settings {
             most_body: 8 << 20,
             connections: 1024,
             read_time: Duration::from_secs(10),
+            write_time: Duration::from_secs(60),
             answer_time: None,
             drain_time: Duration::from_secs(30),
             prefix: String::new(),
@@ -61,6 +64,7 @@ impl Default for Settings {
                 context: usize::MAX,
                 prefix_cache: true,
                 speculation: true,
+                swap: None,
             },
         }
     }

@@ -190,7 +190,7 @@ let history = [];
 function read(text) {
   const sums = {};
   for (const line of text.split("\n")) {
-    const found = /^vllm:([a-z_0-9]+)(?:\{[^}]*\})? ([0-9.eE+-]+)$/.exec(line);
+    const found = /^(?:vllm:|ounce:)([a-z_0-9]+)(?:\{[^}]*\})? ([0-9.eE+-]+)$/.exec(line);
     if (found) sums[found[1]] = (sums[found[1]] || 0) + Number(found[2]);
   }
   return sums;
@@ -220,6 +220,7 @@ async function look() {
     const mean = (name) => (now[name + "_count"] ? now[name + "_sum"] / now[name + "_count"] : 0);
     const speed = rate("iteration_tokens_total_sum");
     const share = (part, whole) => (whole ? (100 * part / whole).toFixed(0) + " %" : "none yet");
+    const mebibytes = (bytes) => (bytes / 2 ** 20).toFixed(0);
     const milliseconds = (seconds) => (1000 * seconds).toFixed(1) + " ms";
     const tiles = {
       "running": now.num_requests_running, "waiting": now.num_requests_waiting,
@@ -228,6 +229,7 @@ async function look() {
       "between tokens, mean": milliseconds(mean("inter_token_latency_seconds")),
       "in the queue, mean": milliseconds(mean("request_queue_time_seconds")),
       "of the cache's memory in use": (100 * now.kv_cache_usage_perc).toFixed(0) + " %",
+      "MiB of weights and cache": mebibytes(now.memory_used_bytes), "MiB they may take": mebibytes(now.memory_budget_bytes),
       "of prompts known before": share(now.prefix_cache_hits_total, now.prefix_cache_queries_total),
       "of guesses right": share(now.spec_decode_num_accepted_tokens_total, now.spec_decode_num_draft_tokens_total),
       "answered": now.request_success_total || 0, "tokens read": now.prompt_tokens_total,

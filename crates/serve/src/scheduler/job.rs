@@ -39,6 +39,8 @@ pub struct Job {
     pub prompt_logprobs: Option<usize>,
     /// Whether the answer goes on from the prompt's text, so that the space before its first word counts.
     pub continuing: bool,
+    /// Whether the answer is waited for as a whole: then it is handed out in one piece, and no one is woken for each token.
+    pub whole: bool,
     /// Whether tokens such as `<|im_end|>` are part of the text that is handed out.
     pub special_text: bool,
     /// What the text has to be, as a grammar.
@@ -71,6 +73,7 @@ impl Job {
             top_logprobs: None,
             prompt_logprobs: None,
             continuing: true,
+            whole: false,
             special_text: false,
             constraint: None,
             adapter: None,

@@ -2,16 +2,18 @@
 //! answer and a piece of a prompt, so that new jobs begin while others go on.
 //!
 //! - [`queue`]: who is next. [`memory`]: what all models together may take.
-//! - [`prefix`]: beginnings that were computed before. [`pace`]: whether guessing ahead pays.
-//! - `sequence`: one answer. `worker`: the loop. `step`: what goes into a step and what comes of it.
+//! - [`prefix`]: beginnings that were computed before. `guess`: tokens guessed ahead, where that pays. `draft`: a smaller model that does so.
+//! - `swap`: keys and values of answers that wait, in a file. `sequence`: one answer. `worker`: the loop. `step`: what goes into a step and what comes of it.
 
+mod draft;
+mod guess;
 pub mod job;
 pub mod memory;
-pub mod pace;
 pub mod prefix;
 pub mod queue;
 mod sequence;
 mod step;
+mod swap;
 mod worker;
 
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use ounce_model::tokenizer::Tokenizer;
 
 pub use job::{Event, Failure, Job, Scored, Summary};
 pub use memory::Budget;
+pub use swap::SwapSpace;
 
 use crate::metrics::ModelMetrics;
 
@@ -43,6 +46,8 @@ pub struct Limits {
     pub prefix_cache: bool,
     /// Whether tokens are guessed ahead and checked, where that is faster.
     pub speculation: bool,
+    /// Where keys and values of answers go that are put back for want of memory.
+    pub swap: Option<SwapSpace>,
 }
 
 /// Why a job is not taken.
@@ -117,12 +122,13 @@ struct Running {
 }
 
 impl Scheduler {
-    /// Starts the thread of an engine.
+    /// Starts the thread of an engine; `draft` guesses for it.
     ///
     /// # Errors
     /// If the system gives no thread.
     pub fn start(
         engine: Arc<Engine>,
+        draft: Option<Arc<Engine>>,
         tokenizer: Tokenizer,
         budget: &Budget,
         limits: Limits,
@@ -133,7 +139,9 @@ impl Scheduler {
         let (queue, held, shared) = (limits.queue, budget.holder(), load.clone());
         let work = move || {
             let alive = Alive(&shared);
-            worker::Worker::new(&engine, &tokenizer, held, limits, &metrics, &shared).run(&receiver);
+            let mut worker = worker::Worker::new(&engine, &tokenizer, held, limits, &metrics, &shared);
+            worker.draft = draft.as_deref().map(draft::DraftModel::new);
+            worker.run(&receiver);
             drop(alive);
         };
         let thread = std::thread::Builder::new().name("engine".to_string()).spawn(work)?;

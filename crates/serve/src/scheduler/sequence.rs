@@ -4,15 +4,15 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use ounce_engine::draft::{PromptLookup, TriGrams};
 use ounce_engine::generate::Finish;
 use ounce_engine::sample::logprobs;
 use ounce_engine::text::TextStream;
 use ounce_engine::{Sampler, Session};
 use ounce_model::tokenizer::Tokenizer;
 
+use super::guess::Guesses;
 use super::job::{Event, Failure, Job, Scored, Summary};
-use super::pace::{Pace, Trust};
+use super::swap::Aside;
 use crate::grammar::Constraint;
 
 /// A job that left the queue, with what its answers have in common.
@@ -91,11 +91,13 @@ pub(super) struct Sequence<'e> {
     pub session: Session<'e>,
     /// Prompt and answer; the session holds a beginning of it.
     pub tokens: Vec<u32>,
-    sampler: Sampler,
+    pub sampler: Sampler,
     /// None once the rest was handed out.
     stream: Option<TextStream>,
     constraint: Option<Constraint>,
     generated: usize,
+    /// What is not handed out before the end.
+    held: (String, Vec<Scored>),
     /// Scores of the prompt so far, where they are wanted.
     pub prompt_scores: Vec<Scored>,
     /// Whether the scores of the whole prompt were handed out.
@@ -103,15 +105,10 @@ pub(super) struct Sequence<'e> {
     /// Whether nothing of it was run, so that a look into the prefix cache is worth it.
     pub fresh: bool,
     pub last_token: Option<Instant>,
-    lookup: PromptLookup,
-    /// In what the text itself and what the table say.
-    trust: [Trust; 2],
-    /// Whose guess is being checked.
-    guesser: usize,
+    pub guesses: Guesses<'e>,
+    /// What it had computed when it was put back.
+    pub aside: Option<Aside>,
 }
-
-/// The likelihood below which the table's chain ends.
-const LIKELY: f32 = 0.3;
 
 impl<'e> Sequence<'e> {
     /// The first answer of a task.
@@ -135,6 +132,7 @@ impl<'e> Sequence<'e> {
             stream: Some(stream(&task.job, tokenizer)?),
             constraint: task.job.constraint.clone(),
             generated: 0,
+            held: Default::default(),
             session,
             tokens,
             sampler,
@@ -142,9 +140,8 @@ impl<'e> Sequence<'e> {
             scored: false,
             fresh: true,
             last_token: None,
-            lookup: PromptLookup::default(),
-            trust: Default::default(),
-            guesser: 0,
+            guesses: Guesses::default(),
+            aside: None,
             task,
         })
     }
@@ -167,13 +164,13 @@ impl<'e> Sequence<'e> {
             stream: Some(stream(&self.task.job, tokenizer)?),
             constraint: self.constraint.clone(),
             generated: 0,
+            held: Default::default(),
             prompt_scores: Vec::new(),
             scored: true,
             fresh: false,
             last_token: None,
-            lookup: PromptLookup::default(),
-            trust: Default::default(),
-            guesser: 0,
+            guesses: Guesses::after(&self.guesses.sources),
+            aside: None,
         })
     }
 
@@ -187,36 +184,15 @@ impl<'e> Sequence<'e> {
         self.generated > 0 && self.pending().len() == 1
     }
 
-    /// Guesses tokens behind the text, as many as pay in a step of `tokens` from which `expected` new ones come; what the
-    /// text itself says comes before what `table` says. Gives the guesses and how many will be right.
-    pub(super) fn guess(
-        &mut self,
-        table: &TriGrams,
-        pace: &Pace,
-        limit: usize,
-        tokens: usize,
-        expected: f64,
-    ) -> (Vec<u32>, f64) {
+    /// Tokens that may be guessed in a text of `limit` tokens at most.
+    pub(super) fn room_for_guesses(&self, limit: usize) -> usize {
         let room = limit.saturating_sub(self.tokens.len() + 1);
-        let room = room.min(self.task.job.max_tokens.saturating_sub(self.generated + 1));
-        let mut found = self.lookup.draft(&self.tokens, room.min(16));
-        self.guesser = 0;
-        if found.is_empty() && self.tokens.len() > 1 {
-            let end = self.tokens.len();
-            found = table.chain((self.tokens[end - 2], self.tokens[end - 1]), room.min(16), LIKELY);
-            self.guesser = 1;
-        }
-        if found.is_empty() {
-            return (found, 0.0);
-        }
-        let (length, right) = self.trust[self.guesser].length(pace, tokens, expected);
-        found.truncate(length);
-        (found, right)
+        room.min(self.task.job.max_tokens.saturating_sub(self.generated + 1))
     }
 
     /// Takes note of how many of the guesses were right.
     pub(super) fn learn(&mut self, guessed: usize, right: usize) {
-        self.trust[self.guesser].observe(guessed, right);
+        self.guesses.learn(guessed, right);
         self.task.drafted.set(self.task.drafted.get() + guessed);
         self.task.accepted.set(self.task.accepted.get() + right);
     }
@@ -278,8 +254,14 @@ impl<'e> Sequence<'e> {
         let (logprob, top) = score.map_or((None, Vec::new()), |(chosen, top)| (Some(chosen.logprob), top));
         let Some(stream) = &mut self.stream else { return Ok(Err(Finish::Stop)) };
         let piece = stream.push(id).map_err(|error| Failure::Engine(error.to_string()))?;
-        let tokens = vec![Scored { id, logprob, top }];
-        self.task.tell(Event::Delta { choice: self.choice, text: piece.text, tokens });
+        let token = Scored { id, logprob, top };
+        if self.task.job.whole {
+            self.held.0.push_str(&piece.text);
+            self.held.1.push(token);
+        } else {
+            let (choice, tokens) = (self.choice, vec![token]);
+            self.task.tell(Event::Delta { choice, text: piece.text, tokens });
+        }
         let done = self.constraint.as_ref().is_some_and(Constraint::is_done);
         if piece.stopped || done {
             return Ok(Err(Finish::Stop));
@@ -294,12 +276,13 @@ impl<'e> Sequence<'e> {
     pub(super) fn finish(&mut self, finish: Finish) {
         let Some(stream) = self.stream.take() else { return };
         let stop = stream.met().map(String::from);
+        let (mut text, tokens) = std::mem::take(&mut self.held);
         match stream.finish() {
-            Ok(text) if !text.is_empty() => {
-                self.task.tell(Event::Delta { choice: self.choice, text, tokens: Vec::new() });
-            }
-            Ok(_) => {}
+            Ok(rest) => text.push_str(&rest),
             Err(error) => self.task.fail(Failure::Engine(error.to_string())),
+        }
+        if !text.is_empty() || !tokens.is_empty() {
+            self.task.tell(Event::Delta { choice: self.choice, text, tokens });
         }
         self.task.tell(Event::Finished { choice: self.choice, finish, stop });
         self.task.unfinished.set(self.task.unfinished.get().saturating_sub(1));

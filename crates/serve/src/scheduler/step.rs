@@ -6,6 +6,7 @@ use ounce_engine::generate::Finish;
 use ounce_engine::{Turn, Want};
 use ounce_model::rope::Rope;
 
+use super::guess::{Before, Guessed};
 use super::job::{Event, Failure};
 use super::prefix::alike;
 use super::sequence::Sequence;
@@ -57,23 +58,13 @@ impl<'e> Worker<'e> {
         let speculate = self.limits.speculation
             && decoding == self.running.len()
             && !self.ropes().any(Rope::depends_on_length);
-        let (mut tokens, mut expected) = (decoding, decoding as f64);
-        for (index, sequence) in self.running.iter_mut().enumerate() {
-            if !sequence.is_decoding() {
-                continue;
-            }
-            let mut planned = Planned { ids: sequence.pending().to_vec(), drafted: 0, want: Want::Last };
-            if speculate {
-                let (guesses, right) =
-                    sequence.guess(&self.table, &self.pace, self.limits.context, tokens, expected);
-                (tokens, expected) = (tokens + guesses.len(), expected + right);
-                if !guesses.is_empty() {
-                    (planned.drafted, planned.want) = (guesses.len(), Want::All);
-                    planned.ids.extend(guesses);
-                }
-            }
-            plan[index] = Some(planned);
+        for (index, sequence) in self.running.iter().enumerate().filter(|(_, it)| it.is_decoding()) {
+            let ids = sequence.pending().to_vec();
+            plan[index] = Some(Planned { ids, drafted: 0, want: Want::Last });
             left = left.saturating_sub(1);
+        }
+        if speculate {
+            self.guess_ahead(&mut plan);
         }
         left = left.max(LEAST_PROMPT);
         let whole = self.ropes().any(Rope::depends_on_length);
@@ -106,6 +97,33 @@ impl<'e> Worker<'e> {
             left = left.saturating_sub(count);
         }
         plan
+    }
+
+    /// Adds guesses to the plan of a step in which all decode.
+    fn guess_ahead(&mut self, plan: &mut [Option<Planned>]) {
+        let start = Instant::now();
+        let texts = self.running.len();
+        let (mut tokens, mut expected) = (texts, texts as f64);
+        let mut wanted = Vec::new();
+        for (index, sequence) in self.running.iter_mut().enumerate() {
+            let room = sequence.room_for_guesses(self.limits.context);
+            let draft = self.draft.as_ref().map(|it| &it.pace);
+            let before = Before { pace: &self.pace, draft, texts, tokens, expected };
+            let Guessed { ids, wanted: count, trial, right } =
+                sequence.guesses.guess(&sequence.tokens, &self.table, room, before);
+            (tokens, expected) = (tokens + ids.len() + count, expected + right);
+            if count > 0 {
+                wanted.push((index, count, trial));
+            }
+            add(&mut plan[index], ids);
+        }
+        if let Some(draft) = self.draft.as_mut().filter(|_| !wanted.is_empty()) {
+            let guesses = draft.guess(&mut self.running, &wanted, &mut self.held);
+            for ((index, ..), ids) in wanted.into_iter().zip(guesses) {
+                add(&mut plan[index], ids);
+            }
+        }
+        self.besides += start.elapsed();
     }
 
     /// Whether a prompt is being read whose beginning another one can use.
@@ -154,7 +172,9 @@ impl<'e> Worker<'e> {
                 self.starved = None;
                 return true;
             }
-            if !self.prefixes.evict() {
+            // What a draft model has read is read again soon.
+            let drafters = self.running.iter_mut().filter_map(|it| it.guesses.drafter.take()).count();
+            if drafters == 0 && !self.prefixes.evict() {
                 if self.running.len() <= 1 {
                     self.starve();
                     return false;
@@ -180,10 +200,28 @@ impl<'e> Worker<'e> {
         }
     }
 
-    /// Puts a sequence back: its keys and values are given up and will be computed again.
+    /// Puts a sequence back: its keys and values are written to a file, or given up and computed again later, whichever is faster.
     fn put_back(&mut self, index: usize) {
+        let start = Instant::now();
         let mut sequence = self.running.remove(index);
+        if let Some(swap) = &mut self.swap {
+            // What a running one has in common with it is there in any case.
+            let shared = |other: &Sequence<'_>| {
+                let (other, own) = (other.session.tokens(), sequence.session.tokens());
+                other.iter().zip(own).take_while(|(a, b)| a == b).count()
+            };
+            let alike =
+                self.running.iter().filter(|it| alike(it.session.adapter(), sequence.session.adapter()));
+            let known = alike.map(shared).max().filter(|_| self.limits.prefix_cache).unwrap_or(0);
+            let lost = sequence.session.tokens().len() - known;
+            sequence.aside = swap.put(&sequence.session, self.reading.map(|each| each * lost as f64));
+            if sequence.aside.is_some() {
+                self.metrics.swapped.inc();
+            }
+        }
+        self.besides += start.elapsed();
         sequence.session.truncate(0);
+        sequence.guesses.drafter = None;
         sequence.fresh = true;
         self.metrics.preemptions.inc();
         self.preempted.push(sequence);
@@ -290,6 +328,14 @@ impl<'e> Worker<'e> {
     }
 }
 
+/// Adds guesses to what a sequence does.
+fn add(planned: &mut Option<Planned>, guesses: Vec<u32>) {
+    if let Some(planned) = planned.as_mut().filter(|_| !guesses.is_empty()) {
+        (planned.drafted, planned.want) = (guesses.len(), Want::All);
+        planned.ids.extend(guesses);
+    }
+}
+
 /// Scores prompt tokens by the logits of those before them, which begin at position `start`.
 fn score<'l>(sequence: &mut Sequence<'_>, start: usize, rows: impl Iterator<Item = &'l [f32]>) {
     for (offset, row) in rows.enumerate() {
@@ -329,8 +375,8 @@ fn go_on<'l>(
             Ok(_) => break,
         }
     }
+    sequence.learn(planned.drafted, right);
     if planned.drafted > 0 {
-        sequence.learn(planned.drafted, right);
         let held = sequence.session.tokens().len() - planned.drafted + right;
         sequence.session.truncate(held.min(sequence.tokens.len()));
     }

@@ -5,25 +5,33 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use ounce_engine::draft::TriGrams;
+use ounce_engine::draft::{Pace, TriGrams};
 use ounce_engine::generate::Finish;
 use ounce_engine::{Batch, Engine};
 use ounce_model::tokenizer::Tokenizer;
 
+use super::draft::DraftModel;
+use super::guess::{Guesses, Sources};
 use super::job::{Failure, Job};
 use super::memory::Held;
-use super::pace::Pace;
 use super::prefix::PrefixCache;
 use super::queue::FairQueue;
 use super::sequence::{Sequence, Task};
+use super::swap::Swap;
 use super::{Limits, Load};
 use crate::metrics::ModelMetrics;
 
 /// How often memory that others hold is asked for again.
 const PATIENCE: Duration = Duration::from_millis(5);
 
+/// How often memory that nobody uses is given back to the system. Allocators keep it, in pieces that fit nothing, and those grow.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+
 /// How fast the table of continuations follows the model.
 const FOLLOW: f32 = 0.2;
+
+/// Tokens of a step that is mostly the reading of prompts.
+const MANY: usize = 64;
 
 /// What a job counts for in the queue: tokens. An answer of unknown length counts as a short one.
 pub(super) fn cost(job: &Job) -> usize {
@@ -47,6 +55,18 @@ pub(super) struct Worker<'e> {
     /// What the model has written follows two tokens.
     pub table: TriGrams,
     pub pace: Pace,
+    /// A smaller model that guesses.
+    pub draft: Option<DraftModel<'e>>,
+    /// How far guesses were trusted at the end of the last texts.
+    pub trust: Sources,
+    /// Time of a step that did not go into the model: into guesses, or into files.
+    pub besides: Duration,
+    /// Where keys and values of answers go that are put back.
+    pub swap: Option<Swap>,
+    /// Seconds that a token of a prompt takes, where many are read at once.
+    pub reading: Option<f64>,
+    /// When memory was last given back to the system.
+    pub gave_back: Instant,
     /// When memory was last refused while nothing else could go on.
     pub starved: Option<Instant>,
 }
@@ -64,7 +84,6 @@ impl<'e> Worker<'e> {
             engine,
             tokenizer,
             held,
-            limits,
             metrics,
             load,
             batch: engine.batch(),
@@ -74,7 +93,14 @@ impl<'e> Worker<'e> {
             prefixes: PrefixCache::default(),
             table: TriGrams::new(FOLLOW),
             pace: Pace::default(),
+            draft: None,
+            trust: Sources::default(),
+            besides: Duration::ZERO,
+            swap: limits.swap.clone().map(Swap::new),
+            reading: None,
+            gave_back: Instant::now(),
             starved: None,
+            limits,
         }
     }
 
@@ -87,11 +113,23 @@ impl<'e> Worker<'e> {
                 let start = Instant::now();
                 let tokens = self.step();
                 self.note_speed(tokens, start.elapsed());
+                let seconds = start.elapsed().saturating_sub(std::mem::take(&mut self.besides)).as_secs_f64();
                 if tokens > 0 {
-                    self.pace.observe(tokens, start.elapsed().as_secs_f64());
+                    self.pace.observe(tokens, seconds);
+                }
+                if tokens > MANY {
+                    let new = seconds / tokens as f64;
+                    self.reading = Some(self.reading.map_or(new, |old| 0.8 * old + 0.2 * new));
+                }
+                if let Some(draft) = &mut self.draft {
+                    draft.pace.earn(seconds);
                 }
             }
             self.show();
+            if self.gave_back.elapsed() > GIVE_BACK {
+                ounce_kernels::meter::give_back();
+                self.gave_back = Instant::now();
+            }
         }
     }
 
@@ -159,8 +197,9 @@ impl<'e> Worker<'e> {
         self.keep(sequence);
     }
 
-    /// Keeps what a sequence has computed for those that begin alike.
+    /// Keeps what a sequence has computed for those that begin alike, and what was learned of guesses.
     pub(super) fn keep(&mut self, sequence: Sequence<'e>) {
+        self.trust.follow(&sequence.guesses.sources);
         if self.limits.prefix_cache {
             self.prefixes.keep(sequence.session);
         }
@@ -181,7 +220,10 @@ impl<'e> Worker<'e> {
             if self.running.len() >= self.limits.sequences || !self.has_room_for(sequence.tokens.len()) {
                 return;
             }
-            self.running.extend(self.preempted.pop());
+            if let Some(mut sequence) = self.preempted.pop() {
+                self.take_back(&mut sequence);
+                self.running.push(sequence);
+            }
         }
         while let Some((job, _)) = self.queue.peek() {
             let fits = self.running.is_empty() || self.answers() + job.choices <= self.limits.sequences;
@@ -194,10 +236,31 @@ impl<'e> Worker<'e> {
             self.metrics.queue_time.observe((task.admitted - arrived).as_secs_f64());
             let session = self.engine.session().with_adapter(task.job.adapter.clone());
             match session.and_then(|session| Sequence::new(task.clone(), session, self.tokenizer)) {
-                Ok(sequence) => self.running.push(sequence),
+                Ok(mut sequence) => {
+                    sequence.guesses = Guesses::after(&self.trust);
+                    self.running.push(sequence);
+                }
                 Err(error) => self.fail(&task, Failure::Engine(error.to_string())),
             }
         }
+    }
+
+    /// Reads back what a sequence had computed, if that was kept and there is memory for it; else it is computed again.
+    fn take_back(&mut self, sequence: &mut Sequence<'e>) {
+        let (Some(aside), Some(swap)) = (sequence.aside.take(), &mut self.swap) else { return };
+        let start = Instant::now();
+        loop {
+            if self.held.grow(aside.bytes) {
+                break;
+            }
+            if !self.prefixes.evict() {
+                return;
+            }
+            let bytes = cache_bytes(&self.running, &self.prefixes);
+            self.held.shrink_to(bytes);
+        }
+        sequence.fresh = !swap.take(aside, &mut sequence.session, &sequence.tokens);
+        self.besides += start.elapsed();
     }
 
     /// Answers that run, and those that will when their prompts are read.
@@ -267,7 +330,12 @@ impl<'e> Worker<'e> {
 
     /// Bytes of keys and values of all sequences, running and kept.
     pub(super) fn cache_bytes(&self) -> u64 {
-        let running: usize = self.running.iter().map(|it| it.session.own_cache_bytes()).sum();
-        (running + self.prefixes.bytes()) as u64
+        cache_bytes(&self.running, &self.prefixes)
     }
+}
+
+fn cache_bytes(running: &[Sequence<'_>], prefixes: &PrefixCache<'_>) -> u64 {
+    let own = |it: &Sequence<'_>| it.session.own_cache_bytes() + it.guesses.draft_bytes();
+    let running: usize = running.iter().map(own).sum();
+    (running + prefixes.bytes()) as u64
 }

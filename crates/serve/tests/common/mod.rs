@@ -35,6 +35,7 @@ pub fn source(name: &str) -> Source {
         weight_bytes: model.weight_bytes(),
         template: None,
         adapters: Vec::new(),
+        draft: None,
         load: Box::new(|model| {
             let mode = if model.spec.causal { Mode::fast() } else { Mode::Reference };
             Ok(Engine::load(model, mode)?)

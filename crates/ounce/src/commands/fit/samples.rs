@@ -53,7 +53,7 @@ pub fn write(original: &Model, small: &Model, test: &TestArgs) -> anyhow::Result
                 sampling: &sampling,
                 continuing: true,
             };
-            written.push(answer(&mut engine.session(), tokenizer, &request, None, |_| Ok(()))?.text);
+            written.push(answer(&mut engine.session(), None, tokenizer, &request, None, |_| Ok(()))?.text);
         }
         let mut written = written.into_iter();
         samples.push(Sample {

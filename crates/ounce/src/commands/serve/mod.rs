@@ -13,7 +13,9 @@ use ounce_model::Model;
 use ounce_model::chat::ChatTemplate;
 use ounce_model::machine::host::Memory;
 use ounce_serve::http::App;
-use ounce_serve::{Budget, Key, Limits, MakeAdapter, Open, ServeError, Server, Settings, Source, Traces};
+use ounce_serve::{
+    Budget, Draft, Key, Limits, MakeAdapter, Open, ServeError, Server, Settings, Source, SwapSpace, Traces,
+};
 
 use crate::cli::Globals;
 use crate::compute::ComputeArgs;
@@ -31,6 +33,7 @@ Examples:
   ounce serve org/name:Q4_K_M --host 0.0.0.0 --api-key \"$KEY\"    others may ask, with a key
   ounce serve ./model.gguf --parallel 8 --context 4096 --queue 32
   ounce serve ./model.gguf --lora poet=./lora-a --lora clerk=./lora-b   one copy of the weights, three names
+  ounce serve ./qwen3-4b-q4.gguf --draft-model ./qwen3-0.6b-q4.gguf     the small one guesses, the large one decides
   ounce serve ./model.gguf --check                        what it would take; starts nothing
 Then:
   curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 40}'
@@ -76,6 +79,17 @@ pub struct Args {
     /// Guess no tokens ahead. Guesses are checked, so that answers are the same with them, and only made where they save time
     #[arg(long)]
     no_speculation: bool,
+    /// Folder for keys and values of answers that are put back for want of memory, where reading them again is faster than computing them again,
+    /// as measured; without it they are computed again
+    #[arg(long, value_name = "FOLDER", env = "OUNCE_SWAP")]
+    swap: Option<PathBuf>,
+    /// Bytes of --swap for each model at most
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "4G", env = "OUNCE_SWAP_SIZE")]
+    swap_size: u64,
+    /// A smaller model with the same tokenizer that guesses for the first model, or for NAME, where that is faster by what is measured; its
+    /// weights, keys and values are part of --memory. May be repeated for other models
+    #[arg(long = "draft-model", value_name = "[NAME=]MODEL", env = "OUNCE_DRAFT_MODEL")]
+    draft_models: Vec<String>,
     /// A key that clients have to send; may be repeated
     #[arg(long = "api-key", value_name = "KEY", env = "OUNCE_API_KEY", hide_env_values = true)]
     api_keys: Vec<String>,
@@ -134,6 +148,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         server.app().metrics.trace(Traces::to(endpoint)?);
     }
     let mut adapters = args.adapters()?;
+    let mut drafts = args.drafts()?;
     for reference in &args.models {
         if watch.requested() {
             return Err(crate::failure::Interrupted.into());
@@ -144,8 +159,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         let aliases = if id == reference { Vec::new() } else { vec![reference.to_string()] };
         let own: Vec<Named> =
             adapters.extract_if(.., |it| it.model.as_ref().is_none_or(|name| *name == id)).collect();
+        let draft = drafts.extract_if(.., |(model, _)| model.as_ref().is_none_or(|name| *name == id)).last();
+        let draft = draft.map(|(_, reference)| reference);
         let names = own.iter().map(|it| it.name.clone()).collect();
-        server.add_with_adapters(id.clone(), aliases, names, args.opener(reference, own)?)?;
+        server.add_with_adapters(id.clone(), aliases, names, args.opener(reference, own, draft)?)?;
         if args.lazy {
             continue;
         }
@@ -167,10 +184,16 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if let Some(left) = adapters.first() {
         bail!("--lora {}: no model is called {:?}", left.name, left.model.as_deref().unwrap_or_default());
     }
+    if let Some((model, draft)) = drafts.first() {
+        bail!("--draft-model {draft}: no model is called {:?}", model.as_deref().unwrap_or_default());
+    }
     if args.check {
         return report(&server, globals);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // The engine's threads do the work; on few cores, more would only take turns with them.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = if cores > 2 { 2 } else { 1 };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(async {
         let listener = ounce_serve::http::listen(SocketAddr::new(args.host, args.port)).await?;
         let address = listener.local_addr()?;
@@ -259,9 +282,18 @@ impl Args {
                 context: self.context.unwrap_or(usize::MAX),
                 prefix_cache: !self.no_prefix_cache,
                 speculation: !self.no_speculation,
+                swap: self.swap_space()?,
             },
             ..Settings::default()
         })
+    }
+
+    fn swap_space(&self) -> anyhow::Result<Option<SwapSpace>> {
+        let Some(folder) = &self.swap else { return Ok(None) };
+        // What can't be written to is told now, not when memory is short.
+        tempfile::tempfile_in(folder)
+            .with_context(|| format!("--swap {}: no file can be made there", folder.display()))?;
+        Ok(Some(SwapSpace { folder: folder.clone(), bytes: self.swap_size }))
     }
 
     fn memory(&self) -> anyhow::Result<u64> {
@@ -299,13 +331,27 @@ impl Args {
         named.collect()
     }
 
+    /// Draft models with the model that each is for; the first one where none is said.
+    fn drafts(&self) -> anyhow::Result<Vec<(Option<String>, String)>> {
+        if self.no_speculation && !self.draft_models.is_empty() {
+            bail!("--draft-model guesses, and --no-speculation forbids it; leave one of them out");
+        }
+        let drafts = self.draft_models.iter().map(|text| {
+            let (name, reference) = match text.split_once('=') {
+                Some((name, rest)) if !name.is_empty() && !name.contains(['/', '.']) => {
+                    (Some(name.to_owned()), rest)
+                }
+                _ => (None, text.as_str()),
+            };
+            source::locate(reference)?;
+            Ok((name, reference.to_owned()))
+        });
+        drafts.collect()
+    }
+
     /// What opens a model with its adapters, now and whenever it is loaded again.
-    fn opener(&self, reference: &str, adapters: Vec<Named>) -> anyhow::Result<Open> {
-        let mode = self.compute.mode(Mode::fast())?;
-        let quantize = match mode {
-            Mode::Fast { quantize } => Some(quantize),
-            _ => None,
-        };
+    fn opener(&self, reference: &str, adapters: Vec<Named>, draft: Option<String>) -> anyhow::Result<Open> {
+        self.compute.mode(Mode::fast())?;
         let (reference, compute, file) =
             (reference.to_string(), self.compute.clone(), self.chat_template.clone());
         let open = move || -> anyhow::Result<Source> {
@@ -320,15 +366,14 @@ impl Args {
                 }
                 None => None,
             };
-            let packed = match quantize {
-                Some(quantize) => Engine::packed_size(&model, quantize)? as u64,
-                None => 0,
-            };
+            let draft = draft.as_deref().map(|it| open_draft(it, &compute)).transpose()?;
+            let weight_bytes = compute.weight_bytes(&model)?;
             let compute = compute.clone();
             let adapters = adapters.iter().map(|it| (it.name.clone(), it.make())).collect();
             Ok(Source {
                 adapters,
-                weight_bytes: if packed > 0 { packed } else { model.weight_bytes() },
+                draft,
+                weight_bytes,
                 template,
                 load: Box::new(move |model| {
                     compute
@@ -340,6 +385,17 @@ impl Args {
         };
         Ok(Arc::new(move || open().map_err(|error| ServeError::Option(format!("{error:#}")))))
     }
+}
+
+/// Opens a model that guesses for another one.
+fn open_draft(reference: &str, compute: &ComputeArgs) -> anyhow::Result<Draft> {
+    let model = source::open(reference)?;
+    let weight_bytes = compute.weight_bytes(&model)?;
+    let compute = compute.clone();
+    let load = move |model: &Model| {
+        compute.load_draft(model).map_err(|error| ServeError::Option(format!("{error:#}")))
+    };
+    Ok(Draft { model, weight_bytes, load: Box::new(load) })
 }
 
 /// An adapter's name, the model that it is for, and where it is.

@@ -69,10 +69,7 @@ impl Server {
 
     async fn first_model(&self) -> anyhow::Result<String> {
         let url = format!("{}/v1/models", self.url);
-        let mut request = self.client.get(&url).timeout(Duration::from_secs(30));
-        if let Some(key) = &self.key {
-            request = request.bearer_auth(key);
-        }
+        let request = self.keyed(self.client.get(&url).timeout(Duration::from_secs(30)));
         let answer =
             request.send().await.with_context(|| format!("{url} does not answer; is the server up?"))?;
         let status = answer.status();
@@ -84,16 +81,49 @@ impl Server {
             .to_owned())
     }
 
+    /// The model that is asked for.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://").split('/').next().unwrap_or_default()
+    }
+
+    /// The key that is sent.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    fn keyed(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
+    }
+
+    /// Sends bytes and gives the status and the whole answer.
+    pub async fn post(&self, path: &str, body: Vec<u8>) -> anyhow::Result<(u16, String)> {
+        let request =
+            self.client.post(format!("{}{path}", self.url)).header("content-type", "application/json");
+        let answer = self.keyed(request.body(body)).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
+    /// What Prometheus would read.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let request = self.client.get(format!("{}/metrics", self.url)).timeout(Duration::from_secs(30));
+        Ok(self.keyed(request).send().await?.error_for_status()?.text().await?)
+    }
+
     /// Asks and reads to the end.
-    async fn ask(&self, prompt: &str, tokens: usize) -> Result<Answer, String> {
+    async fn ask(&self, prompt: &str, tokens: usize, temperature: f64) -> Result<Answer, String> {
         let body = json!({
-            "model": self.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": true,
+            "model": self.model, "prompt": prompt, "max_tokens": tokens, "temperature": temperature, "ignore_eos": true,
             "stream": true, "stream_options": {"include_usage": true},
         });
-        let mut request = self.client.post(format!("{}/v1/completions", self.url)).json(&body);
-        if let Some(key) = &self.key {
-            request = request.bearer_auth(key);
-        }
+        let request = self.keyed(self.client.post(format!("{}/v1/completions", self.url)).json(&body));
         let start = Instant::now();
         let mut answer = request.send().await.map_err(|error| chain(&error))?;
         if !answer.status().is_success() {
@@ -185,6 +215,7 @@ pub(super) struct Load<'l> {
     pub server: &'l Server,
     pub prompts: &'l [String],
     pub tokens: usize,
+    pub temperature: f64,
     pub timeout: Duration,
 }
 
@@ -207,12 +238,14 @@ impl Load<'_> {
         for _ in 0..clients {
             let (next, prompts, send) = (next.clone(), prompts.clone(), send.clone());
             let (server, tokens, timeout) = (self.server.clone(), self.tokens, self.timeout);
+            let temperature = self.temperature;
             tasks.spawn(async move {
                 while let Some(prompt) = prompts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let answer = match tokio::time::timeout(timeout, server.ask(prompt, tokens)).await {
-                        Ok(answer) => answer,
-                        Err(_) => Err(format!("no end after {} s", timeout.as_secs())),
-                    };
+                    let answer =
+                        match tokio::time::timeout(timeout, server.ask(prompt, tokens, temperature)).await {
+                            Ok(answer) => answer,
+                            Err(_) => Err(format!("no end after {} s", timeout.as_secs())),
+                        };
                     if send.send(answer).is_err() {
                         return;
                     }

@@ -2,6 +2,7 @@
 
 mod client;
 mod prompts;
+mod soak;
 
 use std::time::Duration;
 
@@ -24,9 +25,10 @@ Examples:
   ounce bench serve http://127.0.0.1:8080
   ounce bench serve ounce=http://127.0.0.1:8080 llama=http://127.0.0.1:8081 --clients 1,4,16,64
   ounce bench serve http://127.0.0.1:8080 --shared 1000 --prompt 1050     all prompts begin alike
+  ounce bench serve http://127.0.0.1:8080 --soak 10000                    does its memory grow, is anything stuck?
 Servers are asked by OpenAI's /v1/completions with streaming. Several take turns with the same prompts, and the first is compared with each
-of the others. Prompts are made-up tales, or pieces of --text; no prompt comes twice, so that no server remembers it. Answers are greedy and as
-long as -n says, where the server knows `ignore_eos`.")]
+of the others. Prompts are made-up tales, or pieces of --text; no prompt comes twice, so that no server remembers it. Answers are greedy, unless
+--temperature says otherwise, and as long as -n says, where the server knows `ignore_eos`.")]
 pub struct Args {
     /// Addresses, with a name before if one is wanted: NAME=http://HOST:PORT
     #[arg(value_name = "URL", required = true)]
@@ -46,6 +48,12 @@ pub struct Args {
     /// Tokens, about, that all prompts of a turn begin with
     #[arg(long, value_name = "N", default_value_t = 0)]
     shared: usize,
+    /// Let each prompt say its piece so many times, so that the answer repeats it again
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    repeat: usize,
+    /// How answers are drawn; 0 takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f64,
     /// Tokens of an answer
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
     tokens: usize,
@@ -55,12 +63,26 @@ pub struct Args {
     /// Text to take prompts from
     #[arg(long, value_name = "FILE")]
     text: Option<std::path::PathBuf>,
+    /// Send so many requests of all kinds instead, a fifth of which are given up, others malformed, slowly read or cut off, and tell whether the server's
+    /// memory stays flat (within 2 %) and within its budget, and whether anything is left behind; ends with 1 if not
+    #[arg(long, value_name = "N")]
+    soak: Option<usize>,
     /// The key to send
     #[arg(long, value_name = "KEY", env = "OUNCE_BENCH_KEY", hide_env_values = true)]
     key: Option<String>,
     /// Seconds after which a request counts as failed
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
+}
+
+impl Args {
+    /// The text of --text.
+    fn text(&self) -> anyhow::Result<Option<String>> {
+        let read = |path: &std::path::PathBuf| {
+            std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
+        };
+        self.text.as_ref().map(read).transpose()
+    }
 }
 
 /// One server with one number of clients, over all turns.
@@ -125,12 +147,21 @@ impl Found {
 /// If a server can't be asked, none of its answers was whole, or a number makes no sense.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
     if args.clients.contains(&0)
-        || [args.tokens, args.turns, args.prompt].contains(&0)
+        || [args.tokens, args.turns, args.prompt, args.repeat].contains(&0)
         || args.requests == Some(0)
     {
         bail!("--clients, --requests, --prompt, --turns and -n should be 1 or more");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Some(count) = args.soak {
+        let [address] = &args.servers[..] else { bail!("--soak is for one server") };
+        let clients = args.clients.iter().copied().max().unwrap_or(16);
+        return runtime.block_on(async {
+            let server = Server::find(address, args.model.clone(), args.key.clone()).await?;
+            let prompts = Prompts::new(args.text()?.as_deref(), args.prompt, args.shared, args.repeat)?;
+            soak::run(server, count, clients, prompts, globals.json).await
+        });
+    }
     let rows = runtime.block_on(measure(&args))?;
     if globals.json {
         output::json(&rows)?;
@@ -141,12 +172,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 }
 
 async fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {
-    let text = match &args.text {
-        Some(path) => {
-            Some(std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?)
-        }
-        None => None,
-    };
+    let text = args.text()?;
     let mut servers = Vec::new();
     for address in &args.servers {
         servers.push(Server::find(address, args.model.clone(), args.key.clone()).await?);
@@ -158,7 +184,7 @@ async fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {
     let mut done = 0;
     let mut found: Vec<Vec<Found>> =
         args.clients.iter().map(|_| servers.iter().map(|_| Found::default()).collect()).collect();
-    let mut prompts = Prompts::new(text.as_deref(), args.prompt, args.shared)?;
+    let mut prompts = Prompts::new(text.as_deref(), args.prompt, args.shared, args.repeat)?;
     for turn in 0..args.turns {
         for (level, &clients) in args.clients.iter().enumerate() {
             let asked = prompts.next(of(clients));
@@ -169,6 +195,7 @@ async fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {
                     server: &servers[which],
                     prompts: &asked,
                     tokens: args.tokens,
+                    temperature: args.temperature,
                     timeout: Duration::from_secs(args.timeout),
                 };
                 let (answers, wall) = load

@@ -12,12 +12,14 @@ pub(super) struct Prompts {
     /// Letters of a prompt, and of what all of one call share.
     letters: usize,
     shared: usize,
+    /// How often a prompt says its piece.
+    repeat: usize,
     given: u64,
 }
 
 impl Prompts {
     /// Prompts of so many tokens, of which the first ones are shared; from a text if there is one.
-    pub fn new(text: Option<&str>, tokens: usize, shared: usize) -> anyhow::Result<Prompts> {
+    pub fn new(text: Option<&str>, tokens: usize, shared: usize, repeat: usize) -> anyhow::Result<Prompts> {
         let text: Option<Vec<char>> = text.map(|text| text.chars().collect());
         let letters = LETTERS * tokens;
         if shared >= tokens {
@@ -30,7 +32,7 @@ impl Prompts {
                 2 * letters
             );
         }
-        Ok(Prompts { text, letters, shared: LETTERS * shared, given: 0 })
+        Ok(Prompts { text, letters, shared: LETTERS * shared, repeat, given: 0 })
     }
 
     /// So many letters of the next tale, or of the text from the next place on.
@@ -53,7 +55,7 @@ impl Prompts {
         // A number in front of what is its own, since tales begin alike.
         (0..count)
             .map(|_| {
-                let piece = self.piece(own);
+                let piece = vec![self.piece(own / self.repeat); self.repeat].join("\n");
                 format!("{beginning}{} {piece}", self.given)
             })
             .collect()
@@ -68,7 +70,7 @@ mod tests {
     fn no_prompt_comes_twice_and_what_is_shared_is_shared() {
         let text: String = (0..4000).map(|at| char::from(b'a' + (at * at % 26) as u8)).collect();
         for text in [None, Some(text.as_str())] {
-            let mut prompts = Prompts::new(text, 40, 20).expect("long enough");
+            let mut prompts = Prompts::new(text, 40, 20, 1).expect("long enough");
             let (first, second) = (prompts.next(6), prompts.next(6));
             let mut all: Vec<&String> = first.iter().chain(&second).collect();
             all.sort();
@@ -79,7 +81,7 @@ mod tests {
             assert!(!second[0].starts_with(&beginning));
             assert!(first.iter().all(|it| (160..170).contains(&it.chars().count())));
         }
-        assert!(Prompts::new(Some("short"), 40, 0).is_err());
-        assert!(Prompts::new(None, 40, 40).is_err());
+        assert!(Prompts::new(Some("short"), 40, 0, 1).is_err());
+        assert!(Prompts::new(None, 40, 40, 1).is_err());
     }
 }
