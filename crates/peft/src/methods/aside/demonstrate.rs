@@ -273,7 +273,7 @@ fn texts(study: &Study) -> Result<Batch> {
         .take(8)
         .map(|pair| crate::retrieval::sequence(tokenizer, &pair.query, CONTEXT))
         .collect::<Result<_>>()?;
-    Ok(crate::retrieval::batch(&ids))
+    Ok(Batch::untold(&ids))
 }
 
 fn expect(evidence: &mut Evidence, found: &[Found], unlike: f64) {

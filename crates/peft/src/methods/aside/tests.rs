@@ -5,7 +5,7 @@ use ounce_train::{Batch, Trainable};
 
 use super::*;
 use crate::desk::Desk;
-use crate::retrieval::{Pair, PairStream, Retrieval, batch, collection, mine, ranked};
+use crate::retrieval::{Pair, PairStream, Retrieval, collection, mine, ranked};
 use crate::{Adapted, Folder, Kind};
 
 const OF: Retrieval = Retrieval { temperature: 0.5, negatives: 1 };
@@ -30,7 +30,7 @@ fn six(model: &Model) -> Batch {
     ];
     let tokenizer = model.tokenizer.as_ref().expect("a tokenizer");
     let ids = texts.map(|text| tokenizer.encode(text, true).expect("ids"));
-    let mut made = batch(&ids);
+    let mut made = Batch::untold(&ids);
     made.targets[0] = 0;
     made.targets[ids[0].len()] = 0;
     made
