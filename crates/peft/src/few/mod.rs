@@ -1,5 +1,4 @@
-//! What demonstrations on few labels share: generated texts, and a masked language model that has read texts of their kind: the built-in
-//! encoder, or a smaller one that reads on the spot.
+//! What demonstrations on few labels and on retrieval share: generated texts, and the built-in encoder, which has read tales.
 
 pub(crate) mod facts;
 pub(crate) mod traits;
@@ -10,7 +9,7 @@ use ounce_model::tokenizer::Tokenizer;
 use ounce_train::data::BatchSource;
 use ounce_train::data::labelled::texts::{Labelled, examples};
 use ounce_train::data::labelled::{Example, LabelledSettings, LabelledStream};
-use ounce_train::methods::encoders::{Bench, CONTEXT, Shape};
+use ounce_train::methods::encoders::CONTEXT;
 use ounce_train::{Trainable, optim};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -46,26 +45,6 @@ impl Dice {
     }
 }
 
-/// A small masked language model, and the tokenizer it was made with.
-pub(crate) struct Reader {
-    pub bench: Bench,
-    pub model: Model,
-}
-
-impl Reader {
-    /// One that has read these texts for so many steps.
-    pub fn new(texts: &[String], vocabulary: usize, shape: Shape, steps: u64, seed: u64) -> Result<Reader> {
-        let bench = Bench::new(texts.iter().map(String::as_str), vocabulary)?;
-        let corpus = bench.corpus(texts.iter().map(String::as_str))?;
-        let model = bench.learn_at(READING_RATE, bench.random(shape, seed)?, &corpus, steps, seed)?;
-        Ok(Reader { bench, model })
-    }
-
-    pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.model.tokenizer.as_ref().ok_or_else(|| Error::Option("the small model has no tokenizer".into()))
-    }
-}
-
 /// The built-in encoder, which has read tales.
 pub(crate) struct Tales(pub Model);
 
@@ -90,9 +69,6 @@ impl Tales {
         Ok(examples(self.tokenizer()?, &texts, &own, CONTEXT, false)?.0)
     }
 }
-
-/// Learning rate on texts.
-const READING_RATE: f64 = 3e-3;
 
 /// As many of each label, drawn without repetition from texts that all have one of `labels`.
 pub(crate) fn shots(texts: &[Told], labels: usize, each: usize, seed: u64) -> Vec<Told> {

@@ -1,5 +1,4 @@
 use ounce_eval::method::{Fixture, Lab};
-use ounce_train::methods::encoders::Shape;
 use ounce_train::net::Options;
 use ounce_train::{Batch, Trainable};
 
@@ -177,16 +176,7 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn a_small_study_gives_sound_evidence() {
-    let shape = Shape { width: 32, layers: 2 };
-    let scale = demonstrate::Scale {
-        read: 60,
-        reading: 2,
-        shape,
-        pairs: [12, 4, 4, 4],
-        steps: 2,
-        every: 1,
-        seeds: 1,
-    };
+    let scale = demonstrate::Scale { pairs: [12, 4, 4, 4], steps: 2, every: 1, seeds: 1 };
     let evidence = demonstrate::measure(&Desk, &scale).expect("measured");
     evidence.check().expect("sound");
     assert_eq!((evidence.rows.len(), evidence.expectations.len()), (7, 4));
