@@ -201,35 +201,41 @@ fn what_is_wrong_is_said_in_one_sentence() {
     assert!(slice.contains("1 to 8"), "{slice}");
 }
 
-/// Texts about two moods, in the words of the built-in encoder.
+/// Texts about what people are like, which the built-in encoder knows by what they do.
 fn moods(each: usize) -> String {
-    let (glad, sad) = (
-        ["laughed and sang", "danced all day", "got a gift"],
-        ["cried and wept", "lost the ball", "fell and hurt a leg"],
+    let (lively, quiet) = (
+        ["sang a song every morning", "was never still for a minute", "turned every job into a game"],
+        ["liked to sleep until noon", "often hid when strangers came", "dropped things almost every day"],
     );
+    let homes = [
+        "an old mill on a hill",
+        "a tall house in the city",
+        "a blue house by the sea",
+        "a cabin at the edge of a lake",
+    ];
     (0..2 * each)
         .map(|at| {
             let (label, what) =
-                if at % 2 == 0 { ("glad", glad[at / 2 % 3]) } else { ("sad", sad[at / 2 % 3]) };
-            let who = ["Tom", "Anna", "Ben", "Lily", "Max"][at / 2 % 5];
-            format!("{{\"text\": \"{who} {what} {at}.\", \"label\": \"{label}\"}}\n")
+                if at % 2 == 0 { ("lively", lively[at / 2 % 3]) } else { ("quiet", quiet[at / 2 % 3]) };
+            let (who, he) =
+                [("Tom", "he"), ("Anna", "she"), ("Ben", "he"), ("Lily", "she"), ("Max", "he")][at / 2 % 5];
+            let home = homes[at / 10 % 4];
+            format!("{{\"text\": \"{who} lived in {home}, and {he} {what}.\", \"label\": \"{label}\"}}\n")
         })
         .collect()
 }
 
-/// Two texts, each with all labels and probabilities that add up to one, the likeliest first.
-fn labelled(said: &serde_json::Value, labels: &[&str]) {
-    assert_eq!(said.as_array().map(Vec::len), Some(2), "{said}");
+/// Two texts in other words than those that were learned, and labels that fit them.
+const ASKED: [&str; 2] = ["Rosa sang a song every morning.", "Hugo often hid when strangers came."];
+
+/// The first text is lively and the second quiet; probabilities add up to one.
+fn labelled(said: &serde_json::Value) {
+    let label = |at: usize| said[at]["labels"][0]["label"].as_str().expect("a label").to_owned();
+    assert_eq!((label(0), label(1)), ("lively".to_owned(), "quiet".to_owned()), "{said}");
     for text in said.as_array().into_iter().flatten() {
         let found = text["labels"].as_array().expect("labels");
-        let mut names: Vec<&str> = found.iter().filter_map(|it| it["label"].as_str()).collect();
         let shares: Vec<f64> = found.iter().filter_map(|it| it["probability"].as_f64()).collect();
-        assert!(
-            (shares.iter().sum::<f64>() - 1.0).abs() < 1e-5 && shares.is_sorted_by(|a, b| a >= b),
-            "{said}"
-        );
-        names.sort_unstable();
-        assert_eq!(names, labels, "{said}");
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-5 && shares.len() == 2, "{said}");
     }
 }
 
@@ -237,36 +243,28 @@ fn labelled(said: &serde_json::Value, labels: &[&str]) {
 fn labels_are_words_that_fill_a_gap() {
     let desk = Desk::new();
     desk.write("few.jsonl", moods(12));
-    desk.write("words.txt", "glad = happy, glad\nsad = sad\n");
+    desk.write("words.txt", "lively = cheerful, busy, playful\nquiet = lazy, shy, clumsy\n");
     let base = [
         "tune",
         "builtin-encoder",
         "--data",
         "few.jsonl",
         "--template",
-        "<text> {She was} [MASK].",
+        "{It was} [MASK] {, because} <text>",
         "--held-out",
         "0.3",
     ];
     let more =
         ["--verbalizer", "words.txt", "--soft-verbalizer", "--steps", "20", "--context", "32", "-o", "gap"];
     let report = desk.json(&[&base[..], &more].concat());
-    // So few examples teach so small an encoder little; the loss of what was held out falls.
-    assert!(report["validation"]["loss"].as_f64() < report["validation_before"].as_f64(), "{report}");
+    assert!(report["validation"]["accuracy"].as_f64() >= Some(0.9), "{report}");
     assert!(report["trained_parameters"].as_u64() < Some(1_000), "{report}");
-    let said = desk.json(&[
-        "classify",
-        "builtin-encoder",
-        "--adapter",
-        "gap",
-        "Anna laughed and sang.",
-        "Ben cried and wept.",
-    ]);
-    labelled(&said, &["glad", "sad"]);
+    let said = desk.json(&["classify", "builtin-encoder", "--adapter", "gap", ASKED[0], ASKED[1]]);
+    labelled(&said);
     // Under a template another method may lie.
     let lora = [
         "--verbalizer",
-        "glad=happy;sad=sad",
+        "lively=cheerful;quiet=shy",
         "--method",
         "lora",
         "--steps",
@@ -279,9 +277,10 @@ fn labels_are_words_that_fill_a_gap() {
     desk.ok(&[&base[..], &lora].concat());
     desk.ok(&["classify", "builtin-encoder", "--adapter", "lora", "Anna laughed."]);
     let outside = desk.fails(
-        &[&base[..], &["--verbalizer", "glad=happy;angry=angry", "--soft-verbalizer", "-o", "no"]].concat(),
+        &[&base[..], &["--verbalizer", "lively=cheerful;angry=angry", "--soft-verbalizer", "-o", "no"]]
+            .concat(),
     );
-    assert!(outside.contains("the label \"sad\", for which the verbalizer has no words"), "{outside}");
+    assert!(outside.contains("the label \"quiet\", for which the verbalizer has no words"), "{outside}");
     let none = desk.fails(&[&base[..], &["-o", "no"]].concat());
     assert!(none.contains("needs --verbalizer"), "{none}");
     let decoder = desk.fails(&[
@@ -292,7 +291,7 @@ fn labels_are_words_that_fill_a_gap() {
         "--template",
         "<text> [MASK]",
         "--verbalizer",
-        "glad=happy;sad=sad",
+        "lively=cheerful;quiet=shy",
         "-o",
         "no",
     ]);
@@ -303,31 +302,24 @@ fn labels_are_words_that_fill_a_gap() {
 fn labels_are_known_by_descriptions() {
     let desk = Desk::new();
     desk.write("few.jsonl", moods(16));
-    desk.write("labels.txt", "glad = Somebody is happy and laughs.\nsad = Somebody is sad and cries.\n");
+    desk.write("labels.txt", "lively = Somebody is cheerful and busy.\nquiet = Somebody is lazy and shy.\n");
     let base = ["tune", "builtin-encoder", "--data", "few.jsonl", "--held-out", "0.3"];
     let report = desk.json(&[&base[..], &["--descriptions", "labels.txt", "-o", "head"]].concat());
     let texts =
         report["texts"].as_array().expect("two").iter().filter_map(serde_json::Value::as_u64).sum::<u64>();
     assert_eq!(report["encoder_calls"].as_u64(), Some(texts + 2), "{report}");
     assert!(report["accuracy"].as_f64() >= Some(0.8), "{report}");
-    let said = desk.json(&[
-        "classify",
-        "builtin-encoder",
-        "--adapter",
-        "head",
-        "Anna laughed and sang.",
-        "Ben cried and wept.",
-    ]);
-    labelled(&said, &["glad", "sad"]);
+    let said = desk.json(&["classify", "builtin-encoder", "--adapter", "head", ASKED[0], ASKED[1]]);
+    labelled(&said);
     desk.write("made.jsonl", moods(6));
     let more =
         ["--descriptions", "labels.txt", "--generated", "made.jsonl", "-o", "switched", "--steps", "20"];
     let report = desk.json(&[&base[..], &more].concat());
     assert!(report["generated"]["used"].is_boolean(), "{report}");
-    desk.write("one.txt", "glad = Somebody is happy.\n");
+    desk.write("one.txt", "lively = Somebody is cheerful.\n");
     let none = desk.fails(&[&base[..], &["--descriptions", "one.txt", "-o", "no"]].concat());
-    assert!(none.contains("\"sad\", which has no description"), "{none}");
-    desk.write("bad.txt", "glad\n");
+    assert!(none.contains("\"quiet\", which has no description"), "{none}");
+    desk.write("bad.txt", "lively\n");
     let bad = desk.fails(&[&base[..], &["--descriptions", "bad.txt", "-o", "no"]].concat());
     assert!(bad.contains("should be a label, = and a sentence"), "{bad}");
 }
@@ -358,11 +350,10 @@ fn queries_learn_to_find_their_passages() {
         "--held-out",
         "0.3",
     ];
-    let report = desk
-        .json(&[&base[..], &["--method", "aside", "--steps", "20", "--lr", "0.005", "-o", "finds"]].concat());
+    let report = desk.json(&[&base[..], &["--method", "aside", "--steps", "60", "-o", "finds"]].concat());
     assert!(report["validation"]["loss"].as_f64() < report["validation_before"].as_f64(), "{report}");
     let mrr = |when: &str| report["ranking"][when]["mrr_10"].as_f64().expect("a number");
-    assert!(["before", "after"].iter().all(|when| mrr(when) > 0.0 && mrr(when) <= 1.0), "{report}");
+    assert!(mrr("after") > mrr("before") + 0.2, "{report}");
     let vectors = |more: &[&str]| {
         let report = desk.json(&[&["embed", "builtin-encoder", "Who has a red ball?"], more].concat());
         report["vectors"][0]["values"].as_array().expect("numbers").clone()
@@ -397,43 +388,25 @@ fn patterns_label_what_a_classifier_learns() {
             .filter_map(|line| Some(format!("{}\n", line.split('"').nth(3)?)))
             .collect::<String>(),
     );
-    desk.write("patterns.txt", "<text> She was [MASK].\n<text> Everyone felt [MASK].\n");
+    desk.write("patterns.txt", "It was [MASK], because <text>\n<text> So the child was very [MASK].\n");
     let base = [
         "tune",
         "builtin-encoder",
         "--data",
         "few.jsonl",
         "--verbalizer",
-        "glad=happy;sad=sad",
+        "lively=cheerful;quiet=shy",
         "--held-out",
         "0.3",
         "--context",
         "32",
     ];
-    let more = [
-        "--patterns",
-        "patterns.txt",
-        "--unlabelled",
-        "pool.txt",
-        "--steps",
-        "15",
-        "--lr",
-        "0.005",
-        "-o",
-        "pet",
-    ];
+    let more = ["--patterns", "patterns.txt", "--unlabelled", "pool.txt", "--steps", "15", "-o", "pet"];
     let report = desk.json(&[&base[..], &more].concat());
     assert_eq!(report["weights"].as_array().map(Vec::len), Some(2), "{report}");
     assert!(report["agreement"].as_f64() > Some(0.3), "{report}");
-    let said = desk.json(&[
-        "classify",
-        "builtin-encoder",
-        "--adapter",
-        "pet",
-        "Anna laughed and sang.",
-        "Ben cried and wept.",
-    ]);
-    labelled(&said, &["glad", "sad"]);
+    let said = desk.json(&["classify", "builtin-encoder", "--adapter", "pet", ASKED[0], ASKED[1]]);
+    labelled(&said);
     desk.write("none.txt", "\n");
     let none = desk
         .fails(&[&base[..], &["--patterns", "none.txt", "--unlabelled", "pool.txt", "-o", "no"]].concat());

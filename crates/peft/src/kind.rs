@@ -1,8 +1,17 @@
 //! Which methods there are, and what is known of each without a model.
 
+use ounce_model::spec::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
+
+/// The width that usual rates of matrices are meant for.
+const WIDE: f64 = 768.0;
+
+/// How many times faster matrices of a model learn than those of a wide one: narrow ones in proportion.
+pub(crate) fn of_width(base: &Spec) -> f64 {
+    (WIDE / base.hidden_size.max(1) as f64).max(1.0)
+}
 
 /// A way to adapt a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -332,6 +341,12 @@ impl Kind {
                 1e-3,
             ),
         }
+    }
+
+    /// The learning rate that is usual for it on a model of that shape.
+    pub fn usual_rate(self, base: &Spec) -> f64 {
+        let rate = self.facts().rate;
+        if self.nature().matrices { rate * of_width(base) } else { rate }
     }
 
     /// What it costs.

@@ -14,11 +14,13 @@ use ounce_model::spec::{PoolingMode, Spec};
 use ounce_model::tokenizer::Tokenizer;
 use ounce_train::data::readers::{Content, ReadOptions, Records};
 use ounce_train::data::{BatchSource, Position};
-use ounce_train::{Batch, IGNORE, Loss};
+use ounce_train::{Batch, Loss};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::few::Dice;
 use crate::{Adapted, Error, Result};
 
 /// How an encoder learns to rank.
@@ -180,7 +182,8 @@ impl PairStream {
     fn reorder(&mut self) {
         self.order = (0..self.pairs.len()).collect();
         if self.epochs.is_none() {
-            Dice::new(self.seed ^ self.at.epoch.wrapping_mul(0x9E37_79B9_7F4A_7C15)).shuffle(&mut self.order);
+            let seed = self.seed ^ self.at.epoch.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            self.order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         }
     }
 }
@@ -201,7 +204,7 @@ impl BatchSource for PairStream {
         self.at.step += 1;
         let chosen: Vec<&[Vec<Vec<u32>>; 3]> = self.order[chosen].iter().map(|&at| &self.pairs[at]).collect();
         let of = |part: usize| chosen.iter().flat_map(move |pair| &pair[part]);
-        let mut batch = batch(of(0).chain(of(1)).chain(of(2)));
+        let mut batch = Batch::untold(of(0).chain(of(1)).chain(of(2)));
         let mut start = 0;
         for &length in &batch.lengths[..chosen.len()] {
             // The first token of a query stands for it, so that the loss is counted by queries.
@@ -226,17 +229,6 @@ impl BatchSource for PairStream {
     fn tokens_per_epoch(&self) -> u64 {
         self.pairs.iter().flatten().flatten().map(|ids| ids.len() as u64).sum()
     }
-}
-
-/// Sequences for vectors, without anything to predict.
-pub fn batch<'s>(sequences: impl IntoIterator<Item = &'s Vec<u32>>) -> Batch {
-    let mut batch = Batch::default();
-    for ids in sequences {
-        batch.tokens.extend(ids);
-        batch.lengths.push(ids.len());
-    }
-    batch.targets = vec![IGNORE; batch.tokens.len()];
-    batch
 }
 
 /// Vectors `[sequences, d]` of a stream `[tokens, d]`; the first `skipped` places of each sequence hold no text.
@@ -361,7 +353,7 @@ pub fn judge(
         for texts in texts.chunks(32) {
             let ids: Vec<Vec<u32>> =
                 texts.iter().map(|text| sequence(tokenizer, text, limit)).collect::<Result<_>>()?;
-            all.extend(net.vectors(&batch(&ids))?);
+            all.extend(net.vectors(&Batch::untold(&ids))?);
         }
         Ok(all)
     };

@@ -42,6 +42,17 @@ impl Batch {
         batch
     }
 
+    /// Sequences for vectors, without anything to predict.
+    pub fn untold<'s>(sequences: impl IntoIterator<Item = &'s Vec<u32>>) -> Batch {
+        let mut batch = Batch::default();
+        for ids in sequences {
+            batch.tokens.extend(ids);
+            batch.lengths.push(ids.len());
+        }
+        batch.targets = vec![IGNORE; batch.tokens.len()];
+        batch
+    }
+
     /// Targets that count; choices, where answers are chosen between.
     pub fn counted(&self) -> usize {
         if !self.reference.is_empty() {

@@ -1,9 +1,11 @@
-//! Programs drawn by chance, and sentences that ask for them. Which programs are kept for judging hangs on their text alone, so that
-//! nothing that is learned from, whoever draws it, has one of them.
+//! Programs drawn by chance, and sentences that ask for them. Which programs are kept for judging hangs on what they give alone, so that
+//! nothing that is learned from, whoever draws it, has one of them, nor another that does the same.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::mutate::probes;
+use super::run::{Limits, evaluate};
 use super::syntax::{Expr, Operator, Program};
 
 /// One in so many programs is kept for judging.
@@ -22,13 +24,23 @@ pub struct Shape<'o> {
     pub most: usize,
 }
 
-/// Whether a program is kept for judging.
-pub fn is_kept(program: &Program) -> bool {
-    // FNV-1a; only has to scatter.
-    let hash = program.to_string().bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+/// What a program gives on all probes, as one number: programs that do the same have the same, whether or not they name a parameter
+/// that they do not use.
+pub fn behaviour(program: &Program) -> u64 {
+    let grid = program.parameters.max(2);
+    let given = probes(grid).into_iter().map(|call| {
+        // What has no value, such as a sum of too many parts, has none in all programs that do the same.
+        evaluate(program, &call[..program.parameters], Limits::default()).unwrap_or(i64::MIN)
     });
-    (hash >> 20).is_multiple_of(KEPT)
+    // FNV-1a; only has to scatter.
+    given.flat_map(i64::to_le_bytes).fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Whether a program is kept for judging; of programs that do the same, all are or none is.
+pub fn is_kept(program: &Program) -> bool {
+    (behaviour(program) >> 20).is_multiple_of(KEPT)
 }
 
 /// A program of the shape that is kept for judging, or one that is not.
@@ -125,11 +137,38 @@ mod tests {
             texts.push(text);
             kept.push(super::program(&mut random, shape, true).to_string());
         }
-        assert!(kept.iter().all(|text| !texts.contains(text)));
+        let does = |text: &String| behaviour(&Program::parse(text).expect(text));
+        let learned: std::collections::HashSet<u64> = texts.iter().map(does).collect();
+        assert!(kept.iter().all(|text| !learned.contains(&does(text))));
         texts.sort();
         texts.dedup();
         assert!(texts.len() > 60, "{}", texts.len());
         let program = Program::parse("f(a,b)=max(a,b+1)").expect("parses");
         assert_eq!(sentence(&program.body), "the larger of a and the sum of b and 1");
+    }
+    #[test]
+    fn programs_that_do_the_same_stand_on_the_same_side() {
+        let parse = |text: &str| Program::parse(text).expect(text);
+        let same = [
+            ["f(a,b)=max(a,b)", "f(a,b)=max(b,a)"],
+            ["f(a,b)=a+2*b", "f(a,b)=b+(a+b)"],
+            ["f(a)=a+a", "f(a)=2*a"],
+            ["f(a)=abs(a)", "f(a)=a*1"],
+            ["f(a)=a+1", "f(a,b)=a+1+b-b"],
+        ];
+        for [one, other] in same {
+            assert_eq!(behaviour(&parse(one)), behaviour(&parse(other)), "{one} {other}");
+        }
+        let differ = ["f(a,b)=max(a,b)", "f(a,b)=min(a,b)", "f(a,b)=a-b", "f(a,b)=b-a", "f(a)=a", "f(a)=a+1"];
+        let all: std::collections::HashSet<u64> = differ.iter().map(|text| behaviour(&parse(text))).collect();
+        assert_eq!(all.len(), differ.len());
+        let mut random = ChaCha8Rng::seed_from_u64(2);
+        let shape = Shape { operators: &Operator::ALL, abs: true, least: 1, most: 2 };
+        let mut sides = [std::collections::HashSet::new(), std::collections::HashSet::new()];
+        for at in 0..2000 {
+            sides[at % 2].insert(behaviour(&program(&mut random, shape, at % 2 == 1)));
+        }
+        assert!(sides[0].is_disjoint(&sides[1]));
+        assert!(sides[1].len() > 40 && sides[0].len() > sides[1].len(), "{:?}", sides.map(|it| it.len()));
     }
 }

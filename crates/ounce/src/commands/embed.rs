@@ -8,7 +8,6 @@ use ounce_engine::Engine;
 use ounce_eval::similarity;
 use ounce_model::Model;
 use ounce_model::tokenizer::Tokenizer;
-use ounce_peft::retrieval::batch;
 use ounce_peft::{Adapted, Folder};
 use ounce_train::Batch;
 use ounce_train::net::Options;
@@ -172,7 +171,7 @@ fn adapted(model: &Model, folder: &Path, texts: Vec<String>, prompt: &str) -> an
         if ids.is_empty() {
             bail!("an empty text has no vector");
         }
-        let batch = Batch { types, ..batch([&ids]) };
+        let batch = Batch { types, ..Batch::untold([&ids]) };
         vectors.push(Vector { text, tokens: ids.len(), truncated, values: net.vectors(&batch)? });
     }
     Ok(vectors)

@@ -85,33 +85,6 @@ fn question(dice: &mut Dice, Fact([_, goods, place, day]): Fact) -> String {
     }
 }
 
-/// Texts as they lie around: passages, and sentences that have both words for a thing.
-pub(crate) fn unlabelled(seed: u64, count: usize) -> Vec<String> {
-    let mut dice = Dice::new(seed);
-    (0..count)
-        .map(|_| {
-            let fact =
-                Fact([NAMES.len(), GOODS.len(), PLACES.len(), DAYS.len()].map(|kinds| dice.below(kinds)));
-            match dice.below(5) {
-                0 | 1 => passage(&mut dice, fact),
-                2 => question(&mut dice, fact),
-                _ => {
-                    let pair = |dice: &mut Dice, [a, b]: [&'static str; 2]| {
-                        if dice.chance(0.5) { [a, b] } else { [b, a] }
-                    };
-                    let things = [GOODS[fact.0[1]], PLACES[fact.0[2]], DAYS[fact.0[3]]];
-                    let at = dice.below(3);
-                    let [a, b] = pair(&mut dice, things[at]);
-                    match dice.below(2) {
-                        0 => format!("Some say {a}, others say {b}."),
-                        _ => format!("What we call {a} is much the same as {b}."),
-                    }
-                }
-            }
-        })
-        .collect()
-}
-
 /// Pairs to learn from, pairs to choose by, pairs to be judged by, and passages that answer nobody's question; no fact comes twice.
 pub(crate) fn pairs(seed: u64, [learn, choose, judge, more]: [usize; 4]) -> ([Vec<Pair>; 3], Vec<String>) {
     let mut dice = Dice::new(seed ^ 0xfac7);

@@ -1,16 +1,15 @@
-//! What demonstrations on few labels share: generated texts, and a small masked language model that has read texts of their kind.
+//! What demonstrations on few labels and on retrieval share: generated texts, and the built-in encoder, which has read tales.
 
 pub(crate) mod facts;
-pub(crate) mod notes;
-pub(crate) mod opinions;
-pub(crate) mod topics;
+pub(crate) mod traits;
 
+use ounce_eval::method::{Fixture, Lab};
 use ounce_model::Model;
 use ounce_model::tokenizer::Tokenizer;
 use ounce_train::data::BatchSource;
-use ounce_train::data::labelled::judge::Judge;
+use ounce_train::data::labelled::texts::{Labelled, examples};
 use ounce_train::data::labelled::{Example, LabelledSettings, LabelledStream};
-use ounce_train::methods::encoders::{Bench, Shape};
+use ounce_train::methods::encoders::CONTEXT;
 use ounce_train::{Trainable, optim};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -46,28 +45,30 @@ impl Dice {
     }
 }
 
-/// A small masked language model, and the tokenizer it was made with.
-pub(crate) struct Reader {
-    pub bench: Bench,
-    pub model: Model,
-}
+/// The built-in encoder, which has read tales.
+pub(crate) struct Tales(pub Model);
 
-impl Reader {
-    /// One that has read these texts for so many steps.
-    pub fn new(texts: &[String], vocabulary: usize, shape: Shape, steps: u64, seed: u64) -> Result<Reader> {
-        let bench = Bench::new(texts.iter().map(String::as_str), vocabulary)?;
-        let corpus = bench.corpus(texts.iter().map(String::as_str))?;
-        let model = bench.learn_at(READING_RATE, bench.random(shape, seed)?, &corpus, steps, seed)?;
-        Ok(Reader { bench, model })
+impl Tales {
+    pub fn new(lab: &dyn Lab) -> Result<Tales> {
+        Ok(Tales(lab.model(Fixture::Encoder)?))
     }
 
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.model.tokenizer.as_ref().ok_or_else(|| Error::Option("the small model has no tokenizer".into()))
+        self.0.tokenizer.as_ref().ok_or_else(|| Error::Option("the built-in encoder has no tokenizer".into()))
+    }
+
+    /// Texts with the numbers of their labels.
+    pub fn examples(&self, texts: &[Told], labels: &[&str]) -> Result<Vec<Example>> {
+        let own: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+        let one = |(text, label): &Told| Labelled {
+            text: text.clone(),
+            pair: None,
+            label: labels.get(*label).map_or_else(String::new, |label| (*label).to_owned()),
+        };
+        let texts: Vec<Labelled> = texts.iter().map(one).collect();
+        Ok(examples(self.tokenizer()?, &texts, &own, CONTEXT, false)?.0)
     }
 }
-
-/// Learning rate on texts.
-const READING_RATE: f64 = 3e-3;
 
 /// As many of each label, drawn without repetition from texts that all have one of `labels`.
 pub(crate) fn shots(texts: &[Told], labels: usize, each: usize, seed: u64) -> Vec<Told> {
@@ -99,10 +100,4 @@ pub(crate) fn fit(
         optim::Options { weight_decay: 0.0, named_factors: factors.to_vec(), ..optim::Options::default() };
     crate::study::fit_with(options, net, source, rate, steps)?;
     Ok(())
-}
-
-/// Macro-F1 on examples, in percent.
-pub(crate) fn macro_f1(net: &mut dyn Trainable, test: &[Example], labels: usize) -> Result<f64> {
-    let judge = Judge::Texts { examples: test.to_vec(), labels };
-    Ok(100.0 * judge.judge(net, 32)?.f1.unwrap_or(f64::NAN))
 }

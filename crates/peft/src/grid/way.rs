@@ -7,6 +7,7 @@ use ounce_model::spec::Spec;
 use ounce_model::{Model, Weights};
 
 use crate::adapter::Adapter;
+use crate::kind::of_width;
 use crate::merge::encoded;
 use crate::{Error, Kind, Result};
 
@@ -41,12 +42,10 @@ pub struct Way {
     pub base: Option<DType>,
 }
 
-/// A rate for all weights of a model as wide as [`WIDE`].
+/// A rate for all weights of a model of width 768.
 const FULL_RATE: f64 = 5e-5;
 /// The same for a new head.
 const HEAD_RATE: f64 = 1e-3;
-/// The width that usual rates of matrices are meant for; narrower models learn faster in proportion.
-const WIDE: f64 = 768.0;
 
 impl Way {
     /// A way on the base as it came.
@@ -106,12 +105,11 @@ impl Way {
 
     /// A learning rate that is usual for it on a model of that shape.
     pub fn usual_rate(self, base: &Spec) -> f64 {
-        let (rate, matrices) = match self.teach {
-            Teach::Adapter(kind) => (kind.facts().rate, kind.nature().matrices),
-            Teach::Full => (FULL_RATE, true),
-            _ => (HEAD_RATE, true),
-        };
-        if matrices { rate * (WIDE / base.hidden_size.max(1) as f64).max(1.0) } else { rate }
+        match self.teach {
+            Teach::Adapter(kind) => kind.usual_rate(base),
+            Teach::Full => FULL_RATE * of_width(base),
+            _ => HEAD_RATE * of_width(base),
+        }
     }
 }
 

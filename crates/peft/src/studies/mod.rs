@@ -6,9 +6,14 @@ pub mod survey;
 pub mod unit_tests;
 
 use ounce_eval::method::{Evidence, Lab, Row};
+use ounce_model::Model;
 
 use crate::Result;
+use crate::grid::tasks::base::{Size, trained};
 use crate::grid::{Found, Grid, Outcome, Results, Task, Way, grid};
+
+/// Learning rates that are tried on models of programs, as multiples of a way's usual one: few numbers want high ones.
+const RATES: [f64; 4] = [1.0, 3.0, 10.0, 30.0];
 
 /// Runs a grid and tells the lab how far it is, from one share of the whole to another.
 fn run(lab: &dyn Lab, tasks: &[&dyn Task], plan: &Grid, [from, to]: [f64; 2]) -> Result<Vec<Found>> {
@@ -17,6 +22,16 @@ fn run(lab: &dyn Lab, tasks: &[&dyn Task], plan: &Grid, [from, to]: [f64; 2]) ->
         Ok(())
     };
     grid(tasks, plan, &mut Results::default(), &mut watch)
+}
+
+/// A model of the language of programs, and the lab is told how far it is, from one share of the whole to another.
+fn base(lab: &dyn Lab, size: Size, steps: u64, [from, to]: [f64; 2]) -> Result<Model> {
+    let what = format!("a base that knows programs, {}", size.name());
+    let mut watch = |step: u64| {
+        lab.progress(&what, from + (to - from) * step as f64 / steps.max(1) as f64);
+        Ok(())
+    };
+    trained(size, steps, lab.seed(), &mut watch)
 }
 
 /// What came of a way at a task, if it was run.

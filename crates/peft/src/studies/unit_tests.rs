@@ -4,8 +4,8 @@
 
 use ounce_eval::method::{DemonstrationError, Evidence, Family, Lab, Method, Row};
 
-use super::{costs, of, quality, run, values};
-use crate::grid::tasks::base::{self, Size};
+use super::{RATES, base, costs, of, quality, run, values};
+use crate::grid::tasks::base::Size;
 use crate::grid::tasks::code::{Code, Writes};
 use crate::grid::{Found, Grid, Task, Teach, Way};
 use crate::{Kind, Result, Settings};
@@ -49,11 +49,11 @@ const BUDGET: f64 = 0.05;
 fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
     let scale = Scale {
         sizes: &[Size::Small, Size::Large],
-        base: 500,
+        base: 2500,
         learn: 2000,
         test: 40,
-        choosing: 40,
-        steps: 150,
+        choosing: 60,
+        steps: 300,
         seeds: 3,
     };
     measure(lab, &scale).map_err(DemonstrationError::step(NUMBER, "tests of functions"))
@@ -64,16 +64,12 @@ fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     let share = 1.0 / scale.sizes.len() as f64;
     for (at, &size) in scale.sizes.iter().enumerate() {
         let from = at as f64 * share;
-        let mut watch = |step: u64| {
-            let part = step as f64 / scale.base as f64;
-            lab.progress(&format!("a base that knows programs, {}", size.name()), from + 0.3 * share * part);
-            Ok(())
-        };
-        let model = base::trained(size, scale.base, lab.seed(), &mut watch)?;
+        let model = base(lab, size, scale.base, [from, from + 0.3 * share])?;
         let task = Code::new(model, size.name(), Writes::Tests, scale.learn, scale.test, lab.seed())?;
         let plan = Grid {
             ways: vec![NONE, FULL, IA3, PROMPT],
             usual: settings,
+            multiples: RATES.to_vec(),
             choosing: scale.choosing,
             steps: scale.steps,
             seeds: scale.seeds,
@@ -134,9 +130,9 @@ fn evidence(lab: &dyn Lab, scale: &Scale, found: &[Found]) -> Evidence {
     evidence.notes = vec![
         format!(
             "Models of {} were trained on programs, on what expressions of numbers come to, and on sentences that ask for programs, {} steps, \
-             and on no tests. Then each way learns from {} functions with three true assertions each, {} steps, at the best of three \
+             and on no tests. Then each way learns from {} functions with three true assertions each, {} steps, at the best of four \
              learning rates (chosen in {} steps with another seed on other functions), means of {} seeds. Judged by {} functions that are in \
-             none of the texts. A suite that can't be read counts as three false assertions; mutants are functions with one fault, \
+             none of the texts, nor are others that do the same. A suite that can't be read counts as three false assertions; mutants are functions with one fault, \
              killed by an assertion that is true of the right one. LoRA is as large as {} % of the model's numbers allow; a prompt has {VECTORS} vectors.",
             if scale.sizes.len() > 1 { "two sizes" } else { "one size" },
             scale.base,

@@ -244,7 +244,10 @@ fn owned(labels: &[&str]) -> Vec<String> {
 }
 
 /// Macro-F1 on texts of so many labels, in per cent.
-pub(super) fn macro_f1(net: &mut Net, test: &[Example], labels: usize) -> Result<f64> {
+///
+/// # Errors
+/// If a text does not fit the network.
+pub fn macro_f1(net: &mut dyn Trainable, test: &[Example], labels: usize) -> Result<f64> {
     let judge = Judge::Texts { examples: test.to_vec(), labels };
     Ok(100.0 * judge.judge(net, 32)?.f1.unwrap_or(0.0))
 }

@@ -33,7 +33,7 @@ pub(super) fn forecast(
         parameters: model.spec.parameters(),
         steps: settings.steps,
         tokens_per_step: fed.tokens_per_step,
-        learning_rate: args.run.lr.unwrap_or(settings.method.facts().rate),
+        learning_rate: args.run.lr.unwrap_or(settings.method.usual_rate(&model.spec)),
         model_bytes,
         decoded_bytes,
         gradient_and_optimizer_bytes,

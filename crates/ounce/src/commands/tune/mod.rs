@@ -126,7 +126,7 @@ struct RunArgs {
     /// in F32 or of fewer than 50 million parameters, bf16 else]
     #[arg(long, value_name = "NAME", value_parser = precision)]
     precision: Option<Precision>,
-    /// Highest learning rate [default: what suits the method]
+    /// Highest learning rate [default: what suits the method; for matrices of models narrower than 768, higher in proportion]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
     /// adamw, adamw8bit, lion or sgd

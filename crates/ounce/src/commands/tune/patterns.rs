@@ -136,7 +136,7 @@ pub(super) fn run(args: &Args, path: &Path, globals: &Globals) -> anyhow::Result
     let names = first.names();
     let steps = args.run.steps.unwrap_or(STEPS);
     let exploit = Exploit {
-        rate: args.run.lr.unwrap_or(settings.method.facts().rate),
+        rate: args.run.lr.unwrap_or(settings.method.usual_rate(&model.spec)),
         settings,
         words: args.patterns.hidden,
         temperature: 2.0,

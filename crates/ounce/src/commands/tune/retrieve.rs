@@ -3,7 +3,7 @@
 use anyhow::bail;
 use ounce_model::Model;
 use ounce_peft::retrieval::{Pair, PairStream, Ranked, Retrieval, collection, judge, mine, pairs};
-use ounce_peft::{Adapted, Kind, Settings};
+use ounce_peft::{Adapted, Settings};
 use ounce_train::config::Config;
 use ounce_train::data::BatchSource;
 use ounce_train::data::labelled::split;
@@ -82,7 +82,6 @@ pub(super) fn fed(
             learn.len()
         ));
         mine(&mut learn, args.negatives);
-        mine(&mut held, args.negatives);
     }
     let (limit, at_once) = (config.data.context, config.train.batch);
     let stream = PairStream::new(tokenizer, &learn, (at_once, args.negatives), limit, seed, None)?;
@@ -110,9 +109,6 @@ pub(super) fn fed(
         lengths: (per_step, learn.len() as u64),
         usual_rate: None,
     };
-    if settings.method == Kind::Crosstune {
-        bail!("crosstune gives labels; choose another method for retrieval");
-    }
     Ok((fed, judged))
 }
 

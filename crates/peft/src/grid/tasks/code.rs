@@ -133,15 +133,15 @@ const ASKED: [Operator; 3] = [Operator::Add, Operator::Min, Operator::Max];
 
 fn items(writes: Writes, count: usize, kept: bool, random: &mut ChaCha8Rng) -> Vec<Item> {
     let shape = match writes {
-        Writes::Tests => Shape { operators: &Operator::ALL, abs: false, least: 1, most: 1 },
+        Writes::Tests => Shape { operators: &Operator::ALL, abs: false, least: 1, most: 2 },
         Writes::Programs => Shape { operators: &ASKED, abs: true, least: 1, most: 2 },
     };
     let (mut items, mut seen, mut tries) = (Vec::new(), HashSet::new(), 0);
     while items.len() < count && tries < 50 * count {
         tries += 1;
         let program = make::program(random, shape, kept);
-        // What is judged is judged once.
-        if kept && !seen.insert(program.to_string()) {
+        // What is judged is judged once, however it is written.
+        if kept && !seen.insert(make::behaviour(&program)) {
             continue;
         }
         items.push(match writes {

@@ -1,11 +1,10 @@
 use ounce_eval::method::{Fixture, Lab};
-use ounce_train::methods::encoders::Shape;
 use ounce_train::net::Options;
 use ounce_train::{Batch, Trainable};
 
 use super::*;
 use crate::desk::Desk;
-use crate::retrieval::{Pair, PairStream, Retrieval, batch, collection, mine, ranked};
+use crate::retrieval::{Pair, PairStream, Retrieval, collection, mine, ranked};
 use crate::{Adapted, Folder, Kind};
 
 const OF: Retrieval = Retrieval { temperature: 0.5, negatives: 1 };
@@ -30,7 +29,7 @@ fn six(model: &Model) -> Batch {
     ];
     let tokenizer = model.tokenizer.as_ref().expect("a tokenizer");
     let ids = texts.map(|text| tokenizer.encode(text, true).expect("ids"));
-    let mut made = batch(&ids);
+    let mut made = Batch::untold(&ids);
     made.targets[0] = 0;
     made.targets[ids[0].len()] = 0;
     made
@@ -177,16 +176,7 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn a_small_study_gives_sound_evidence() {
-    let shape = Shape { width: 32, layers: 2 };
-    let scale = demonstrate::Scale {
-        read: 60,
-        reading: 2,
-        shape,
-        pairs: [12, 4, 4, 4],
-        steps: 2,
-        every: 1,
-        seeds: 1,
-    };
+    let scale = demonstrate::Scale { pairs: [12, 4, 4, 4], steps: 2, every: 1, seeds: 1 };
     let evidence = demonstrate::measure(&Desk, &scale).expect("measured");
     evidence.check().expect("sound");
     assert_eq!((evidence.rows.len(), evidence.expectations.len()), (7, 4));

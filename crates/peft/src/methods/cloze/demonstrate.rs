@@ -1,26 +1,23 @@
-//! Measures prompt learning on generated notes: frozen and fine-tuned, with a head or a gap, given and soft templates and verbalizers, at
-//! few and at more labels.
+//! Measures prompt learning on texts about people of the tales that the built-in encoder has read: frozen and fine-tuned, with a head or
+//! a gap, given and soft templates and verbalizers, at few and at more labels.
 
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
 use ounce_eval::stats::mean_and_error;
 use ounce_train::Trainable;
 use ounce_train::data::labelled::Example;
-use ounce_train::methods::encoders::{CONTEXT, Shape};
+use ounce_train::methods::encoders::{CONTEXT, macro_f1};
 use ounce_train::net::classifier::{Task, with_classifier};
 use ounce_train::net::{Init, Net, Options};
 use ounce_train::optim::{self, Optimizer};
 
 use super::{Asked, Cloze, NUMBER};
-use crate::few::notes::{self, WARDS};
-use crate::few::{Dice, Reader, Told, fit, macro_f1, shots, stream};
+use crate::few::traits::{self, TRAITS};
+use crate::few::{Dice, Tales, Told, fit, shots, stream};
 use crate::{Adapted, Kind, Result, Settings};
 
 /// Sizes of the demonstration.
 pub(super) struct Scale {
-    pub read: usize,
-    pub reading: u64,
-    pub shape: Shape,
-    /// Labels of each ward.
+    /// Labels of each trait.
     pub shots: [usize; 3],
     pub steps: u64,
     pub judged: usize,
@@ -28,14 +25,12 @@ pub(super) struct Scale {
 }
 
 pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
-    let shape = Shape { width: 64, layers: 2 };
-    let scale =
-        Scale { read: 6000, reading: 1200, shape, shots: [4, 16, 64], steps: 40, judged: 300, seeds: 3 };
-    measure(lab, &scale).map_err(DemonstrationError::step(NUMBER, "learning prompts on a small encoder"))
+    let scale = Scale { shots: [4, 16, 64], steps: 40, judged: 160, seeds: 3 };
+    measure(lab, &scale).map_err(DemonstrationError::step(NUMBER, "learning prompts on the built-in encoder"))
 }
 
 /// Texts of a step.
-const TEXTS: usize = 16;
+const TEXTS: usize = 12;
 /// How much faster a template learns than vectors of labels.
 const FASTER: f64 = 5.0;
 
@@ -63,9 +58,9 @@ const WAYS: [Way; 8] = [
     Way::TunedPrompt,
 ];
 
-/// The template; in `{}` what may be soft. Its sentence is none of those that the encoder has read.
-const GIVEN: &str = "<text> The patient goes to the [MASK] ward.";
-const MIXED: &str = "<text> {The patient goes to the} [MASK] {ward.}";
+/// The template; in `{}` what may be soft. No tale that the encoder has read begins so.
+const GIVEN: &str = "It was [MASK], because <text>";
+const MIXED: &str = "{It was} [MASK] {, because} <text>";
 const SOFT: &str = "<text> [MASK]";
 
 impl Way {
@@ -92,7 +87,7 @@ impl Way {
 
 /// An encoder and texts.
 struct Study {
-    reader: Reader,
+    tales: Tales,
     pool: Vec<Told>,
     choose: Vec<Told>,
     test: Vec<Told>,
@@ -108,10 +103,9 @@ struct Pupil {
 impl Study {
     fn examples(&self, texts: &[Told], cloze: Option<&Cloze>) -> Result<Vec<Example>> {
         let Some(cloze) = cloze else {
-            let texts = texts.iter().map(|(text, label)| (text.as_str(), *label));
-            return Ok(self.reader.bench.examples(texts, &WARDS)?);
+            return self.tales.examples(texts, &TRAITS);
         };
-        let tokenizer = self.reader.tokenizer()?;
+        let tokenizer = self.tales.tokenizer()?;
         let one = |(text, label): &Told| {
             Ok(cloze.template.example(tokenizer, text, Some(*label), CONTEXT, false)?.0)
         };
@@ -120,14 +114,14 @@ impl Study {
 
     fn cloze(&self, template: &str, free: usize, soft: bool, words: &[String], seed: u64) -> Result<Cloze> {
         let verbalizer: Vec<(String, Vec<String>)> =
-            WARDS.iter().zip(words).map(|(ward, word)| ((*ward).to_owned(), vec![word.clone()])).collect();
+            TRAITS.iter().zip(words).map(|(own, word)| ((*own).to_owned(), vec![word.clone()])).collect();
         let asked = Asked { template, free, verbalizer: &verbalizer, soft, seed };
-        Ok(Cloze::new(self.reader.tokenizer()?, &asked)?.0)
+        Ok(Cloze::new(self.tales.tokenizer()?, &asked)?.0)
     }
 
     fn pupil(&self, way: Way, seed: u64) -> Result<Pupil> {
-        let model = &self.reader.model;
-        let own: Vec<String> = WARDS.map(str::to_owned).to_vec();
+        let model = &self.tales.0;
+        let own: Vec<String> = TRAITS.map(str::to_owned).to_vec();
         let under = |cloze: Cloze, trains: Vec<String>| -> Result<Pupil> {
             let settings = Settings { seed, trains, cloze: Some(cloze.clone()), ..Settings::of(Kind::Cloze) };
             Ok(Pupil {
@@ -174,11 +168,11 @@ impl Study {
         judged: &[Told],
     ) -> Result<f64> {
         let mut pupil = self.pupil(way, seed)?;
-        let learned = self.examples(&shots(&self.pool, WARDS.len(), each, seed), pupil.cloze.as_ref())?;
+        let learned = self.examples(&shots(&self.pool, TRAITS.len(), each, seed), pupil.cloze.as_ref())?;
         let factors = [("cloze.template".to_owned(), FASTER)];
         fit(pupil.net.as_mut(), &mut stream(&learned, TEXTS, seed)?, (rate, &factors), scale.steps)?;
         let test = self.examples(judged, pupil.cloze.as_ref())?;
-        macro_f1(pupil.net.as_mut(), &test, WARDS.len())
+        Ok(macro_f1(pupil.net.as_mut(), &test, TRAITS.len())?)
     }
 }
 
@@ -201,18 +195,19 @@ impl Found {
 
 pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     let first = lab.seed() * 1000;
-    lab.progress("reading notes", 0.0);
-    let reader =
-        Reader::new(&notes::unlabelled(first, scale.read), 500, scale.shape, scale.reading, lab.seed())?;
-    let pool = notes::labelled(first + 1, 8 * scale.shots[2] * WARDS.len());
-    let choose = notes::labelled(first + 2, 4 * scale.shots[1].max(4) * WARDS.len());
-    let study = Study { reader, pool, choose, test: notes::labelled(first + 3, scale.judged) };
-    let whole = study.reader.model.spec.parameters() as usize;
+    let texts = |seed: u64, count: usize| traits::labelled(first + seed, count, TRAITS.len());
+    let study = Study {
+        tales: Tales::new(lab)?,
+        pool: texts(1, 8 * scale.shots[2] * TRAITS.len()),
+        choose: texts(2, 4 * scale.shots[1].max(4) * TRAITS.len()),
+        test: texts(3, scale.judged),
+    };
+    let whole = study.tales.0.spec.parameters() as usize;
     let mut found = Vec::new();
     for (at, way) in WAYS.into_iter().enumerate() {
-        lab.progress(way.label(), 0.25 + 0.75 * at as f64 / WAYS.len() as f64);
+        lab.progress(way.label(), at as f64 / WAYS.len() as f64);
         // What rates are chosen by is as small as what is learned from.
-        let chosen = shots(&study.choose, WARDS.len(), scale.shots[1], first + 9);
+        let chosen = shots(&study.choose, TRAITS.len(), scale.shots[1], first + 9);
         let mut best = (f64::NEG_INFINITY, way.rates()[0]);
         for rate in way.rates() {
             let f1 = study.run(way, scale.shots[1], rate, scale, first + 9, &chosen)?;
@@ -258,14 +253,11 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     expect(&mut evidence, &found, scale, whole);
     evidence.notes = vec![
         format!(
-            "An encoder of {} layers and width {} ({} k parameters) has read {} notes for {} steps; half of them say in one of four sentences to which ward \
-             the patient went, and the template is a fifth. Labelled notes have no such sentence. {} steps of {TEXTS} texts, {} seeds that draw labels, \
-             heads and orders; {} notes judged. Rates are chosen for each way by another seed's labels and as many held out.",
-            scale.shape.layers,
-            scale.shape.width,
+            "The built-in encoder of {} k parameters, which has read tales. {} traits: each text shows one by what somebody does, in the words of the \
+             tales, where the word for it stands beside; it does not here. {} steps of {TEXTS} texts, {} seeds that draw labels, heads and orders; {} texts \
+             judged. Rates are chosen for each way by another seed's labels and as many held out.",
             whole / 1000,
-            scale.read,
-            scale.reading,
+            TRAITS.len(),
             scale.steps,
             scale.seeds,
             scale.judged

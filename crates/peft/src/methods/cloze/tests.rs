@@ -211,9 +211,7 @@ fn words_scores_have_the_gradients_of_their_differences() {
 
 #[test]
 fn a_small_study_gives_sound_evidence() {
-    let shape = ounce_train::methods::encoders::Shape { width: 16, layers: 1 };
-    let scale =
-        demonstrate::Scale { read: 60, reading: 2, shape, shots: [1, 2, 3], steps: 1, judged: 8, seeds: 1 };
+    let scale = demonstrate::Scale { shots: [1, 2, 3], steps: 1, judged: 8, seeds: 1 };
     let evidence = demonstrate::measure(&crate::desk::Desk, &scale).expect("measured");
     evidence.check().expect("sound");
     assert_eq!((evidence.rows.len(), evidence.expectations.len()), (8, 4));

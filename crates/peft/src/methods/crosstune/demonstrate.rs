@@ -1,4 +1,5 @@
-//! Measures CrossTune on generated texts of six topics, against what else can be learned from states that a black box gives.
+//! Measures CrossTune on texts about people of the tales that the built-in encoder has read, against what else can be learned from states
+//! that a black box gives.
 
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
 use ounce_eval::stats::mean_and_error;
@@ -6,7 +7,7 @@ use ounce_kernels::pool::Pool;
 use ounce_kernels::softmax::softmax;
 use ounce_train::data::labelled::Example;
 use ounce_train::data::labelled::batch;
-use ounce_train::methods::encoders::{CONTEXT, Shape};
+use ounce_train::methods::encoders::CONTEXT;
 use ounce_train::net::classifier::{Task, with_classifier};
 use ounce_train::net::{Init, Net, Options};
 use ounce_train::optim::{self, Optimizer};
@@ -14,19 +15,16 @@ use ounce_train::{Param, ParamKind, Trainable};
 
 use super::switch::{Switched, Teacher};
 use super::{BlackBox, Course, Cross, CrossTune, Frozen, NUMBER, Scale as Scaling, Taught, accuracy, switch};
-use crate::few::topics::{self, TOPICS};
-use crate::few::{Dice, Reader, Told, fit, shots, stream};
+use crate::few::traits::{self, TRAITS};
+use crate::few::{Dice, Tales, Told, fit, shots, stream};
 use crate::{Error, Result};
 
 /// Sizes of the demonstration.
 pub(super) struct Scale {
-    pub read: usize,
-    pub reading: u64,
-    pub shape: Shape,
-    /// Labels of each topic.
+    /// Labels of each trait.
     pub shots: [usize; 2],
     pub judged: usize,
-    /// Generated texts of each topic, and the part whose topic is wrong.
+    /// Generated texts of each trait, and the part whose trait is wrong.
     pub generated: usize,
     pub corrupted: f64,
     pub head_steps: u64,
@@ -38,16 +36,13 @@ pub(super) struct Scale {
 
 pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
     let scale = Scale {
-        read: 6000,
-        reading: 1200,
-        shape: Shape { width: 64, layers: 2 },
         shots: [4, 16],
-        judged: 600,
+        judged: 400,
         generated: 50,
         corrupted: 0.3,
         head_steps: 100,
         teacher_steps: 40,
-        prompts: 20,
+        prompts: 10,
         seeds: 3,
     };
     measure(lab, &scale).map_err(DemonstrationError::step(NUMBER, "learning from an encoder's states"))
@@ -76,16 +71,16 @@ struct Seen {
 }
 
 struct Study {
-    reader: Reader,
+    tales: Tales,
 }
 
 fn one_hot(label: usize) -> impl Iterator<Item = f32> {
-    (0..TOPICS.len()).map(move |at| f32::from(u8::from(at == label)))
+    (0..TRAITS.len()).map(move |at| f32::from(u8::from(at == label)))
 }
 
 impl Study {
     fn encoder(&self) -> Result<Frozen<'_>> {
-        Frozen::new(&self.reader.model, None, CONTEXT)
+        Frozen::new(&self.tales.0, None, CONTEXT)
     }
 
     fn seen(&self, encoder: &mut Frozen<'_>, texts: Vec<Told>) -> Result<Seen> {
@@ -107,7 +102,7 @@ impl Study {
         seed: u64,
     ) -> Result<(CrossTune, u64)> {
         let cross = Cross {
-            labels: TOPICS.map(str::to_owned).to_vec(),
+            labels: TRAITS.map(str::to_owned).to_vec(),
             descriptions,
             template: None,
             width: WIDTH,
@@ -131,17 +126,17 @@ impl Study {
 
     /// Prompts of tokens drawn at random between text and gap, the best for the labelled texts; labels are words.
     fn prompted(&self, few: &Seen, test: &[Told], scale: &Scale, seed: u64) -> Result<f64> {
-        let model = &self.reader.model;
+        let model = &self.tales.0;
         let engine = ounce_engine::Engine::new(model).map_err(|error| Error::Option(error.to_string()))?;
-        let tokenizer = self.reader.tokenizer()?;
-        let words: Vec<u32> = (TOPICS.iter())
+        let tokenizer = self.tales.tokenizer()?;
+        let words: Vec<u32> = (TRAITS.iter())
             .map(|word| Ok(tokenizer.encode(&format!(" {word}"), false)?[0]))
             .collect::<Result<_>>()?;
         let share = |prompt: &[u32], texts: &[Told]| -> Result<f64> {
             let (mut right, special) = (0, tokenizer.special());
             let (Some(mask), Some(end)) = (special.mask, special.sep) else { return Ok(0.0) };
             for (text, label) in texts {
-                let mut ids = self.reader.bench.sequence(text)?;
+                let mut ids = tokenizer.encode(text, true)?;
                 ids.truncate(CONTEXT - prompt.len() - 2);
                 if ids.last() == Some(&end) {
                     ids.pop();
@@ -178,9 +173,9 @@ impl Study {
         scale: &Scale,
         seed: u64,
     ) -> Result<Switched> {
-        let labels: Vec<String> = TOPICS.map(str::to_owned).to_vec();
+        let labels: Vec<String> = TRAITS.map(str::to_owned).to_vec();
         let mut teach = |texts: &[Told]| -> Result<Teacher<'_>> {
-            let model = with_classifier(&self.reader.model, Task::Texts, &labels, Init::default(), seed)?;
+            let model = with_classifier(&self.tales.0, Task::Texts, &labels, Init::default(), seed)?;
             let mut net = Net::from_model(&model, Options::default())?;
             fit(
                 &mut net,
@@ -200,17 +195,17 @@ impl Study {
     }
 
     fn examples(&self, texts: &[Told]) -> Result<Vec<Example>> {
-        Ok(self.reader.bench.examples(texts.iter().map(|(text, label)| (text.as_str(), *label)), &TOPICS)?)
+        self.tales.examples(texts, &TRAITS)
     }
 }
 
 fn right(probabilities: &[f32], taught: &Taught) -> f64 {
-    accuracy(probabilities, &taught.targets, TOPICS.len())
+    accuracy(probabilities, &taught.targets, TRAITS.len())
 }
 
 /// Softmax regression on scaled states with AdamW, its rate and end decided by what was held out.
 fn probed(few: &Taught, held: &Taught, test: &Taught, steps: u64) -> Result<f64> {
-    let (count, width) = (TOPICS.len(), few.states.len() / (few.targets.len() / TOPICS.len()));
+    let (count, width) = (TRAITS.len(), few.states.len() / (few.targets.len() / TRAITS.len()));
     let scaling = Scaling::of(&few.states, width);
     let (x, dev, judged) =
         (scaling.apply(&few.states), scaling.apply(&held.states), scaling.apply(&test.states));
@@ -263,7 +258,7 @@ fn probed(few: &Taught, held: &Taught, test: &Taught, steps: u64) -> Result<f64>
 
 /// The label whose texts' mean is nearest.
 fn nearest(few: &Taught, test: &Taught) -> f64 {
-    let (count, width) = (TOPICS.len(), few.states.len() / (few.targets.len() / TOPICS.len()));
+    let (count, width) = (TRAITS.len(), few.states.len() / (few.targets.len() / TRAITS.len()));
     let scaling = Scaling::of(&few.states, width);
     let (x, judged) = (scaling.apply(&few.states), scaling.apply(&test.states));
     let mut means = vec![0.0f32; count * width];
@@ -292,24 +287,22 @@ type Found = [Vec<Vec<f64>>; NAMES.len()];
 
 pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     let first = lab.seed() * 1000;
-    lab.progress("reading texts", 0.0);
-    let reader =
-        Reader::new(&topics::unlabelled(first, scale.read), 500, scale.shape, scale.reading, lab.seed())?;
-    let study = Study { reader };
-    let pool = topics::labelled(first + 1, 40 * scale.shots[1] * TOPICS.len());
-    let held = topics::labelled(first + 2, 40 * scale.shots[1] * TOPICS.len());
-    let test = study.seen(&mut study.encoder()?, topics::labelled(first + 3, scale.judged))?;
+    let study = Study { tales: Tales::new(lab)? };
+    let texts = |seed: u64, count: usize| traits::mixed(first + seed, count, 0.0);
+    let pool = texts(1, 40 * scale.shots[1] * TRAITS.len());
+    let held = texts(2, 40 * scale.shots[1] * TRAITS.len());
+    let test = study.seen(&mut study.encoder()?, texts(3, scale.judged))?;
     let mut found: Found = Default::default();
     let (mut calls, mut switches) = ((0, 0), Vec::new());
     for (at, each) in scale.shots.into_iter().enumerate() {
         found.iter_mut().for_each(|it| it.push(Vec::new()));
         for number in 0..scale.seeds {
-            lab.progress("heads", 0.3 + 0.35 * (at as f64 + number as f64 / scale.seeds as f64));
+            lab.progress("heads", 0.5 * (at as f64 + number as f64 / scale.seeds as f64));
             let seed = first + number;
             let mut encoder = study.encoder()?;
-            let few = study.seen(&mut encoder, shots(&pool, TOPICS.len(), each, seed))?;
+            let few = study.seen(&mut encoder, shots(&pool, TRAITS.len(), each, seed))?;
             let own = encoder.calls;
-            let held = study.seen(&mut encoder, shots(&held, TOPICS.len(), each, seed))?;
+            let held = study.seen(&mut encoder, shots(&held, TRAITS.len(), each, seed))?;
             let mut put = |name: &str, share: f64| {
                 if let Some(place) = NAMES.iter().position(|it| *it == name) {
                     found[place][at].push(100.0 * share);
@@ -318,18 +311,18 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
             put(PROBE, probed(&few.taught, &held.taught, &test.taught, 2 * scale.head_steps)?);
             put(PROTOTYPE, nearest(&few.taught, &test.taught));
             put(PROMPT, study.prompted(&few, &test.texts, scale, seed)?);
-            let told = topics::descriptions();
+            let told = traits::descriptions();
             let mut exchanged = told.clone();
-            exchanged.rotate_left(1 + number as usize % (TOPICS.len() - 1));
+            exchanged.rotate_left(1 + number as usize % (TRAITS.len() - 1));
             for (name, descriptions, by_attention) in
                 [(CROSS, told.clone(), false), (SHUFFLED, exchanged, false), (ATTENTION, told.clone(), true)]
             {
                 let (made, more) =
                     study.cross(&few.taught, &held.taught, (descriptions, by_attention), scale, seed)?;
                 put(name, right(&made.probabilities(&test.taught.states)?, &test.taught));
-                calls = (own + more, few.texts.len() as u64 + TOPICS.len() as u64);
+                calls = (own + more, few.texts.len() as u64 + TRAITS.len() as u64);
             }
-            let made_up = topics::generated(seed + 500, scale.generated * TOPICS.len(), scale.corrupted);
+            let made_up = traits::mixed(seed + 500, scale.generated * TRAITS.len(), scale.corrupted);
             let switched = study.switched(&few.texts, &made_up, &held.texts, scale, seed)?;
             let more = study.seen(&mut encoder, made_up)?;
             let joined = |states: &[f32], targets: &[f32]| Taught {
@@ -367,19 +360,16 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     let dropped: usize = switches.iter().map(|(_, it)| it.dropped).sum();
     evidence.notes = vec![
         format!(
-            "An encoder of {} layers and width {} has read {} texts of six topics for {} steps; states are means over tokens, of mean 0 and deviation 1. \
-             Labelled texts have no word of a description. {} seeds; what is held out to choose rates, ends and the switch is as small as \
-             what is learned from; {} texts judged. The head has {} numbers.",
-            scale.shape.layers,
-            scale.shape.width,
-            scale.read,
-            scale.reading,
+            "The built-in encoder, which has read tales; states are means over tokens, of mean 0 and deviation 1. {} traits: each text shows one by what \
+             somebody does, and half of the texts have somebody else besides who shows another. Descriptions have no word of what shows a trait. {} \
+             seeds; what is held out to choose rates, ends and the switch is as small as what is learned from; {} texts judged. The head has {} numbers.",
+            TRAITS.len(),
             scale.seeds,
             scale.judged,
-            super::Head::parameters(scale.shape.width, WIDTH)
+            super::Head::parameters(study.tales.0.spec.hidden_size, WIDTH)
         ),
         format!(
-            "{} generated texts of each topic, {:.0} % of which have another topic's words; they come from the grammar, not from a language model. The \
+            "{} generated texts of each trait, {:.0} % of which show another; they come from the grammar, not from a language model. The \
              switch was on in {on} of {} runs and dropped {dropped} texts in all; its teachers are the encoder, fine-tuned.",
             scale.generated,
             100.0 * scale.corrupted,

@@ -1,5 +1,4 @@
 use ounce_eval::method::{Fixture, Lab};
-use ounce_train::methods::encoders::Shape;
 
 use super::*;
 use crate::desk::Desk;
@@ -150,9 +149,6 @@ fn the_switch_is_on_only_where_it_helps_and_drops_what_the_teacher_doubts() {
 #[test]
 fn a_small_study_gives_sound_evidence() {
     let scale = demonstrate::Scale {
-        read: 60,
-        reading: 2,
-        shape: Shape { width: 16, layers: 1 },
         shots: [1, 2],
         judged: 12,
         generated: 2,

@@ -1,26 +1,23 @@
-//! Measures pattern-exploiting training on generated opinions: on adapters and on all weights, against heads, with and without a neighbouring
-//! task before, and with names hidden where speakers have changed sides.
+//! Measures pattern-exploiting training on texts about people of the tales that the built-in encoder has read: on adapters and on all
+//! weights, against heads, with and without a neighbouring task before, and with names hidden where they have changed sides.
 
 use ounce_eval::method::{DemonstrationError, Evidence, Lab, Row};
 use ounce_eval::stats::mean_and_error;
 use ounce_train::Trainable;
 use ounce_train::data::agreement::kappa::krippendorff;
 use ounce_train::data::labelled::Example;
-use ounce_train::methods::encoders::{CONTEXT, Shape};
+use ounce_train::methods::encoders::{CONTEXT, macro_f1};
 use ounce_train::net::classifier::{Task, with_classifier};
 use ounce_train::net::{Init, Options};
 
 use super::{Exploit, NUMBER, best};
-use crate::few::opinions::{self, PATTERNS, SIDES, WORDS};
-use crate::few::{Reader, Told, fit, macro_f1, shots, stream};
+use crate::few::traits::{self, TRAITS};
+use crate::few::{Tales, Told, fit, shots, stream};
 use crate::methods::cloze::{Asked, Cloze};
 use crate::{Adapted, Kind, Result, Settings, Targets};
 
 /// Sizes of the demonstration.
 pub(super) struct Scale {
-    pub read: usize,
-    pub reading: u64,
-    pub shape: Shape,
     /// Labels in all.
     pub shots: [usize; 2],
     pub near: usize,
@@ -32,24 +29,23 @@ pub(super) struct Scale {
 }
 
 pub(super) fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
-    let scale = Scale {
-        read: 6000,
-        reading: 1200,
-        shape: Shape { width: 64, layers: 2 },
-        shots: [9, 33],
-        near: 120,
-        pool: 240,
-        judged: 300,
-        steps: [25, 50],
-        seeds: 3,
-    };
-    measure(lab, &scale).map_err(DemonstrationError::step(NUMBER, "exploiting patterns on a small encoder"))
+    let scale = Scale { shots: [8, 32], near: 120, pool: 160, judged: 160, steps: [15, 30], seeds: 3 };
+    measure(lab, &scale)
+        .map_err(DemonstrationError::step(NUMBER, "exploiting patterns on the built-in encoder"))
 }
 
 /// Texts of a step.
-const TEXTS: usize = 12;
+const TEXTS: usize = 8;
 /// α of Schick and Schütze.
 const HIDDEN: f64 = 1e-4;
+/// Labels; they are their own words.
+const SIDES: [&str; 4] = [TRAITS[0], TRAITS[1], TRAITS[2], TRAITS[3]];
+/// No tale that the encoder has read says it so.
+const PATTERNS: [&str; 3] = [
+    "It was [MASK], because <text>",
+    "<text> This was a [MASK] one.",
+    "<text> So the child was very [MASK].",
+];
 
 /// Ways to learn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +116,7 @@ impl Way {
 }
 
 struct Study {
-    reader: Reader,
+    tales: Tales,
     few: Vec<Told>,
     choose: Vec<Told>,
     near: Vec<Told>,
@@ -130,13 +126,13 @@ struct Study {
 }
 
 fn hidden(texts: &[Told]) -> Vec<Told> {
-    texts.iter().map(|(text, label)| (opinions::hidden(text), *label)).collect()
+    texts.iter().map(|(text, label)| (traits::hidden(text), *label)).collect()
 }
 
 /// What a run came to.
 struct Run {
     f1: f64,
-    /// Where speakers have changed sides.
+    /// Where names have changed sides.
     flipped: f64,
     /// Labels given to the texts that are judged.
     given: Vec<usize>,
@@ -147,22 +143,22 @@ struct Run {
 impl Study {
     fn patterns(&self) -> Result<Vec<Cloze>> {
         let words: Vec<(String, Vec<String>)> =
-            SIDES.iter().zip(WORDS).map(|(side, word)| ((*side).to_owned(), vec![word.to_owned()])).collect();
+            SIDES.iter().map(|side| ((*side).to_owned(), vec![(*side).to_owned()])).collect();
         let one = |template: &&str| {
             let asked = Asked { template, verbalizer: &words, ..Asked::default() };
-            Ok(Cloze::new(self.reader.tokenizer()?, &asked)?.0)
+            Ok(Cloze::new(self.tales.tokenizer()?, &asked)?.0)
         };
         PATTERNS.iter().map(one).collect()
     }
 
     fn examples(&self, texts: &[Told]) -> Result<Vec<Example>> {
-        Ok(self.reader.bench.examples(texts.iter().map(|(text, label)| (text.as_str(), *label)), &SIDES)?)
+        self.tales.examples(texts, &SIDES)
     }
 
     fn net(&self, way: Way, rate: f64, few: &[Told], scale: &Scale, seed: u64) -> Result<(Adapted, f64)> {
         let near: &[Told] = if way.near() { &self.near } else { &[] };
         let (few, pool) = match way {
-            Way::Hidden => (hidden(few), self.pool.iter().map(|text| opinions::hidden(text)).collect()),
+            Way::Hidden => (hidden(few), self.pool.iter().map(|text| traits::hidden(text)).collect()),
             _ => (few.to_vec(), self.pool.clone()),
         };
         let settings = way.settings(seed);
@@ -180,11 +176,11 @@ impl Study {
                 limit: CONTEXT,
                 seed,
             };
-            let found = exploit.run(&self.reader.model, near, &few, &pool, &mut |_, _| Ok(()))?;
+            let found = exploit.run(&self.tales.0, near, &few, &pool, &mut |_, _| Ok(()))?;
             return Ok((found.net, found.agreement));
         }
         let labels: Vec<String> = SIDES.map(str::to_owned).to_vec();
-        let model = with_classifier(&self.reader.model, Task::Texts, &labels, Init::default(), seed)?;
+        let model = with_classifier(&self.tales.0, Task::Texts, &labels, Init::default(), seed)?;
         let mut settings = settings;
         settings.trains.push("classifier.".into());
         let mut net = Adapted::new(&model, &settings, Options::default())?;
@@ -246,23 +242,21 @@ impl Found {
 
 pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     let first = lab.seed() * 1000;
-    lab.progress("reading opinions", 0.0);
-    let reader =
-        Reader::new(&opinions::unlabelled(first, scale.read), 500, scale.shape, scale.reading, lab.seed())?;
+    let texts = |seed: u64, count: usize, shift| traits::biased(first + seed, count, SIDES.len(), shift);
     let study = Study {
-        reader,
-        few: opinions::labelled(first + 1, 40 * scale.shots[1]),
-        choose: opinions::labelled(first + 2, 40 * scale.shots[1]),
-        near: opinions::near(first + 3, scale.near),
-        pool: opinions::labelled(first + 4, scale.pool).into_iter().map(|(text, _)| text).collect(),
-        test: opinions::labelled(first + 5, scale.judged),
-        flipped: opinions::flipped(first + 6, scale.judged),
+        tales: Tales::new(lab)?,
+        few: texts(1, 40 * scale.shots[1], 0),
+        choose: texts(2, 40 * scale.shots[1], 0),
+        near: traits::near(first + 3, scale.near, SIDES.len()),
+        pool: texts(4, scale.pool, 0).into_iter().map(|(text, _)| text).collect(),
+        test: texts(5, scale.judged, 0),
+        flipped: texts(6, scale.judged, 1),
     };
-    let whole = study.reader.model.spec.parameters();
+    let whole = study.tales.0.spec.parameters();
     let mut rates: Vec<(Way, f64)> = Vec::new();
     let mut found: Vec<Found> = Vec::new();
     for (at, way) in WAYS.into_iter().enumerate() {
-        lab.progress(way.label(), 0.2 + 0.8 * at as f64 / WAYS.len() as f64);
+        lab.progress(way.label(), at as f64 / WAYS.len() as f64);
         let known = rates.iter().find(|(kind, _)| *kind == way.kind()).map(|it| it.1);
         let rate = match known {
             Some(rate) => rate,
@@ -292,7 +286,7 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
             (first..first + scale.seeds).map(of).collect::<Result<Vec<Run>>>()
         });
         let runs = runs.collect::<Result<Vec<_>>>()?;
-        let net = Adapted::new(&study.reader.model, &way.settings(first), Options::default())?;
+        let net = Adapted::new(&study.tales.0, &way.settings(first), Options::default())?;
         found.push(Found { way, trained: net.trained(), rate, runs });
     }
     let mut evidence = Evidence::new(NUMBER, lab.seed(), Way::WholeHead.label());
@@ -303,7 +297,7 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
             row = row
                 .with(format!("macro-F1, {count} labels"), f1, "%")
                 .with(format!("its deviation over seeds, {count}"), deviation, "points")
-                .with(format!("speakers changed sides, {count}"), it.mean(at, |run| run.flipped).0, "%")
+                .with(format!("names changed sides, {count}"), it.mean(at, |run| run.flipped).0, "%")
                 .with(format!("alpha between seeds, {count}"), it.reliability(at), "");
         }
         evidence.rows.push(
@@ -320,14 +314,10 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
         .collect();
     evidence.notes = vec![
         format!(
-            "An encoder of {} layers and width {} has read {} sentences for {} steps, half of them with yes, no or maybe behind them in one of four \
-             sentences; the {} patterns are others. Three sides; speakers give theirs away in what is learned from and in the first test. {} unlabelled \
-             sentences, α {HIDDEN}, T 2, {} steps of {TEXTS} texts for each pattern and {} for the classifier; heads have as many as both. {} seeds, {} \
-             sentences judged.",
-            scale.shape.layers,
-            scale.shape.width,
-            scale.read,
-            scale.reading,
+            "The built-in encoder, which has read tales. {} traits: each text shows one by what somebody does, and names mostly have one of their own in \
+             what is learned from and in the first test. {} patterns, {} unlabelled texts, α {HIDDEN}, T 2, {} steps of {TEXTS} texts for each pattern \
+             and {} for the classifier; heads have as many as both. {} seeds, {} texts judged.",
+            SIDES.len(),
             PATTERNS.len(),
             scale.pool,
             scale.steps[0],
@@ -336,8 +326,8 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
             scale.judged
         ),
         format!(
-            "Rates are chosen for each way at {} labels by another seed's and as many held out; a neighbouring task has {} labelled sentences on other \
-             subjects. The patterns of adapters agree among each other with an alpha of {}.",
+            "Rates are chosen for each way at {} labels by another seed's and as many held out; a neighbouring task has {} labelled texts about \
+             animals. The patterns of adapters agree among each other with an alpha of {}.",
             scale.shots[1],
             scale.near,
             agreement.join(" and ")
@@ -390,7 +380,7 @@ fn expect(evidence: &mut Evidence, found: &[Found], scale: &Scale, whole: u64) {
     );
     let flipped = |way, at| of(way).map_or(f64::NAN, |it| it.mean(at, |run| run.flipped).0);
     evidence.expect(
-        "Where speakers have changed sides, hiding names raises the macro-F1.",
+        "Where names have changed sides, hiding them raises the macro-F1.",
         (0..2)
             .map(|at| format!("{:.1} to {:.1} %", flipped(Way::Pet, at), flipped(Way::Hidden, at)))
             .collect::<Vec<_>>()

@@ -1,7 +1,6 @@
 use ounce_eval::method::{Fixture, Lab};
 use ounce_kernels::pool::Pool;
 use ounce_train::loss::{Chunk, LogitLoss};
-use ounce_train::methods::encoders::Shape;
 
 use super::soft::SoftLabels;
 use super::*;
@@ -185,17 +184,7 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn a_small_study_gives_sound_evidence() {
-    let scale = demonstrate::Scale {
-        read: 60,
-        reading: 2,
-        shape: Shape { width: 16, layers: 1 },
-        shots: [3, 6],
-        near: 3,
-        pool: 6,
-        judged: 6,
-        steps: [1, 1],
-        seeds: 2,
-    };
+    let scale = demonstrate::Scale { shots: [4, 8], near: 3, pool: 6, judged: 6, steps: [1, 1], seeds: 2 };
     let evidence = demonstrate::measure(&Desk, &scale).expect("measured");
     evidence.check().expect("sound");
     assert_eq!((evidence.rows.len(), evidence.expectations.len()), (7, 5));

@@ -10,18 +10,7 @@ use candle_core::{D, Device, Tensor};
 use ounce_model::Model;
 
 use crate::graph::{GraphNet, NoHook, Pass};
-use crate::{Batch, IGNORE, Loss, Result};
-
-/// Sequences for vectors, without anything to predict.
-pub(super) fn batch<'s>(sequences: impl IntoIterator<Item = &'s Vec<u32>>) -> Batch {
-    let mut batch = Batch::default();
-    for ids in sequences {
-        batch.tokens.extend(ids);
-        batch.lengths.push(ids.len());
-    }
-    batch.targets = vec![IGNORE; batch.tokens.len()];
-    batch
-}
+use crate::{Batch, Loss, Result};
 
 /// Vectors of length one, `[sequences, width]`, of a stream `[tokens, width]`.
 fn pooled(stream: &Tensor, lengths: &[usize]) -> Result<Tensor> {
@@ -126,7 +115,7 @@ mod tests {
     }
 
     fn four() -> Batch {
-        batch(&[vec![1, 5, 2], vec![7, 3], vec![1, 9, 5, 2], vec![12, 3]])
+        Batch::untold(&[vec![1, 5, 2], vec![7, 3], vec![1, 9, 5, 2], vec![12, 3]])
     }
 
     #[test]

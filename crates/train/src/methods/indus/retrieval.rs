@@ -5,7 +5,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::embedder::{Embedder, batch};
+use super::embedder::Embedder;
 use crate::data::{BatchSource, Position};
 use crate::{Batch, Result};
 
@@ -32,7 +32,7 @@ pub(super) fn by_vectors(model: &Model, queries: &[Vec<u32>], passages: &[Vec<u3
     let mut vectors = |of: &[Vec<u32>]| -> Result<Vec<f32>> {
         let mut all = Vec::new();
         for some in of.chunks(32) {
-            all.extend(embedder.vectors(&batch(some))?);
+            all.extend(embedder.vectors(&Batch::untold(some))?);
         }
         Ok(all)
     };
@@ -67,7 +67,7 @@ impl BatchSource for Pairs {
         }
         let drawn = self.order.split_off(self.order.len().saturating_sub(self.size));
         let first = drawn.iter().map(|&at| &self.pairs[at].0);
-        Ok(Some(batch(first.chain(drawn.iter().map(|&at| &self.pairs[at].1)))))
+        Ok(Some(Batch::untold(first.chain(drawn.iter().map(|&at| &self.pairs[at].1)))))
     }
 
     fn position(&self) -> Position {
