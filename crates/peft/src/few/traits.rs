@@ -106,7 +106,7 @@ pub(crate) fn mixed(seed: u64, count: usize, corrupted: f64) -> Vec<Told> {
             let (who, home) = (dice.of(&CHILDREN[usize::from(!she)]), dice.of(&HOMES));
             let elder = dice.below(ELDERS.len());
             let aside = if dice.chance(0.5) {
-                let capital = if elder % 2 == 0 { "She" } else { "He" };
+                let capital = if elder.is_multiple_of(2) { "She" } else { "He" };
                 format!("{capital} {}.", HABITS[another(&mut dice, shown)])
             } else {
                 format!("One day, {}.", dice.of(&WEATHERS))
