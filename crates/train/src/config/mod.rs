@@ -3,12 +3,12 @@
 
 pub mod keys;
 mod parse;
+mod precision;
 mod shape;
 
 use std::path::PathBuf;
 
 use ounce_eval::answers::Articles;
-use ounce_kernels::gemm::Compute;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Layout, Packing, ReadOptions, Separator};
@@ -18,6 +18,7 @@ use crate::trainer::guard;
 use crate::{Error, Result};
 
 pub use parse::{parse, template};
+pub use precision::Precision;
 
 /// A run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -210,27 +211,6 @@ impl Data {
             line => Separator::Line(line.to_string()),
         };
         ReadOptions { separator, ..ReadOptions::default() }
-    }
-}
-
-/// What products are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// f32.
-    #[default]
-    F32,
-    /// Operands of linear layers in bf16; weights and sums in f32.
-    Bf16,
-}
-
-impl Precision {
-    /// The same as a network's option.
-    pub fn compute(self) -> Compute {
-        match self {
-            Precision::F32 => Compute::F32,
-            Precision::Bf16 => Compute::Bf16,
-        }
     }
 }
 
