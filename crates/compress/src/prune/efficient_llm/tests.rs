@@ -14,7 +14,7 @@ fn texts() -> Vec<Vec<u32>> {
 }
 
 fn options() -> Options {
-    Options { steps: 30, every: 4, tokens: 64, multiple: 4, rate: 3e-3, ..Options::default() }
+    Options { steps: 30, pruning: 0.6, every: 4, tokens: 64, multiple: 4, rate: 3e-3, ..Options::default() }
 }
 
 #[test]

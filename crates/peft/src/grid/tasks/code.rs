@@ -14,7 +14,7 @@ use ounce_eval::bm25::Bm25;
 use ounce_eval::programs::Suite;
 use ounce_eval::programs::make::{self, Shape};
 use ounce_eval::programs::mutate::{probes, same};
-use ounce_eval::programs::similar::likeness;
+use ounce_eval::programs::similar::{likeness, tokens};
 use ounce_eval::programs::syntax::{Operator, Program};
 use ounce_eval::tasks::pass_at;
 use ounce_model::Model;
@@ -186,7 +186,7 @@ impl Code {
         let chosen = items(writes, CHOOSING, false, &mut random);
         let test = items(writes, test, true, &mut random);
         let (learn, choose) = (pairs(&shown)?, pairs(&chosen)?);
-        let questions: Vec<String> = shown.iter().map(|it| it.question.clone()).collect();
+        let questions: Vec<String> = shown.iter().map(|it| spaced(&it.question)).collect();
         Ok(Code {
             known: Bm25::new(&questions),
             learn: learn.into(),
@@ -282,7 +282,7 @@ impl Code {
             if !shots.nearest {
                 return (0..shots.count).map(|_| random.random_range(0..self.shown.len())).collect();
             }
-            let scores = self.known.scores(&item.question);
+            let scores = self.known.scores(&spaced(&item.question));
             let mut order: Vec<usize> = (0..scores.len()).collect();
             order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
             // One example of each sentence; the nearest comes last, right before the question.
@@ -294,6 +294,11 @@ impl Code {
         };
         self.test.iter().map(each).collect()
     }
+}
+
+/// A text with its words and signs apart, as the search for similar ones wants it: a function is written without spaces.
+fn spaced(text: &str) -> String {
+    tokens(text).join(" ")
 }
 
 /// Whether an answer is a program that gives what another does.
@@ -398,8 +403,9 @@ mod tests {
             let (mut near, mut any) = (0, 0);
             for (own, item) in code.examples(shots).iter().zip(&code.test) {
                 let shared = |at: usize| {
-                    let of = |text: &str| text.split(' ').map(str::to_owned).collect::<HashSet<_>>();
-                    of(&code.shown[at].question).intersection(&of(&item.question)).count()
+                    let of = |text: &str| base::encode(text).expect("words of the language");
+                    let own: HashSet<u32> = of(&item.question).into_iter().collect();
+                    of(&code.shown[at].question).into_iter().filter(|it| own.contains(it)).count()
                 };
                 near += shared(own[1]);
                 any += shared(0);

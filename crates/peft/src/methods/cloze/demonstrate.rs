@@ -264,6 +264,9 @@ pub(super) fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
         ),
         "Memory is that of weights, gradients and moments, not of activations, which are the same for all that leads back to the template."
             .into(),
+        "The template is the best of 11 that were tried on such texts before anything was trained, the others finding from 8 to 68 % of the \
+         traits; so the prompt without training, 92 %, is as good as it is by choice."
+            .into(),
         "The paper's tasks of admission notes (MIMIC-III), mortality and length of stay are not measured.".into(),
     ];
     lab.progress("done", 1.0);
