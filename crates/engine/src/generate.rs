@@ -92,12 +92,7 @@ impl Generation {
         let start = Instant::now();
         let spec = session.engine().spec();
         let (limit, vocab) = (spec.context_length, spec.vocab_size);
-        let can_go_back = !spec
-            .layers
-            .iter()
-            .filter_map(|it| it.attention.as_ref()?.rope.as_ref())
-            .any(Rope::depends_on_length);
-        ahead = ahead.filter(|_| can_go_back);
+        ahead = ahead.filter(|_| !spec.ropes().any(Rope::depends_on_length));
         let mut tokens = 0;
         let mut guesses: Vec<u32> = Vec::new();
         let finish = loop {

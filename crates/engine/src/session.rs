@@ -105,7 +105,8 @@ impl<'e> Session<'e> {
     ///
     /// Where rotations depend on a text's length, the fork is empty: what a longer text left behind would be wrong for it.
     pub fn fork(&self, len: usize) -> Session<'e> {
-        let len = if self.ropes().any(Rope::depends_on_length) { 0 } else { self.positions(len) };
+        let len =
+            if self.engine.spec().ropes().any(Rope::depends_on_length) { 0 } else { self.positions(len) };
         Session {
             engine: self.engine,
             cache: self.cache.fork(len),
@@ -152,7 +153,8 @@ impl<'e> Session<'e> {
     /// Forgets all tokens from `len` on. Where the longer text turned by other frequencies, what stays is run again with the next tokens.
     pub fn truncate(&mut self, len: usize) {
         let (now, len) = (self.tokens.len(), self.positions(len));
-        let stale = (1..now).contains(&len) && self.ropes().any(|rope| rope.changes_between(len, now));
+        let stale =
+            (1..now).contains(&len) && self.engine.spec().ropes().any(|rope| rope.changes_between(len, now));
         self.cache.truncate(if stale { 0 } else { len });
         self.tokens.truncate(len);
     }
@@ -226,7 +228,7 @@ impl<'e> Session<'e> {
 
     /// Chunks of a prompt. Rotations that depend on the sequence's length must see it whole.
     fn chunks<'t>(&self, ids: &'t [u32]) -> std::slice::Chunks<'t, u32> {
-        let whole = self.ropes().any(Rope::depends_on_length);
+        let whole = self.engine.spec().ropes().any(Rope::depends_on_length);
         ids.chunks(if whole { ids.len() } else { PREFILL_CHUNK })
     }
 
@@ -259,7 +261,8 @@ impl<'e> Session<'e> {
             self.tokens.resize(self.front(), 0);
         }
         self.tokens.extend_from_slice(chunk);
-        let again = before > 0 && self.ropes().any(|rope| rope.changes_between(before, self.tokens.len()));
+        let again = before > 0
+            && self.engine.spec().ropes().any(|rope| rope.changes_between(before, self.tokens.len()));
         if again {
             self.cache.truncate(0);
         }
@@ -280,9 +283,5 @@ impl<'e> Session<'e> {
     pub(crate) fn roll_back(&mut self, len: usize) {
         self.cache.truncate(len);
         self.tokens.truncate(len);
-    }
-
-    fn ropes(&self) -> impl Iterator<Item = &'e Rope> {
-        self.engine.spec().layers.iter().filter_map(|layer| layer.attention.as_ref()?.rope.as_ref())
     }
 }

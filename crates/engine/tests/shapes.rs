@@ -115,6 +115,12 @@ fn shapes_are_those_of_each_layer() {
     assert_eq!(model.spec.kv_bytes_per_token(4), 2 * (2 + 3 + 1) * 8 * 4);
 }
 
+/// The logits behind each token, one step at a time.
+fn stepwise(engine: &Engine) -> Vec<f32> {
+    let mut session = engine.session();
+    ids().into_iter().flat_map(|id| session.feed(&[id], |_| {}).expect("a step")).collect()
+}
+
 #[test]
 fn a_text_gives_the_same_at_once_and_step_by_step() {
     for family in ["llama", "qwen2", "qwen3", "gemma2", "olmo2", "phi3", "granite", "smollm3", "stablelm"] {
@@ -122,12 +128,7 @@ fn a_text_gives_the_same_at_once_and_step_by_step() {
         let whole = logits(&model);
         assert!(whole.iter().all(|logit| logit.is_finite()), "{family}");
         let engine = Engine::new(&model).expect("an engine");
-        let mut session = engine.session();
-        let mut steps = Vec::new();
-        for id in ids() {
-            steps.extend(session.feed(&[id], |_| {}).expect("a step"));
-        }
-        assert_close(&steps, &whole, family);
+        assert_close(&stepwise(&engine), &whole, family);
     }
 }
 
@@ -261,12 +262,7 @@ fn layers_that_copy_attention_cache_values_only_and_give_the_same_step_by_step()
         assert!(model.weights.info("layers.3.attention.key.weight").is_some());
         let whole = logits(&model);
         let engine = Engine::new(&model).expect("an engine");
-        let mut session = engine.session();
-        let mut steps = Vec::new();
-        for id in ids() {
-            steps.extend(session.feed(&[id], |_| {}).expect("a step"));
-        }
-        assert_close(&steps, &whole, family);
+        assert_close(&stepwise(&engine), &whole, family);
         // The fast path, and every way to keep keys and values.
         let fast = Engine::load(&model, Mode::fast()).expect("an engine");
         assert_close(&fast.session().logits(&ids()).expect("logits"), &whole, family);

@@ -96,8 +96,5 @@ impl<'e, 't> Walk<'e, 't> {
 
 /// Whether a sequence must be run at once, because its rotation depends on its length.
 pub(crate) fn runs_whole(engine: &Engine) -> bool {
-    engine.spec().layers.iter().any(|layer| {
-        let rope = layer.attention.as_ref().and_then(|attention| attention.rope.as_ref());
-        rope.is_some_and(ounce_model::rope::Rope::depends_on_length)
-    })
+    engine.spec().ropes().any(ounce_model::rope::Rope::depends_on_length)
 }

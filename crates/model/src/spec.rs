@@ -389,6 +389,11 @@ impl Spec {
         self.layers.iter().filter(|layer| layer.shares.is_some()).count()
     }
 
+    /// The rotations of all layers that have one.
+    pub fn ropes(&self) -> impl Iterator<Item = &Rope> {
+        self.layers.iter().filter_map(|layer| layer.attention.as_ref()?.rope.as_ref())
+    }
+
     /// How many layers attend by another's queries and keys.
     pub fn copying_layers(&self) -> usize {
         let attentions = self.layers.iter().filter_map(|layer| layer.attention.as_ref());

@@ -29,8 +29,6 @@ pub struct Asker {
     pub most_tokens: Option<usize>,
     /// The span that the client sent as `traceparent`.
     pub parent: Option<String>,
-    /// Whether the answer is waited for as a whole.
-    pub whole: bool,
 }
 
 /// How an answer is made.
@@ -60,6 +58,8 @@ pub struct Options {
     pub top_logprobs: Option<usize>,
     /// Whether special tokens are part of the text.
     pub special_text: bool,
+    /// Whether the answer is waited for as a whole, not streamed.
+    pub whole: bool,
 }
 
 impl Options {
@@ -78,6 +78,7 @@ impl Options {
             shape: None,
             top_logprobs: None,
             special_text: false,
+            whole: true,
         }
     }
 
@@ -118,6 +119,7 @@ impl Options {
         options.priority = fields.integer("priority")?.unwrap_or(0).clamp(-1000, 1000) as i32;
         options.special_text = !fields.flag("skip_special_tokens")?.unwrap_or(true);
         options.shape = shape(fields)?;
+        options.whole = !fields.flag("stream")?.unwrap_or(false);
         Ok(options)
     }
 
@@ -147,7 +149,7 @@ impl Options {
         job.owner.clone_from(&asker.owner);
         job.deadline = asker.deadline;
         job.parent.clone_from(&asker.parent);
-        job.whole = asker.whole;
+        job.whole = self.whole;
         job.priority = self.priority;
         job.choices = self.choices;
         job.min_tokens = self.min_tokens;

@@ -145,17 +145,12 @@ impl Hessian {
         wanted.iter_mut().zip(feed).for_each(|(wanted, feed)| *wanted += error * feed);
     }
 
-    /// `tr(A H Aᵀ)` for the rows of `a`.
+    /// `tr(A H Aᵀ)` for the rows of `a`, by the factors as `Σ_k D_k (A (U + I))²_k`: U is a triangle, so that takes half the products.
     pub fn loss(&self, a: &[f32]) -> f64 {
-        trace(a, &self.full, self.n)
-    }
-
-    /// The same by the factors, as `Σ_k D_k (A (U + I))²_k`, in half the products: U is a triangle.
-    fn whole(&self, a: &[f32]) -> f64 {
         const WIDE: usize = 512;
         let n = self.n;
         if !self.is_in_order() {
-            return self.loss(a);
+            return trace(a, &self.full, n);
         }
         let rows = a.len() / n;
         let (mut fed, mut workspace) = (vec![0.0; rows * WIDE.min(n)], Workspace::default());
@@ -195,7 +190,7 @@ pub fn quantize(weights: &[f32], grid: &Grid, hessian: &Hessian, options: &Optio
     let n = hessian.n;
     assert!(n.is_multiple_of(grid.block_len()) && weights.len().is_multiple_of(n), "whole blocks");
     let (mut coded, before) = feed_back(weights, grid, hessian);
-    let whole = hessian.whole(weights).max(f64::MIN_POSITIVE);
+    let whole = hessian.loss(weights).max(f64::MIN_POSITIVE);
     let before = before / whole;
     let mut after = before;
     if options.descent > 0 {

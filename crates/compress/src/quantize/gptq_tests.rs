@@ -5,7 +5,7 @@ use ounce_kernels::quant::{self, grid};
 
 use super::*;
 use crate::quantize::golden_tests::{floats, golden};
-use crate::quantize::moments::Collector;
+use crate::quantize::moments::{Collector, trace};
 
 /// Inputs whose columns are correlated and of different size, `[tokens, n]`.
 fn inputs(tokens: usize, n: usize) -> Vec<f32> {
@@ -44,7 +44,7 @@ fn loss_of(bytes: &[u8], dtype: DType, w: &[f32], hessian: &Hessian) -> f64 {
     let mut decoded = vec![0.0; w.len()];
     quant::decode(dtype, bytes, &mut decoded).unwrap();
     let difference: Vec<f32> = w.iter().zip(&decoded).map(|(a, b)| a - b).collect();
-    hessian.loss(&difference) / hessian.loss(w)
+    trace(&difference, &hessian.full, hessian.n) / trace(w, &hessian.full, hessian.n)
 }
 
 #[test]

@@ -30,8 +30,7 @@ pub fn check(draft: &Engine) -> Result<()> {
     if !spec.causal {
         return Err(Error::Unsuitable("the draft model is an encoder and writes no text".to_owned()));
     }
-    let mut ropes = spec.layers.iter().filter_map(|layer| layer.attention.as_ref()?.rope.as_ref());
-    if ropes.any(Rope::depends_on_length) {
+    if spec.ropes().any(Rope::depends_on_length) {
         let what = "the draft model's rotations hang on the length of the text, and it would have to read it again and again";
         return Err(Error::Unsuitable(what.to_owned()));
     }

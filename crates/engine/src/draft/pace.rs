@@ -25,9 +25,11 @@ const TRIALS: f64 = 0.01;
 /// Steps over which the reading of a text by a draft model is counted, at most.
 const AMORTISED: usize = 128;
 
-/// Times of steps by their number of tokens: a straight line through the recent ones (weighted least squares).
+/// Times of steps by their number of tokens: a straight line through the recent ones (weighted least squares), and for those
+/// of many tokens, which mostly read, seconds a token.
 #[derive(Debug, Clone, Default)]
 pub struct Pace {
+    reading: Option<f64>,
     weight: f64,
     n: f64,
     nn: f64,
@@ -39,6 +41,8 @@ impl Pace {
     /// Notes a step.
     pub fn observe(&mut self, tokens: usize, seconds: f64) {
         if tokens > NEAR {
+            let new = seconds / tokens as f64;
+            self.reading = Some(self.reading.map_or(new, |old| 0.8 * old + 0.2 * new));
             return;
         }
         let n = tokens as f64;
@@ -66,9 +70,9 @@ impl Pace {
         (before > 0.0).then_some((before, after))
     }
 
-    /// How much longer a step of `n + more` tokens takes than one of `n`, as a factor; none while that is not known.
-    pub fn factor(&self, n: usize, more: usize) -> Option<f64> {
-        self.seconds(n, more).map(|(before, after)| after / before)
+    /// Seconds a token where many are read at once; none before the first such step.
+    pub fn reading(&self) -> Option<f64> {
+        self.reading
     }
 
     /// Seconds of a step as those seen, none before the first.
@@ -91,8 +95,6 @@ pub struct Price {
 pub struct DraftPace {
     /// Passes that guess a token for each text.
     guessing: Pace,
-    /// Seconds a token where much is read.
-    reading: Option<f64>,
     /// Seconds that may be spent on trials; below zero when the last one took more.
     allowance: f64,
 }
@@ -100,10 +102,6 @@ pub struct DraftPace {
 impl DraftPace {
     /// Notes a pass of the draft model.
     pub fn observe(&mut self, tokens: usize, seconds: f64) {
-        if tokens > NEAR {
-            let new = seconds / tokens as f64;
-            self.reading = Some(self.reading.map_or(new, |old| 0.8 * old + 0.2 * new));
-        }
         self.guessing.observe(tokens, seconds);
     }
 
@@ -119,7 +117,7 @@ impl DraftPace {
 
     /// Whether a trial may be made for a text that the draft model has not read `behind` tokens of.
     pub fn may_try(&self, behind: usize) -> bool {
-        let needed = self.reading.map_or(0.0, |each| each * behind as f64);
+        let needed = self.guessing.reading.map_or(0.0, |each| each * behind as f64);
         // The first one is free: nothing is known without it.
         self.mean().is_none() || self.allowance >= needed.min(0.5)
     }
@@ -129,7 +127,7 @@ impl DraftPace {
     pub fn price(&self, texts: usize, behind: usize, left: usize) -> Option<Price> {
         let step = self.mean()?;
         let each = step / texts.max(1) as f64;
-        let reading = self.reading.unwrap_or(step);
+        let reading = self.guessing.reading.unwrap_or(step);
         let first = reading * behind.saturating_sub(MOST) as f64 / left.clamp(1, AMORTISED) as f64;
         Some(Price { first, each })
     }
@@ -265,11 +263,12 @@ mod tests {
 
     #[test]
     fn the_line_through_the_steps_is_found() {
-        let factor = pace(0.01, 0.001).factor(2, 4).unwrap();
-        assert!((factor - 0.016 / 0.012).abs() < 1e-9, "{factor}");
+        let factor = |pace: &Pace, n, more| pace.seconds(n, more).map(|(before, after)| after / before);
+        let found = factor(&pace(0.01, 0.001), 2, 4).unwrap();
+        assert!((found - 0.016 / 0.012).abs() < 1e-9, "{found}");
         let mut same = Pace::default();
         (0..50).for_each(|_| same.observe(1, 0.01));
-        assert!(same.factor(1, 1).is_none(), "steps of one length say nothing of others");
+        assert!(factor(&same, 1, 1).is_none(), "steps of one length say nothing of others");
     }
 
     #[test]

@@ -14,8 +14,7 @@ use crate::calibrate::Calibration;
 
 /// The passes of one sequence's prompt, as a session runs them: in chunks, unless rotations have to see it whole.
 pub(super) fn prompt_passes(spec: &Spec, workload: &Workload) -> Vec<Pass> {
-    let ropes = spec.layers.iter().filter_map(|layer| layer.attention.as_ref()?.rope.as_ref());
-    let whole = !spec.causal || ropes.into_iter().any(Rope::depends_on_length);
+    let whole = !spec.causal || spec.ropes().any(Rope::depends_on_length);
     let chunk = if whole { workload.prompt } else { PREFILL_CHUNK };
     let starts = (0..workload.prompt).step_by(chunk.max(1));
     starts

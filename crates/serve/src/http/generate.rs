@@ -47,12 +47,9 @@ impl Asked {
             .map_err(|_| ApiError::too_large(limit))?;
         let client = parts.extensions.get::<Client>().cloned();
         let client = client.ok_or_else(|| ApiError::internal("the request has no client"))?;
-        let body: Value = serde_json::from_slice(&bytes)
+        let body = serde_json::from_slice(&bytes)
             .map_err(|error| ApiError::invalid(format!("the body is no JSON that can be read: {error}")))?;
-        // Ollama streams unless told otherwise, the others only if asked to.
-        let streams = parts.uri.path().contains("/api/");
         let asker = Asker {
-            whole: !body.get("stream").and_then(Value::as_bool).unwrap_or(streams),
             owner: client.owner.clone(),
             deadline: Options::deadline(app.settings.answer_time, asked_time(&parts.headers)),
             most_tokens: client.key.as_ref().and_then(|key| key.max_tokens),

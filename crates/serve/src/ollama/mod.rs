@@ -165,6 +165,8 @@ fn options(fields: &Fields<'_>, model: &Served) -> ApiResult<Options> {
         // Negative ones mean without a limit.
         options.max_tokens = inner.integer("num_predict")?.and_then(|count| usize::try_from(count).ok());
     }
+    // Streamed unless it is said otherwise.
+    options.whole = !fields.flag("stream")?.unwrap_or(true);
     match fields.value("format") {
         None => {}
         Some(Value::String(format)) if format.is_empty() => {}

@@ -55,9 +55,9 @@ impl<'e> Worker<'e> {
         let mut left = self.limits.step_tokens;
         let decoding = self.running.iter().filter(|sequence| sequence.is_decoding()).count();
         // Guesses only where all the step does is decode: beside a piece of a prompt their time can't be told.
-        let speculate = self.limits.speculation
-            && decoding == self.running.len()
-            && !self.ropes().any(Rope::depends_on_length);
+        // Rotations that depend on a text's length have to see it whole, and can't go back.
+        let whole = self.engine.spec().ropes().any(Rope::depends_on_length);
+        let speculate = self.limits.speculation && decoding == self.running.len() && !whole;
         for (index, sequence) in self.running.iter().enumerate().filter(|(_, it)| it.is_decoding()) {
             let ids = sequence.pending().to_vec();
             plan[index] = Some(Planned { ids, drafted: 0, want: Want::Last });
@@ -67,7 +67,6 @@ impl<'e> Worker<'e> {
             self.guess_ahead(&mut plan);
         }
         left = left.max(LEAST_PROMPT);
-        let whole = self.ropes().any(Rope::depends_on_length);
         let mut order: Vec<usize> = (0..self.running.len()).filter(|&index| plan[index].is_none()).collect();
         order.sort_by_key(|&index| (self.running[index].task.job.priority, index));
         for (place, &index) in order.iter().enumerate() {
@@ -214,7 +213,7 @@ impl<'e> Worker<'e> {
                 self.running.iter().filter(|it| alike(it.session.adapter(), sequence.session.adapter()));
             let known = alike.map(shared).max().filter(|_| self.limits.prefix_cache).unwrap_or(0);
             let lost = sequence.session.tokens().len() - known;
-            sequence.aside = swap.put(&sequence.session, self.reading.map(|each| each * lost as f64));
+            sequence.aside = swap.put(&sequence.session, self.pace.reading().map(|each| each * lost as f64));
             if sequence.aside.is_some() {
                 self.metrics.swapped.inc();
             }
@@ -320,11 +319,6 @@ impl<'e> Worker<'e> {
                 self.fail(&sequence.task, Failure::Engine(what));
             }
         }
-    }
-
-    pub(super) fn ropes(&self) -> impl Iterator<Item = &'e Rope> + use<'e> {
-        let layers = self.engine.spec().layers.iter();
-        layers.filter_map(|layer| layer.attention.as_ref()?.rope.as_ref())
     }
 }
 

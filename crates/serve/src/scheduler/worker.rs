@@ -30,9 +30,6 @@ const GIVE_BACK: Duration = Duration::from_secs(2);
 /// How fast the table of continuations follows the model.
 const FOLLOW: f32 = 0.2;
 
-/// Tokens of a step that is mostly the reading of prompts.
-const MANY: usize = 64;
-
 /// What a job counts for in the queue: tokens. An answer of unknown length counts as a short one.
 pub(super) fn cost(job: &Job) -> usize {
     job.prompt.len() + job.choices * job.max_tokens.min(256)
@@ -63,8 +60,6 @@ pub(super) struct Worker<'e> {
     pub besides: Duration,
     /// Where keys and values of answers go that are put back.
     pub swap: Option<Swap>,
-    /// Seconds that a token of a prompt takes, where many are read at once.
-    pub reading: Option<f64>,
     /// When memory was last given back to the system.
     pub gave_back: Instant,
     /// When memory was last refused while nothing else could go on.
@@ -97,7 +92,6 @@ impl<'e> Worker<'e> {
             trust: Sources::default(),
             besides: Duration::ZERO,
             swap: limits.swap.clone().map(Swap::new),
-            reading: None,
             gave_back: Instant::now(),
             starved: None,
             limits,
@@ -116,10 +110,6 @@ impl<'e> Worker<'e> {
                 let seconds = start.elapsed().saturating_sub(std::mem::take(&mut self.besides)).as_secs_f64();
                 if tokens > 0 {
                     self.pace.observe(tokens, seconds);
-                }
-                if tokens > MANY {
-                    let new = seconds / tokens as f64;
-                    self.reading = Some(self.reading.map_or(new, |old| 0.8 * old + 0.2 * new));
                 }
                 if let Some(draft) = &mut self.draft {
                     draft.pace.earn(seconds);

@@ -68,10 +68,9 @@ pub fn accumulate(
             table.table.row(row as usize).1.iter().map(|value| f64::from(value * value)).sum()
         };
         let sizes = squares(users, user) + squares(items, chosen) + squares(items, other);
-        // −log σ(x) = log(1 + e^−x), without overflow.
-        let x = f64::from(x);
-        sum += (-x).max(0.0) + (-x.abs()).exp().ln_1p() + f64::from(decay) / 2.0 * sizes;
-        let slope = (-1.0 / (1.0 + x.exp())) as f32 * share;
+        let (loss, slope) = ranked(f64::from(x));
+        sum += loss + f64::from(decay) / 2.0 * sizes;
+        let slope = slope * share;
         pull(users, user, slope, |c| i[c] - j[c], decay * share);
         pull(items, chosen, slope, |c| u[c], decay * share);
         pull(items, other, -slope, |c| u[c], decay * share);
@@ -90,6 +89,12 @@ pub fn accumulate(
         lift(items, other, &mut j);
     }
     sum * f64::from(share)
+}
+
+/// The loss of a chosen item that scores `x` more than another, and its slope by `x`.
+pub(super) fn ranked(x: f64) -> (f64, f32) {
+    // −log σ(x) = log(1 + e^−x), without overflow.
+    ((-x).max(0.0) + (-x.abs()).exp().ln_1p(), (-1.0 / (1.0 + x.exp())) as f32)
 }
 
 fn columns_of(table: &Learned, row: u32) -> usize {

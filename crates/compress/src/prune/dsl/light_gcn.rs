@@ -3,7 +3,7 @@
 //! `Ē = 1/(K+1) Σ_k Âᵏ E` (equations 7 and 8), where `Â` joins a user and an item that they chose with the weight `1 / √(d_u d_i)` of their
 //! numbers of choices. Nothing but `E` is learned and stored; `Â` is symmetric, so the gradient by `E` is that by `Ē`, spread the same way.
 
-use super::bpr::{Slopes, Triple};
+use super::bpr::{Slopes, Triple, ranked};
 use super::implicit::Choices;
 use super::table::Learned;
 
@@ -80,8 +80,9 @@ pub fn accumulate(
         let x = f64::from(u.iter().zip(i.iter().zip(j)).map(|(u, (i, j))| u * (i - j)).sum::<f32>());
         let sizes = [&own[0][row(user)], &own[1][row(chosen)], &own[1][row(other)]];
         let sizes = sizes.into_iter().flatten().map(|x| f64::from(x * x)).sum::<f64>();
-        sum += (-x).max(0.0) + (-x.abs()).exp().ln_1p() + f64::from(decay) / 2.0 * sizes;
-        let slope = (-1.0 / (1.0 + x.exp())) as f32 * share;
+        let (loss, slope) = ranked(x);
+        sum += loss + f64::from(decay) / 2.0 * sizes;
+        let slope = slope * share;
         let [of_users, of_items] = &mut gradient;
         let mine = of_users[row(user)].iter_mut().zip(i.iter().zip(j));
         mine.for_each(|(g, (i, j))| *g += slope * (i - j));

@@ -8,16 +8,8 @@
 use ounce_model::Spec;
 use ounce_train::Param;
 
-use crate::prune::structured::saliency::{add, is_entrance};
+use crate::prune::structured::saliency::{add, is_entrance, parts, slopes, zeros};
 use crate::prune::structured::{Cut, Scores};
-
-fn zeros_of(spec: &Spec) -> Scores {
-    Scores { stream: vec![0.0; spec.hidden_size], ..Scores::zeros(spec, true) }
-}
-
-fn parts(scores: &mut Scores) -> impl Iterator<Item = &mut Vec<f64>> {
-    scores.heads.iter_mut().chain(&mut scores.channels).chain([&mut scores.stream])
-}
 
 /// What of some units stays.
 fn taken(scores: &Scores, cut: &Cut) -> Scores {
@@ -55,23 +47,25 @@ impl Fisher {
 
     /// Nothing seen yet.
     pub fn new(spec: &Spec, params: &[Param], decay: f32) -> Fisher {
-        let zeros = |param: &Param| match is_entrance(&param.name, true) {
+        let zeros_of = |param: &Param| match is_entrance(&param.name, true) {
             true => vec![0.0; param.value.len()],
             false => Vec::new(),
         };
-        let first: Vec<Vec<f32>> = params.iter().map(zeros).collect();
-        Fisher { decay, steps: 0, second: first.clone(), first, factors: [zeros_of(spec), zeros_of(spec)] }
+        let first: Vec<Vec<f32>> = params.iter().map(zeros_of).collect();
+        Fisher {
+            decay,
+            steps: 0,
+            second: first.clone(),
+            first,
+            factors: [zeros(spec, true), zeros(spec, true)],
+        }
     }
 
     /// Takes in the gradients of a step, means over so many tokens.
     pub fn see(&mut self, spec: &Spec, params: &[Param], tokens: usize) {
         self.steps += 1;
         let (decay, tokens) = (self.decay, tokens as f32);
-        let mut slopes = zeros_of(spec);
-        for param in params.iter().filter(|param| is_entrance(&param.name, true)) {
-            let products = param.value.iter().zip(&param.grad).map(|(w, g)| f64::from(*w) * f64::from(*g));
-            add(&mut slopes, spec, &param.name, param.shape[1], products);
-        }
+        let mut slopes = slopes(spec, params, true);
         let [first, second] = &mut self.factors;
         for ((slopes, first), second) in parts(&mut slopes).zip(parts(first)).zip(parts(second)) {
             for ((d, first), second) in slopes.iter().zip(first).zip(second) {
@@ -100,7 +94,7 @@ impl Fisher {
 
     /// The worth of each unit, `|Σ g w − ½ F w²|`.
     pub fn worth(&self, spec: &Spec, params: &[Param]) -> Scores {
-        let mut scores = zeros_of(spec);
+        let mut scores = zeros(spec, true);
         // Averages that began at zero are too small in the first steps.
         let whole = 1.0 - self.decay.powi(self.steps.max(1));
         for ((param, first), second) in params.iter().zip(&self.first).zip(&self.second) {

@@ -14,7 +14,7 @@ use ounce_engine::Walk;
 use ounce_model::Model;
 use ounce_model::spec::Spec;
 use ounce_train::net::{Net, Options};
-use ounce_train::{Batch, Trainable};
+use ounce_train::{Batch, Param, Trainable};
 
 use super::groups::{Axis, Unit, attention, layer_of, mlp, query_range, slices};
 use crate::stages::{look, mode, not_empty};
@@ -77,11 +77,7 @@ pub fn taylor(
         ));
     }
     let mut net = Net::with_frozen(model, Options::default(), &|name| is_entrance(name, stream))?;
-    let zeros = || Scores {
-        stream: vec![0.0; if stream { spec.hidden_size } else { 0 }],
-        ..Scores::zeros(spec, true)
-    };
-    let (mut sum, mut curvature) = (zeros(), zeros());
+    let (mut sum, mut curvature) = (zeros(spec, stream), zeros(spec, stream));
     for (done, ids) in sequences.iter().enumerate() {
         progress(done, sequences.len())?;
         let batch = Batch::next_token([ids.as_slice()]);
@@ -95,11 +91,7 @@ pub fn taylor(
                 "the loss on the calibration text is no number; the model's weights are damaged".into(),
             ));
         }
-        let mut slopes = zeros();
-        for param in net.params().iter().filter(|param| param.is_trainable()) {
-            let products = param.value.iter().zip(&param.grad).map(|(w, g)| f64::from(*w) * f64::from(*g));
-            add(&mut slopes, spec, &param.name, param.shape[1], products);
-        }
+        let mut slopes = slopes(spec, net.params(), stream);
         let (share, tokens) = (1.0 / sequences.len() as f64, batch.counted() as f64);
         for ((sum, curvature), slopes) in parts(&mut sum).zip(parts(&mut curvature)).zip(parts(&mut slopes)) {
             for ((sum, curvature), d) in sum.iter_mut().zip(curvature).zip(slopes) {
@@ -115,7 +107,23 @@ pub fn taylor(
     Ok(sum)
 }
 
-fn parts(scores: &mut Scores) -> impl Iterator<Item = &mut Vec<f64>> {
+/// Zeros for a model, of the stream's channels too if they are asked for.
+pub(crate) fn zeros(spec: &Spec, stream: bool) -> Scores {
+    Scores { stream: vec![0.0; if stream { spec.hidden_size } else { 0 }], ..Scores::zeros(spec, true) }
+}
+
+/// The derivative of the loss by a factor on each unit, `Σ g w` over its entrances.
+pub(crate) fn slopes(spec: &Spec, params: &[Param], stream: bool) -> Scores {
+    let mut slopes = zeros(spec, stream);
+    for param in params.iter().filter(|param| is_entrance(&param.name, stream)) {
+        let products = param.value.iter().zip(&param.grad).map(|(w, g)| f64::from(*w) * f64::from(*g));
+        add(&mut slopes, spec, &param.name, param.shape[1], products);
+    }
+    slopes
+}
+
+/// All numbers, in lists.
+pub(crate) fn parts(scores: &mut Scores) -> impl Iterator<Item = &mut Vec<f64>> {
     scores.heads.iter_mut().chain(&mut scores.channels).chain([&mut scores.stream])
 }
 

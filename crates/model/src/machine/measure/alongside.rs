@@ -4,20 +4,16 @@
 use std::time::Duration;
 
 use memmap2::MmapMut;
-use ounce_kernels::pool::{Pool, part};
-use ounce_kernels::{isa::Isa, probe};
+use ounce_kernels::isa::Isa;
+use ounce_kernels::pool::Pool;
 
 use super::arithmetic::fastest;
-use super::bandwidth::advise;
-use super::rate::rate;
+use super::bandwidth::{advise, read_all, write_all};
 use crate::machine::Pages;
 use crate::{Error, Result};
 
 /// More than any cache that one virtual machine has for itself.
 const BYTES: usize = 512 << 20;
-const SMALL_PAGE: usize = 4096;
-const ROUND: Duration = Duration::from_millis(5);
-const BURST: usize = 128 << 10;
 /// Distances in bytes at which memory is asked for ahead; the better one counts.
 const AHEAD: [usize; 2] = [0, 1024];
 
@@ -38,26 +34,14 @@ impl Alongside {
         })?;
         // Where there are none the figure is that of small pages.
         let _ = advise(&map, Pages::Huge);
-        pool.split_chunks(&mut map, 2 << 20, |number, chunk| {
-            chunk.iter_mut().step_by(SMALL_PAGE).for_each(|byte| *byte = number as u8 | 1);
-        });
+        write_all(&mut map, pool);
         Ok(Alongside { map, isa: fastest() })
     }
 
     /// Bytes a second that a plain loop on all threads of the pool reads, by the median of rounds of 5 ms in `time`.
     pub fn read(&self, pool: &Pool, time: Duration) -> f64 {
-        let mut best = 0.0f64;
-        for ahead in AHEAD {
-            let found = rate(pool, time / AHEAD.len() as u32, ROUND, |thread, number| {
-                let own = &self.map[part(self.map.len(), BURST, thread, pool.threads())];
-                let start = number % own.len().div_ceil(BURST).max(1) * BURST;
-                let burst = &own[start.min(own.len())..(start + BURST).min(own.len())];
-                std::hint::black_box(probe::read(self.isa, burst, ahead));
-                burst.len() as u64
-            });
-            best = best.max(found.map_or(0.0, |it| it.median));
-        }
-        best
+        let found = AHEAD.map(|ahead| read_all(&self.map, pool, self.isa, ahead, time / AHEAD.len() as u32));
+        found.into_iter().flatten().fold(0.0, |best, it| it.median.max(best))
     }
 }
 

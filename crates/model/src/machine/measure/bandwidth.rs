@@ -10,7 +10,7 @@ use ounce_kernels::probe;
 use super::arithmetic::{self, fastest};
 use super::rate::rate;
 use super::{Effort, thread_counts, threads_in_words};
-use crate::machine::{Cache, Memory, Pages, Read, host};
+use crate::machine::{Cache, Memory, Pages, Rate, Read, host};
 use crate::{Error, Result};
 
 const HUGE_PAGE: u64 = 2 << 20;
@@ -113,10 +113,7 @@ impl<'e> Plan<'e> {
             return Ok(Err(format!("no figures for huge pages, which the system does not give: {error}")));
         }
         let huge_before = huge_bytes();
-        Pool::new(self.threads).split_chunks(&mut map, HUGE_PAGE as usize, |number, chunk| {
-            // A page that was never written is one page of zeros for all.
-            chunk.iter_mut().step_by(SMALL_PAGE).for_each(|byte| *byte = number as u8 | 1);
-        });
+        write_all(&mut map, &Pool::new(self.threads));
         if pages == Pages::Huge {
             let (Some(before), Some(after)) = (huge_before, huge_bytes()) else {
                 return Ok(Err(
@@ -145,15 +142,7 @@ impl<'e> Plan<'e> {
             let threads = pool.threads();
             for &ahead in &self.prefetch {
                 step(&format!("reading memory, {}", threads_in_words(threads)))?;
-                let bytes_per_second = rate(&pool, self.effort.time, ROUND, |thread, number| {
-                    let own = &buffer.map[part(buffer.map.len(), BURST, thread, threads)];
-                    // A later round goes on where the earlier one stopped: what it reads was not read lately.
-                    let bursts = own.len().div_ceil(BURST).max(1);
-                    let start = number % bursts * BURST;
-                    let burst = &own[start.min(own.len())..(start + BURST).min(own.len())];
-                    std::hint::black_box(probe::read(self.isa, burst, ahead));
-                    burst.len() as u64
-                });
+                let bytes_per_second = read_all(&buffer.map, &pool, self.isa, ahead, self.effort.time);
                 rows.extend(bytes_per_second.map(|bytes_per_second| Read {
                     threads,
                     buffer_bytes: self.buffer_bytes,
@@ -194,6 +183,26 @@ impl<'e> Plan<'e> {
         }
         Ok(())
     }
+}
+
+/// Writes to every page: one that was never written is one page of zeros for all.
+pub(super) fn write_all(map: &mut MmapMut, pool: &Pool) {
+    pool.split_chunks(map, HUGE_PAGE as usize, |number, chunk| {
+        chunk.iter_mut().step_by(SMALL_PAGE).for_each(|byte| *byte = number as u8 | 1);
+    });
+}
+
+/// Bytes a second that the pool's threads read, each its part, again and again for so long.
+pub(super) fn read_all(map: &MmapMut, pool: &Pool, isa: Isa, ahead: usize, time: Duration) -> Option<Rate> {
+    rate(pool, time, ROUND, |thread, number| {
+        let own = &map[part(map.len(), BURST, thread, pool.threads())];
+        // A later round goes on where the earlier one stopped: what it reads was not read lately.
+        let bursts = own.len().div_ceil(BURST).max(1);
+        let start = number % bursts * BURST;
+        let burst = &own[start.min(own.len())..(start + BURST).min(own.len())];
+        std::hint::black_box(probe::read(isa, burst, ahead));
+        burst.len() as u64
+    })
 }
 
 /// Asks for pages of one size.

@@ -306,10 +306,8 @@ impl Args {
 
     /// The name of a model, and where it is.
     fn named<'r>(&self, reference: &'r str) -> (String, &'r str) {
-        match reference.split_once('=') {
-            Some((name, rest)) if !name.is_empty() && !name.contains(['/', '.']) => (name.to_string(), rest),
-            _ => (short_name(reference), reference),
-        }
+        let (name, reference) = with_name(reference);
+        (name.map_or_else(|| short_name(reference), str::to_owned), reference)
     }
 
     /// Adapters by name, for the first model where none is said.
@@ -337,14 +335,9 @@ impl Args {
             bail!("--draft-model guesses, and --no-speculation forbids it; leave one of them out");
         }
         let drafts = self.draft_models.iter().map(|text| {
-            let (name, reference) = match text.split_once('=') {
-                Some((name, rest)) if !name.is_empty() && !name.contains(['/', '.']) => {
-                    (Some(name.to_owned()), rest)
-                }
-                _ => (None, text.as_str()),
-            };
+            let (name, reference) = with_name(text);
             source::locate(reference)?;
-            Ok((name, reference.to_owned()))
+            Ok((name.map(str::to_owned), reference.to_owned()))
         });
         drafts.collect()
     }
@@ -384,6 +377,14 @@ impl Args {
             })
         };
         Ok(Arc::new(move || open().map_err(|error| ServeError::Option(format!("{error:#}")))))
+    }
+}
+
+/// A model's name, if one is said, and where it is: `NAME=MODEL`, unless the `=` is part of a path.
+fn with_name(text: &str) -> (Option<&str>, &str) {
+    match text.split_once('=') {
+        Some((name, rest)) if !name.is_empty() && !name.contains(['/', '.']) => (Some(name), rest),
+        _ => (None, text),
     }
 }
 
