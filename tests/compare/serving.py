@@ -8,7 +8,8 @@ overhead  One client's request against `ounce run` of the same prompt and length
 cpu       The same in processor time a token, with one thread: of the server's engine thread against `ounce run` (an answer of --tokens less one
           of a single token), and of all the server's threads against that one. For machines that do other things, too.
 prefix    The first token of a second request that shares 1,000 tokens with the first, against the first's.
-guesses   `ounce bench serve` with two servers, one without guesses: on text that repeats itself, and on random tokens (temperature 2).
+guesses   `ounce bench serve` with two servers, one without guesses: on text that repeats itself, on tales, on random tokens (temperature 2), and on
+          prompts of --prompts (JSON objects with a `prompt`, one a line), as tests/compare/edits.py makes them for a model that learned to edit.
 
 Prints medians and the spread of ratios. Needs nothing but Python.
 """
@@ -139,9 +140,14 @@ def prefix(args):
 
 def guesses(args):
     with Server(args) as on, Server(args, "--no-speculation") as off:
-        for name, flags in (("text that repeats itself", ["--repeat", "3"]), ("tales", []), ("random tokens", ["--temperature", "2"])):
+        parts = [("text that repeats itself", ["--repeat", "3"]), ("tales", []), ("random tokens", ["--temperature", "2"])]
+        if args.prompts:
+            parts.insert(0, (args.prompts, ["--prompts", args.prompts]))
+        for name, flags in parts:
             bench = [args.ounce, "bench", "serve", f"on=http://127.0.0.1:{on.port}", f"off=http://127.0.0.1:{off.port}", "--json"]
-            bench += ["--clients", "1", "--requests", "6", "--turns", str(args.turns), "--prompt", str(args.prompt), "-n", str(args.tokens), *flags]
+            bench += ["--clients", "1", "--requests", "6", "--turns", str(args.turns), "-n", str(args.tokens), *flags]
+            if "--prompts" not in flags:
+                bench += ["--prompt", str(args.prompt)]
             rows = json.loads(subprocess.run(bench, capture_output=True, check=True).stdout)
             told(f"guesses, {name}: tokens a second against none", rows[1]["first_server"]["throughput_turns"])
 
@@ -154,6 +160,7 @@ def main():
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--prompt", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--prompts", help="a file of prompts for guesses")
     parser.add_argument("--only", default="overhead,prefix,guesses")
     args = parser.parse_args()
     for part in args.only.split(","):

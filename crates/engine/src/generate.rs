@@ -94,7 +94,7 @@ impl Generation {
         let (limit, vocab) = (spec.context_length, spec.vocab_size);
         ahead = ahead.filter(|_| !spec.ropes().any(Rope::depends_on_length));
         let mut tokens = 0;
-        let mut guesses: Vec<u32> = Vec::new();
+        let (mut guesses, mut text): (Vec<u32>, Vec<u32>) = Default::default();
         let finish = loop {
             // The logits are those behind the last certain token, and behind each guess.
             let certain = session.tokens().len() - guesses.len();
@@ -148,7 +148,9 @@ impl Generation {
             };
             let mut ids = vec![id];
             let room = (limit - session.tokens().len() - 1).min(self.max_tokens - tokens - 1);
-            let text: Vec<u32> = session.tokens().iter().copied().chain([id]).collect();
+            // All that it holds is certain, so what the session holds beyond is new.
+            text.extend(&session.tokens()[text.len()..]);
+            text.push(id);
             guesses = ahead.guess(&text, room, sampler)?;
             ids.extend(&guesses);
             let start = Instant::now();

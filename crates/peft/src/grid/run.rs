@@ -49,7 +49,7 @@ impl Default for Grid {
         Grid {
             ways: Vec::new(),
             budgets: vec![None],
-            multiples: vec![1.0, 3.0, 10.0],
+            multiples: vec![0.3, 1.0, 3.0, 10.0],
             choosing: 40,
             steps: 100,
             seeds: 3,

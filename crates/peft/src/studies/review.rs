@@ -1,6 +1,6 @@
 //! The review (method 040): "Parameter-Efficient Fine-Tuning Methods for Pretrained Language Models: A Critical Review and Assessment",
 //! arXiv 2312.12148. Its taxonomy is [`crate::taxonomy`] and [`crate::Kind::nature`], its experiments are a grid: twelve methods and
-//! three tasks, each at the best of three learning rates.
+//! three tasks, each at the best of four learning rates.
 
 use ounce_eval::method::{DemonstrationError, Evidence, Family, Fixture, Lab, Method, Row};
 use ounce_eval::stats::mean_and_error;
@@ -56,7 +56,7 @@ const BUDGET: f64 = 0.05;
 const FULL: Way = Way::of(Teach::Full);
 
 fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
-    let scale = Scale { learn: 2000, test: 150, choosing: 20, steps: 60, seeds: 3, methods: &METHODS };
+    let scale = Scale { learn: 2000, test: 150, choosing: 40, steps: 60, seeds: 3, methods: &METHODS };
     measure(lab, &scale).map_err(DemonstrationError::step(NUMBER, "the grid of methods and tasks"))
 }
 
@@ -121,7 +121,7 @@ fn evidence(lab: &dyn Lab, scale: &Scale, tasks: &[&dyn Task], found: &[Found]) 
     evidence.notes.push(format!(
         "The built-in encoder on two tasks (words of a sentence in another order, {} texts; words that came before) and the tiny \
          built-in language model on one (a sentence told again in the present, without articles; tokens right). Each way at the best \
-         of three learning rates, as many multiples of its usual one, chosen in {} steps with another seed on other texts; {} steps, \
+         of four learning rates, as many multiples of its usual one, chosen in {} steps with another seed on other texts; {} steps, \
          means of {} seeds; methods in the largest size within {} % of the model's numbers, heads counted apart. Costs are those of \
          the first task. The tasks are generated; GLUE, WMT and MMLU are not measured.",
         scale.learn,

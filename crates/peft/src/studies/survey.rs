@@ -70,7 +70,7 @@ fn demonstrate(lab: &dyn Lab) -> Result<Evidence, DemonstrationError> {
     let scale = Scale {
         learn: 2000,
         test: 150,
-        choosing: 20,
+        choosing: 40,
         steps: 60,
         seeds: 3,
         methods: &METHODS,
@@ -119,7 +119,7 @@ fn measure(lab: &dyn Lab, scale: &Scale) -> Result<Evidence> {
     );
     evidence.notes.push(format!(
         "The built-in encoder marks words that came before; the tiny built-in language model tells sentences again. Methods in the \
-         largest size within each budget, at the best of three learning rates, chosen at the largest budget in {} steps with another \
+         largest size within each budget, at the best of four learning rates, chosen at the largest budget in {} steps with another \
          seed on other texts; {} steps, means of {} seeds. Costs and delays are those of the encoder; forward passes are timed in turns, \
          merged where a method merges, the shortest of 15 counts. Answers of {ADAPTERS} adapters come from the built-in language model, \
          the median of {} turns.",

@@ -26,6 +26,11 @@ fn product(size: (usize, usize, usize), a: Operand<'_>, b: Operand<'_>, room: &m
     out
 }
 
+/// The root of the mean square.
+fn size(values: &[f32]) -> f32 {
+    (values.iter().map(|x| x * x).sum::<f32>() / values.len().max(1) as f32).sqrt()
+}
+
 impl Mlp {
     pub fn random(widths: &[usize], random: &mut ChaCha8Rng) -> Mlp {
         let matrix = |pair: &[usize]| {
@@ -55,6 +60,21 @@ impl Mlp {
             values.push(out);
         }
         values
+    }
+
+    /// How large the values behind each matrix are: the root of their mean square.
+    pub fn sizes(&self, images: &[f32]) -> Vec<f32> {
+        self.forward(images)[1..].iter().map(|it| size(it)).collect()
+    }
+
+    /// Scales each matrix so that the values behind it are of such sizes; one with nothing but zeros behind it stays.
+    pub fn level(&mut self, images: &[f32], sizes: &[f32]) {
+        for (layer, &wanted) in sizes.iter().enumerate() {
+            let found = size(&self.forward(images)[layer + 1]);
+            if found > 0.0 {
+                self.weights[layer].iter_mut().for_each(|w| *w *= wanted / found);
+            }
+        }
     }
 
     /// Gradients of the matrices from that of the last values.
@@ -109,6 +129,22 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+
+    #[test]
+    fn levelled_results_are_of_the_asked_size() {
+        let mut random = ChaCha8Rng::seed_from_u64(5);
+        let mut mlp = Mlp::random(&[7, 6, 5, 3], &mut random);
+        let images = normal(&mut random, 7 * 9);
+        let before = mlp.sizes(&images);
+        mlp.weights.iter_mut().for_each(|it| it.iter_mut().step_by(2).for_each(|w| *w = 0.0));
+        assert!(
+            mlp.sizes(&images).iter().zip(&before).any(|(now, before)| (now / before - 1.0).abs() > 0.05)
+        );
+        mlp.level(&images, &before);
+        assert!(
+            mlp.sizes(&images).iter().zip(&before).all(|(now, before)| (now / before - 1.0).abs() < 1e-4)
+        );
+    }
 
     #[test]
     fn gradients_are_those_of_finite_differences() {

@@ -19,6 +19,7 @@ mod fold;
 mod mlp;
 mod net;
 mod scores;
+mod study;
 
 use ounce_eval::method::{Family, Method};
 

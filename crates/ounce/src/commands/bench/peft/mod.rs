@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long, value_name = "SHARES", value_delimiter = ',', value_parser = share)]
     budget: Vec<f64>,
     /// Learning rates that are tried, as multiples of each way's usual one
-    #[arg(long, value_name = "MULTIPLES", value_delimiter = ',', default_value = "1,3,10")]
+    #[arg(long, value_name = "MULTIPLES", value_delimiter = ',', default_value = "0.3,1,3,10")]
     rates: Vec<f64>,
     /// Steps of a run
     #[arg(long, value_name = "N", default_value_t = 100)]

@@ -27,7 +27,7 @@ Examples:
   ounce bench serve http://127.0.0.1:8080 --shared 1000 --prompt 1050     all prompts begin alike
   ounce bench serve http://127.0.0.1:8080 --soak 10000                    does its memory grow, is anything stuck?
 Servers are asked by OpenAI's /v1/completions with streaming. Several take turns with the same prompts, and the first is compared with each
-of the others. Prompts are made-up tales, or pieces of --text; no prompt comes twice, so that no server remembers it. Answers are greedy, unless
+of the others. Prompts are made-up tales, pieces of --text or lines of --prompts; no prompt comes twice, so that no server remembers it. Answers are greedy, unless
 --temperature says otherwise, and as long as -n says, where the server knows `ignore_eos`.")]
 pub struct Args {
     /// Addresses, with a name before if one is wanted: NAME=http://HOST:PORT
@@ -63,6 +63,9 @@ pub struct Args {
     /// Text to take prompts from
     #[arg(long, value_name = "FILE")]
     text: Option<std::path::PathBuf>,
+    /// Prompts to ask, none twice: JSON objects with a `prompt`, one a line
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "prompt", "shared", "repeat"])]
+    prompts: Option<std::path::PathBuf>,
     /// Send so many requests of all kinds instead, a fifth of which are given up, others malformed, slowly read or cut off, and tell whether the server's
     /// memory stays flat (within 2 %) and within its budget, and whether anything is left behind; ends with 1 if not
     #[arg(long, value_name = "N")]
@@ -76,12 +79,16 @@ pub struct Args {
 }
 
 impl Args {
-    /// The text of --text.
-    fn text(&self) -> anyhow::Result<Option<String>> {
+    /// Where prompts come from.
+    fn prompts(&self) -> anyhow::Result<Prompts> {
+        if let Some(path) = &self.prompts {
+            return Prompts::of_file(path);
+        }
         let read = |path: &std::path::PathBuf| {
             std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
         };
-        self.text.as_ref().map(read).transpose()
+        let text = self.text.as_ref().map(read).transpose()?;
+        Prompts::new(text.as_deref(), self.prompt, self.shared, self.repeat)
     }
 }
 
@@ -158,8 +165,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
         let clients = args.clients.iter().copied().max().unwrap_or(16);
         return runtime.block_on(async {
             let server = Server::find(address, args.model.clone(), args.key.clone()).await?;
-            let prompts = Prompts::new(args.text()?.as_deref(), args.prompt, args.shared, args.repeat)?;
-            soak::run(server, count, clients, prompts, globals.json).await
+            soak::run(server, count, clients, args.prompts()?, globals.json).await
         });
     }
     let rows = runtime.block_on(measure(&args))?;
@@ -172,7 +178,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Outcome> {
 }
 
 async fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {
-    let text = args.text()?;
+    let mut prompts = args.prompts()?;
     let mut servers = Vec::new();
     for address in &args.servers {
         servers.push(Server::find(address, args.model.clone(), args.key.clone()).await?);
@@ -184,10 +190,9 @@ async fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {
     let mut done = 0;
     let mut found: Vec<Vec<Found>> =
         args.clients.iter().map(|_| servers.iter().map(|_| Found::default()).collect()).collect();
-    let mut prompts = Prompts::new(text.as_deref(), args.prompt, args.shared, args.repeat)?;
     for turn in 0..args.turns {
         for (level, &clients) in args.clients.iter().enumerate() {
-            let asked = prompts.next(of(clients));
+            let asked = prompts.next(of(clients))?;
             // Who begins changes, so that nobody always comes after the same one.
             for at in 0..servers.len() {
                 let which = (at + turn) % servers.len();

@@ -105,7 +105,7 @@ pub(super) async fn run(
     let watch = Watch::start();
     let mut bar = Progress::new("soaking", Unit::Items);
     // As many different prompts as a busy afternoon has.
-    let prompts: Arc<[String]> = prompts.next(512.min(count)).into();
+    let prompts: Arc<[String]> = prompts.next(512.min(count))?.into();
     let next = Arc::new(AtomicUsize::new(0));
     let (send, mut ended) = tokio::sync::mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
