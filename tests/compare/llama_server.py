@@ -3,7 +3,7 @@
     cargo build --release
     python tests/compare/llama_server.py model.gguf [--ounce target/release/ounce] [--clients 1,4,16,64] [-- more flags of ounce bench serve]
 
-llama-server is llama.cpp's own, run from `pip install xllamacpp` (its newest build), with continuous batching, one slot a client up to
+llama-server is llama.cpp's own: the program that --llama-server names, built for this processor, or else that of `pip install xllamacpp`, with continuous batching, one slot a client up to
 --slots, flash attention as it chooses, f16 cache, all threads of the machine. Both servers stay up and are asked in turns; a server that is not asked
 does nothing. Prints the table of `ounce bench serve`, and the most memory of each server's process.
 """
@@ -69,6 +69,7 @@ def main():
     parser.add_argument("--context", type=int, default=1024, help="positions of a slot")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-speculation", action="store_true", help="ounce guesses no tokens: for models with random weights, which say one word again and again")
+    parser.add_argument("--llama-server", help="llama.cpp's own program, built for this processor")
     parser.add_argument("--peer", type=int, help=argparse.SUPPRESS)
     # What stands behind -- is for `ounce bench serve`.
     own = sys.argv[1:]
@@ -79,7 +80,11 @@ def main():
     ports = free_port(), free_port()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     ours = subprocess.Popen([args.ounce, "serve", args.model, "--port", str(ports[0]), "--threads", str(args.threads), *(["--no-speculation"] if args.no_speculation else [])], **quiet)
-    theirs = subprocess.Popen([sys.executable, __file__, args.model, "--peer", str(ports[1]), "--slots", str(args.slots), "--context", str(args.context), "--threads", str(args.threads)], **quiet)
+    peer = [sys.executable, __file__, args.model, "--peer", str(ports[1]), "--slots", str(args.slots), "--context", str(args.context), "--threads", str(args.threads)]
+    if args.llama_server:
+        peer = [args.llama_server, "-m", args.model, "--host", "127.0.0.1", "--port", str(ports[1]), "-np", str(args.slots), "-c", str(args.slots * args.context)]
+        peer += ["-t", str(args.threads), "-tb", str(args.threads)]
+    theirs = subprocess.Popen(peer, **quiet)
     try:
         wait(ports[0], ours)
         wait(ports[1], theirs)
