@@ -23,7 +23,7 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
     train_steps: u64,
     /// The highest learning rate; lower it if the loss rises [default: 0.002; for efficient-llm 0.001; of compresso's adapters 0.005, of all
-    /// weights behind its cut a tenth of that]
+    /// weights behind its cut a fifth of that]
     #[arg(long, value_name = "RATE")]
     train_rate: Option<f64>,
     /// The stream stays as wide as it is, and only heads and channels leave (efficient-llm, compresso)
@@ -40,7 +40,7 @@ pub struct TrainingArgs {
 pub enum Way {
     /// Parts leave every few steps, by gradients and their squares, and what stays answers for them (EfficientLLM)
     EfficientLlm,
-    /// Gates learn which parts leave while adapters heal, all other weights frozen, for two steps in five; then all weights learn (Compresso)
+    /// Gates learn which parts leave while adapters heal, all other weights frozen, for three steps in twenty; then all weights learn (Compresso)
     Compresso,
     /// Single weights become zero, more and more of them until seven tenths of the steps; all others are trained
     Gradual,
@@ -180,13 +180,13 @@ impl TrainingArgs {
         };
         if self.train == Some(Way::Compresso) {
             let usual = compresso::Options::default();
-            let gate_steps = (self.train_steps * 2).div_ceil(5);
+            let gate_steps = (self.train_steps * 3).div_ceil(20);
             let adapter_rate = self.train_rate.unwrap_or(usual.adapter_rate);
             let options = compresso::Options {
                 gate_steps,
                 heal_steps: self.train_steps - gate_steps,
                 adapter_rate,
-                heals: compresso::Heals::All(0.1 * adapter_rate),
+                heals: compresso::Heals::All(0.2 * adapter_rate),
                 stream: !self.keep_stream,
                 multiple,
                 seed: usual.seed + self.train_seed,
