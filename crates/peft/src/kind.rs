@@ -266,7 +266,7 @@ impl Kind {
                 "2106.04647",
                 false,
                 None,
-                3e-3,
+                1e-3,
             ),
             Kind::Language => facts(
                 "language",
