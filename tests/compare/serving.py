@@ -88,14 +88,14 @@ def overhead(args):
         server.ask({"prompt": prompt, "max_tokens": args.tokens})
         # A model may end its text earlier; then both write as much as it does.
         first = [args.ounce, "run", args.model, prompt, "--raw", "--greedy", "-n", str(args.tokens), "--json"]
-        args.tokens = len(json.loads(subprocess.run(first, capture_output=True, check=True).stdout)["tokens"])
-        print(f"{args.tokens} tokens", flush=True)
+        tokens = len(json.loads(subprocess.run(first, capture_output=True, check=True).stdout)["tokens"])
+        print(f"{tokens} tokens", flush=True)
         for turn in range(args.turns + 1):
-            run = [args.ounce, "run", args.model, prompt, "--raw", "--greedy", "-n", str(args.tokens), "--json", "--threads", str(args.threads)]
+            run = [args.ounce, "run", args.model, prompt, "--raw", "--greedy", "-n", str(tokens), "--json", "--threads", str(args.threads)]
             timings = json.loads(subprocess.run(run, capture_output=True, check=True).stdout)["timings"]
             bare = timings["prompt_seconds"] + timings["decode_seconds"]
             for name, stream in (("whole", False), ("streamed", True)):
-                took = statistics.median(server.ask({"prompt": prompt, "max_tokens": args.tokens, "stream": stream})[1] for _ in range(3))
+                took = statistics.median(server.ask({"prompt": prompt, "max_tokens": tokens, "stream": stream})[1] for _ in range(3))
                 if turn:  # the first turn warms up
                     ratios[name].append(took / bare)
     for name, all_ratios in ratios.items():

@@ -50,7 +50,7 @@ fn counted(engine: &Engine, model: &Model, start: usize, tokens: usize) -> Vec<(
 fn operations_and_bytes_of_a_pass_are_those_that_the_meter_counts() {
     for (name, model) in models() {
         let spec = &model.spec;
-        let long = spec.layers.iter().filter_map(|it| it.attention.as_ref()?.rope.as_ref());
+        let long = spec.ropes();
         if !spec.causal || long.into_iter().any(|rope| rope.depends_on_length()) {
             continue;
         }
@@ -112,7 +112,7 @@ fn caches_have_the_bytes_that_were_told() {
 fn buffers_have_the_bytes_that_were_told() {
     for (name, model) in models() {
         let spec = &model.spec;
-        let long = spec.layers.iter().filter_map(|it| it.attention.as_ref()?.rope.as_ref());
+        let long = spec.ropes();
         if !spec.causal || has_experts(spec) || long.into_iter().any(|rope| rope.depends_on_length()) {
             continue;
         }

@@ -109,7 +109,7 @@ fn one_token_after_another() {
         for &id in &ids[20..] {
             stepped.extend(session.feed(&[id], |_| {}).expect("step"));
         }
-        let grows = model.spec.layers.iter().filter_map(|layer| layer.attention.as_ref()?.rope.as_ref());
+        let grows = model.spec.ropes();
         if grows.into_iter().any(|rope| rope.depends_on_length()) {
             // The reference saw the whole length at once, which a step knows only at the end.
             let last = ids.len() - 1;

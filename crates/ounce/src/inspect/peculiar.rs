@@ -180,7 +180,7 @@ fn rotation(spec: &Spec, list: &mut Vec<String>) {
     }
     let plain = layers_where(spec, with_attention(|it| it.rope.is_none()));
     list.extend(plain.map(|layers| format!("no position encoding (NoPE) in {layers}")));
-    let ropes = || spec.layers.iter().filter_map(|layer| layer.attention.as_ref()?.rope.as_ref());
+    let ropes = || spec.ropes();
     let mut thetas: Vec<f32> = ropes().map(|rope| rope.theta).collect();
     thetas.dedup();
     thetas.sort_by(f32::total_cmp);

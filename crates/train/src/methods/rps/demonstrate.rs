@@ -73,16 +73,15 @@ pub(super) fn measure(lab: &dyn Lab, plan: &Plan) -> Result<Evidence> {
             })
             .collect();
         let (mean, error) = mean_and_error(&found);
-        evidence.rows.push(
-            Row::new(label)
-                .with("stored numbers", stored as f64, "")
-                .with("accuracy", mean, "%")
-                .with("standard error", error, "points")
-                .with("learning rate", rate, ""),
-        );
-        if let (Way::Pruned { levelled, .. }, Some(row)) = (way, evidence.rows.last_mut()) {
-            *row = row.clone().with("levelled", f64::from(u8::from(levelled)), "");
+        let mut row = Row::new(label)
+            .with("stored numbers", stored as f64, "")
+            .with("accuracy", mean, "%")
+            .with("standard error", error, "points")
+            .with("learning rate", rate, "");
+        if let Way::Pruned { levelled, .. } = way {
+            row = row.with("levelled", f64::from(u8::from(levelled)), "");
         }
+        evidence.rows.push(row);
         mean
     };
     tell(DENSE);

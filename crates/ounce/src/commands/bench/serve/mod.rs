@@ -27,7 +27,7 @@ Examples:
   ounce bench serve http://127.0.0.1:8080 --shared 1000 --prompt 1050     all prompts begin alike
   ounce bench serve http://127.0.0.1:8080 --soak 10000                    does its memory grow, is anything stuck?
 Servers are asked by OpenAI's /v1/completions with streaming. Several take turns with the same prompts, and the first is compared with each
-of the others. Prompts are made-up tales, pieces of --text or lines of --prompts; no prompt comes twice, so that no server remembers it. Answers are greedy, unless
+of the others. Prompts are made-up tales, pieces of --text or those of --prompts; no prompt comes twice, so that no server remembers it. Answers are greedy, unless
 --temperature says otherwise, and as long as -n says, where the server knows `ignore_eos`.")]
 pub struct Args {
     /// Addresses, with a name before if one is wanted: NAME=http://HOST:PORT
@@ -63,7 +63,7 @@ pub struct Args {
     /// Text to take prompts from
     #[arg(long, value_name = "FILE")]
     text: Option<std::path::PathBuf>,
-    /// Prompts to ask, none twice: JSON objects with a `prompt`, one a line
+    /// Prompts to ask, none twice: records with a `prompt` (.jsonl, .json, .csv, .parquet), or the documents of a .txt file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "prompt", "shared", "repeat"])]
     prompts: Option<std::path::PathBuf>,
     /// Send so many requests of all kinds instead, a fifth of which are given up, others malformed, slowly read or cut off, and tell whether the server's

@@ -2,18 +2,28 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use ounce_lab::stories;
+use ounce_train::data::readers::{Content, ReadOptions, Record, Records};
+use serde_json::Value;
 
 /// Letters of a token, about.
 const LETTERS: usize = 4;
 
+/// Where prompts come from.
+enum Source {
+    /// Made-up tales.
+    Tales,
+    /// Pieces of a text.
+    Text(Vec<char>),
+    /// Prompts that are taken as they are.
+    Whole(std::vec::IntoIter<String>),
+}
+
 /// Gives prompts, each once.
 pub(super) struct Prompts {
-    /// Prompts that are taken as they are, the next one last.
-    whole: Option<Vec<String>>,
-    text: Option<Vec<char>>,
-    /// Letters of a prompt, and of what all of one call share.
+    source: Source,
+    /// Letters of a prompt, and of what all of one call share; not for whole ones.
     letters: usize,
     shared: usize,
     /// How often a prompt says its piece.
@@ -24,48 +34,50 @@ pub(super) struct Prompts {
 impl Prompts {
     /// Prompts of so many tokens, of which the first ones are shared; from a text if there is one.
     pub fn new(text: Option<&str>, tokens: usize, shared: usize, repeat: usize) -> anyhow::Result<Prompts> {
-        let text: Option<Vec<char>> = text.map(|text| text.chars().collect());
         let letters = LETTERS * tokens;
         if shared >= tokens {
             bail!("--shared should be below --prompt: something of each prompt is its own");
         }
-        if let Some(text) = text.as_ref().filter(|text| text.len() < 2 * letters) {
+        let source = text.map_or(Source::Tales, |text| Source::Text(text.chars().collect()));
+        if let Source::Text(text) = &source
+            && text.len() < 2 * letters
+        {
             bail!(
                 "the text has {} letters; prompts of {tokens} tokens want {} at least",
                 text.len(),
                 2 * letters
             );
         }
-        Ok(Prompts { whole: None, text, letters, shared: LETTERS * shared, repeat, given: 0 })
+        Ok(Prompts { source, letters, shared: LETTERS * shared, repeat, given: 0 })
     }
 
-    /// The `prompt` of each line of a file of JSON objects.
+    /// The `prompt` of each record of a file, or each document of a text.
     pub fn of_file(path: &Path) -> anyhow::Result<Prompts> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
         let mut whole = Vec::new();
-        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let found = serde_json::from_str::<serde_json::Value>(line).ok();
-            let prompt = found.as_ref().and_then(|it| it["prompt"].as_str());
+        for record in Records::open(&[path.to_path_buf()], &ReadOptions::default())? {
+            let Record { place, content } = record?;
+            let prompt = match &content {
+                Content::Text(text) => Some(text.as_str()),
+                Content::Fields(fields) => fields.get("prompt").and_then(Value::as_str),
+            };
             let Some(prompt) = prompt.filter(|it| !it.is_empty()) else {
-                bail!("{}, line {}: not a JSON object with a text as its \"prompt\"", path.display(), at + 1);
+                bail!("{place}: there is no \"prompt\" with a text");
             };
             whole.push(prompt.to_owned());
         }
-        whole.reverse();
-        Ok(Prompts { whole: Some(whole), text: None, letters: 0, shared: 0, repeat: 1, given: 0 })
+        Ok(Prompts { source: Source::Whole(whole.into_iter()), letters: 0, shared: 0, repeat: 1, given: 0 })
     }
 
     /// So many letters of the next tale, or of the text from the next place on.
     fn piece(&mut self, letters: usize) -> String {
         self.given += 1;
-        match &self.text {
-            Some(text) => {
+        match &self.source {
+            Source::Text(text) => {
                 // Steps of a prime number of letters: no two prompts begin at one place before all places were used.
                 let start = (self.given as usize).wrapping_mul(7919) % (text.len() - letters);
                 text[start..start + letters].iter().collect()
             }
-            None => stories::corpus(0x5eed + self.given, letters + 64).chars().take(letters).collect(),
+            _ => stories::corpus(0x5eed + self.given, letters + 64).chars().take(letters).collect(),
         }
     }
 
@@ -74,16 +86,14 @@ impl Prompts {
     /// # Errors
     /// If a file has no more.
     pub fn next(&mut self, count: usize) -> anyhow::Result<Vec<String>> {
-        if let Some(whole) = &mut self.whole {
-            let Some(at) = whole.len().checked_sub(count) else {
+        if let Source::Whole(whole) = &mut self.source {
+            if whole.len() < count {
                 bail!(
                     "the file of prompts has {} left and {count} are needed, since none is asked twice; give more of them, or fewer --requests and --turns",
                     whole.len()
                 );
-            };
-            let mut taken = whole.split_off(at);
-            taken.reverse();
-            return Ok(taken);
+            }
+            return Ok(whole.take(count).collect());
         }
         let (own, shared) = (self.letters - self.shared, self.shared);
         let beginning = if shared > 0 { self.piece(shared) } else { String::new() };
